@@ -1,0 +1,371 @@
+//! Configuration: one schema for all binaries, from `leasehold.toml`, then the environment, then flags.
+//!
+//! `LEASEHOLD_` begins every variable and `__` stands between levels: `LEASEHOLD_API__LISTEN` is `listen` in `[api]`.
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Kinds, Limits, QueueName, limits};
+
+/// Every setting. A field's comment is its documentation; README's table is held against [`KEYS`] by a test.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Address of Redis; `rediss://` for TLS, user and password as in any URL.
+    pub redis_url: String,
+    /// Shares of the key space, 1 to 256. Set once, at the first start; unset adopts what is there.
+    pub partitions: Option<u16>,
+    /// How long a worker may be silent before its jobs are taken back, ms, 1000 to 3600000.
+    pub lease_ms: u64,
+    /// Workers a job may lose before it fails, at least 1.
+    pub max_crashes: u32,
+    /// The kinds file.
+    pub kinds: Option<PathBuf>,
+    /// The file store, as `file:///…`; taken now so that deployments can name it, used when jobs carry files.
+    pub storage_url: Option<String>,
+    /// The folder that kind `process-files` may read.
+    pub document_root: Option<PathBuf>,
+    /// How the programs log.
+    pub log: LogConfig,
+    /// Connections to Redis.
+    pub redis: RedisConfig,
+    /// The API.
+    pub api: ApiConfig,
+    /// The worker.
+    pub worker: WorkerConfig,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// How the programs log, to standard error.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// Which events, as `info` or `leasehold=debug,warn` (tracing's filter syntax).
+    pub filter: String,
+    /// `text` for people or `json`, a line an event.
+    pub format: LogFormat,
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Connections to Redis.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RedisConfig {
+    /// Connections in a process's pool, at least 1.
+    pub connections: usize,
+    /// How long to wait for a connection, ms.
+    pub connect_ms: u64,
+    /// How long to wait for an answer, ms; then the connection is given up.
+    pub response_ms: u64,
+    /// How long a call rides out an outage before it says that Redis is away, ms.
+    pub outage_ms: u64,
+    /// PEM file with the certificate authority of a `rediss://` server; unset trusts the public ones.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// The API.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApiConfig {
+    /// Where it listens; beyond loopback only once tokens exist.
+    pub listen: String,
+    /// Refuse a submit of a kind that the kinds file does not name.
+    pub known_kinds_only: bool,
+}
+
+/// The worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WorkerConfig {
+    /// The queues it takes from, `name:weight,…`; a weight (default 1) is a share of the slots when all have work.
+    pub queues: String,
+    /// Jobs it runs at once, 1 to 1000.
+    pub concurrency: usize,
+    /// How long running jobs may go on after SIGTERM, ms; then they are released.
+    pub grace_ms: u64,
+    /// How often it sweeps, ms, at least 50.
+    pub sweep_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            redis_url: "redis://127.0.0.1:6379".into(),
+            partitions: None,
+            lease_ms: 30_000,
+            max_crashes: 3,
+            kinds: None,
+            storage_url: None,
+            document_root: None,
+            log: LogConfig::default(),
+            redis: RedisConfig::default(),
+            api: ApiConfig::default(),
+            worker: WorkerConfig::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { filter: "info".into(), format: LogFormat::Text }
+    }
+}
+
+impl Default for RedisConfig {
+    fn default() -> Self {
+        Self { connections: 16, connect_ms: 2_000, response_ms: 3_000, outage_ms: 8_000, ca_file: None }
+    }
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:8080".into(), known_kinds_only: false }
+    }
+}
+
+impl Default for WorkerConfig {
+    fn default() -> Self {
+        Self { queues: "default".into(), concurrency: 8, grace_ms: 20_000, sweep_ms: 1_000 }
+    }
+}
+
+/// Every key that a file, a variable (`LEASEHOLD_` and `__` for each dot) or a flag may set.
+pub const KEYS: &[&str] = &[
+    "redis_url",
+    "partitions",
+    "lease_ms",
+    "max_crashes",
+    "kinds",
+    "storage_url",
+    "document_root",
+    "log.filter",
+    "log.format",
+    "redis.connections",
+    "redis.connect_ms",
+    "redis.response_ms",
+    "redis.outage_ms",
+    "redis.ca_file",
+    "api.listen",
+    "api.known_kinds_only",
+    "worker.queues",
+    "worker.concurrency",
+    "worker.grace_ms",
+    "worker.sweep_ms",
+    "limits.body_bytes",
+    "limits.bulk_body_bytes",
+    "limits.drain_bytes",
+    "limits.payload_bytes",
+    "limits.result_bytes",
+    "limits.checkpoint_bytes",
+    "limits.json_depth",
+    "limits.request_ms",
+    "limits.idle_ms",
+    "limits.wait_s",
+    "limits.connections",
+];
+
+/// Variables that a running command is given; a worker started by one must not choke on them.
+const COMMAND_VARIABLES: [&str; 4] =
+    ["LEASEHOLD_JOB_ID", "LEASEHOLD_TOKEN", "LEASEHOLD_ATTEMPT", "LEASEHOLD_CHECKPOINT"];
+
+impl Config {
+    /// Reads `file` (or `leasehold.toml`, when it is there), the environment, and `flags` (key and value), in this order.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names the key or variable and what would be right.
+    pub fn load(file: Option<&std::path::Path>, flags: &[(&str, String)]) -> Result<Self, Error> {
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+            .filter(|(name, _)| name.starts_with("LEASEHOLD_"))
+            .collect();
+        Self::from_sources(file, environment, flags)
+    }
+
+    fn from_sources(
+        file: Option<&std::path::Path>,
+        environment: Vec<(String, String)>,
+        flags: &[(&str, String)],
+    ) -> Result<Self, Error> {
+        let fault = |e: config::ConfigError| Error::Config(format!("configuration: {e}"));
+        let mut builder = config::Config::builder();
+        builder = match file {
+            Some(path) => builder.add_source(config::File::from(path).format(config::FileFormat::Toml)),
+            None => builder.add_source(config::File::new("leasehold.toml", config::FileFormat::Toml).required(false)),
+        };
+        for (key, value) in
+            known_variables(environment)?.iter().map(|(k, v)| (k.as_str(), v)).chain(flags.iter().map(|(k, v)| (*k, v)))
+        {
+            builder = builder.set_override(key, value.as_str()).map_err(fault)?;
+        }
+        let config: Config = builder.build().and_then(config::Config::try_deserialize).map_err(fault)?;
+        config.check().map_err(Error::Config)?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let within = |key: &str, value: u64, least: u64, most: u64| {
+            if (least..=most).contains(&value) {
+                return Ok(());
+            }
+            Err(format!("{key} is {value}; write {least} to {most}"))
+        };
+        if let Some(n) = self.partitions {
+            within("partitions", n.into(), 1, limits::PARTITIONS_MAX.into())?;
+        }
+        within("lease_ms", self.lease_ms, limits::LEASE_MS_MIN, limits::LEASE_MS_MAX)?;
+        within("max_crashes", self.max_crashes.into(), 1, 1_000)?;
+        within("redis.connections", self.redis.connections as u64, 1, 1_000)?;
+        within("redis.connect_ms", self.redis.connect_ms, 1, 60_000)?;
+        within("redis.response_ms", self.redis.response_ms, 1, 60_000)?;
+        within("redis.outage_ms", self.redis.outage_ms, 0, 600_000)?;
+        within("worker.concurrency", self.worker.concurrency as u64, 1, limits::SLOTS_MAX as u64)?;
+        within("worker.sweep_ms", self.worker.sweep_ms, 50, 60_000)?;
+        within("worker.grace_ms", self.worker.grace_ms, 0, 86_400_000)?;
+        within("limits.json_depth", self.limits.json_depth as u64, 1, 100)?;
+        within("limits.wait_s", self.limits.wait_s, 1, 3_600)?;
+        self.worker.weighted_queues()?;
+        Ok(())
+    }
+
+    /// The kinds file, or no kinds when none is named.
+    ///
+    /// # Errors
+    /// [`Kinds::load`]'s.
+    pub fn load_kinds(&self) -> Result<Kinds, Error> {
+        self.kinds.as_deref().map_or_else(|| Ok(Kinds::default()), Kinds::load)
+    }
+}
+
+impl WorkerConfig {
+    /// The queues with their weights, at least 1.
+    ///
+    /// # Errors
+    /// A sentence that names the entry.
+    pub fn weighted_queues(&self) -> Result<Vec<(QueueName, u32)>, String> {
+        let mut queues: Vec<(QueueName, u32)> = Vec::new();
+        for entry in self.queues.split(',').map(str::trim) {
+            let (name, weight) = entry.split_once(':').unwrap_or((entry, "1"));
+            let queue = QueueName::parse(name).map_err(|e| format!("worker.queues: {e}"))?;
+            let weight = weight.parse().ok().filter(|w| (1..=100).contains(w));
+            let weight = weight.ok_or_else(|| format!("worker.queues: the weight in {entry:?} is not 1 to 100"))?;
+            if queues.iter().any(|(known, _)| *known == queue) {
+                return Err(format!("worker.queues: {name:?} is named twice"));
+            }
+            queues.push((queue, weight));
+        }
+        Ok(queues)
+    }
+}
+
+/// The keys that `environment` sets. A variable with `__`, or close to a known one, must be known; Kubernetes injects
+/// others, which are only warned of.
+fn known_variables(environment: Vec<(String, String)>) -> Result<Vec<(String, String)>, Error> {
+    let known: Vec<(String, &str)> =
+        KEYS.iter().map(|key| (format!("LEASEHOLD_{}", key.to_uppercase().replace('.', "__")), *key)).collect();
+    let mut set = Vec::new();
+    for (name, value) in environment {
+        if COMMAND_VARIABLES.contains(&name.as_str()) {
+            continue;
+        }
+        if let Some((_, key)) = known.iter().find(|(variable, _)| *variable == name) {
+            set.push(((*key).to_owned(), value));
+            continue;
+        }
+        let distance = |variable: &str| strsim::damerau_levenshtein(variable, &name);
+        let nearest = known.iter().map(|(variable, _)| variable).min_by_key(|v| distance(v));
+        let nearest = nearest.expect("there are known variables");
+        if name.contains("__") || distance(nearest) <= 2 {
+            return Err(Error::Config(format!("unknown variable {name}; did you mean {nearest}?")));
+        }
+        // Logging is set up from this very configuration, so it does not stand yet.
+        eprintln!("warning: unknown variable {name} is ignored");
+    }
+    Ok(set)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(environment: &[(&str, &str)]) -> Result<Config, Error> {
+        let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Config::from_sources(None, environment, &[])
+    }
+
+    #[test]
+    fn every_key_of_the_schema_is_listed_once() {
+        let json = serde_json::to_value(Config::default()).expect("config is JSON");
+        let mut keys = Vec::new();
+        for (key, value) in json.as_object().expect("an object") {
+            match value.as_object() {
+                Some(section) => keys.extend(section.keys().map(|k| format!("{key}.{k}"))),
+                None => keys.push(key.clone()),
+            }
+        }
+        keys.sort();
+        let mut listed: Vec<_> = KEYS.iter().map(|k| (*k).to_owned()).collect();
+        listed.sort();
+        assert_eq!(keys, listed);
+    }
+
+    #[test]
+    fn variables_set_what_they_name() {
+        let config = from(&[
+            ("LEASEHOLD_REDIS_URL", "redis://h:1"),
+            ("LEASEHOLD_PARTITIONS", "4"),
+            ("LEASEHOLD_API__LISTEN", "127.0.0.1:1"),
+            ("LEASEHOLD_API__KNOWN_KINDS_ONLY", "true"),
+            ("LEASEHOLD_WORKER__QUEUES", "a:3, b"),
+            ("LEASEHOLD_SERVICE_HOST", "10.0.0.1"),
+            ("LEASEHOLD_JOB_ID", "x"),
+        ])
+        .expect("valid");
+        assert_eq!((config.redis_url.as_str(), config.partitions), ("redis://h:1", Some(4)));
+        assert!(config.api.known_kinds_only);
+        let queues = config.worker.weighted_queues().expect("valid");
+        assert_eq!(queues.iter().map(|(q, w)| (q.as_str(), *w)).collect::<Vec<_>>(), [("a", 3), ("b", 1)]);
+    }
+
+    #[test]
+    fn a_wrong_setting_is_named_with_what_would_be_right() {
+        for (name, value, named) in [
+            ("LEASEHOLD_REDIS_URLS", "x", "LEASEHOLD_REDIS_URL?"),
+            ("LEASEHOLD_API__LISTN", "x", "LEASEHOLD_API__LISTEN?"),
+            ("LEASEHOLD_FOO__BAR", "x", "LEASEHOLD_FOO__BAR"),
+            ("LEASEHOLD_PARTITIONS", "0", "partitions is 0; write 1 to 256"),
+            ("LEASEHOLD_PARTITIONS", "many", "many"),
+            ("LEASEHOLD_LEASE_MS", "10", "lease_ms is 10; write 1000"),
+            ("LEASEHOLD_WORKER__QUEUES", "a:0", "weight"),
+            ("LEASEHOLD_WORKER__QUEUES", "a,a", "twice"),
+            ("LEASEHOLD_WORKER__QUEUES", "", "queue"),
+        ] {
+            let error = from(&[(name, value)]).expect_err(name).to_string();
+            assert!(error.contains(named), "{name}={value}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_in_a_file_is_refused() {
+        let file = tempfile(b"lease_millis = 3");
+        let error = Config::from_sources(Some(&file), Vec::new(), &[]).expect_err("unknown key").to_string();
+        std::fs::remove_file(&file).expect("it was written");
+        assert!(error.contains("lease_millis"), "{error}");
+    }
+
+    fn tempfile(content: &[u8]) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("leasehold-{}.toml", std::process::id()));
+        std::fs::write(&path, content).expect("the temporary folder takes files");
+        path
+    }
+}

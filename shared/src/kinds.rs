@@ -1,0 +1,205 @@
+//! The kinds file: what an operator says about each sort of work. API and worker read the same one.
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::retry::Backoff;
+use crate::{Error, Kind, QueueName, limits};
+
+/// One kind's settings; everything has a default.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KindConfig {
+    /// The program that does the work and its arguments, run without a shell; `{dir}` is the folder of the kinds file.
+    /// `None` configures a handler that is built into the worker.
+    pub command: Option<Vec<String>>,
+    /// Where a job goes whose submit names no queue.
+    pub queue: String,
+    /// Attempts a job is given when its submit names none, at least 1.
+    pub max_attempts: u32,
+    /// Longest run, ms; absent or 0: no limit.
+    pub timeout_ms: Option<u64>,
+    /// Delays between attempts.
+    pub backoff: Backoff,
+    /// Jobs of this kind that may run at once, over all workers; absent: no limit.
+    pub max_running: Option<u32>,
+    /// Out of contact for a lease, the handler is cancelled.
+    pub exclusive: bool,
+    /// How long finished jobs are kept.
+    pub retention: Retention,
+}
+
+impl Default for KindConfig {
+    fn default() -> Self {
+        Self {
+            command: None,
+            queue: "default".into(),
+            max_attempts: 5,
+            timeout_ms: None,
+            backoff: Backoff::default(),
+            max_running: None,
+            exclusive: false,
+            retention: Retention::default(),
+        }
+    }
+}
+
+impl KindConfig {
+    /// The default queue, checked when the file was read.
+    pub fn queue_name(&self) -> QueueName {
+        QueueName::parse(&self.queue).expect("checked when the kinds file was read")
+    }
+}
+
+/// How long finished jobs are kept, from their end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Completed ones, ms, at least a minute.
+    pub completed_ms: u64,
+    /// Failed ones, ms.
+    pub failed_ms: u64,
+    /// Cancelled ones, ms.
+    pub cancelled_ms: u64,
+    /// How many finished ones at most; 0 or absent: no bound.
+    pub keep: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        let day = 86_400_000;
+        Self { completed_ms: 7 * day, failed_ms: 30 * day, cancelled_ms: 30 * day, keep: 0 }
+    }
+}
+
+/// All configured kinds.
+#[derive(Debug, Clone, Default)]
+pub struct Kinds {
+    kinds: BTreeMap<Kind, KindConfig>,
+    dir: PathBuf,
+    default: KindConfig,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KindsFile {
+    #[serde(default)]
+    kinds: BTreeMap<String, KindConfig>,
+}
+
+impl Kinds {
+    /// Reads a kinds file.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names the file, the kind, and what would be right.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let fault = |reason: String| Error::Config(format!("kinds file {}: {reason}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|e| fault(e.to_string()))?;
+        let dir = path.canonicalize().ok().and_then(|p| p.parent().map(Path::to_owned)).unwrap_or_default();
+        Self::parse(&text, dir).map_err(fault)
+    }
+
+    /// Reads the text of a kinds file that stands in `dir`.
+    ///
+    /// # Errors
+    /// A sentence that names the kind and what would be right.
+    pub fn parse(text: &str, dir: PathBuf) -> Result<Self, String> {
+        let file: KindsFile = toml::from_str(text).map_err(|e| e.to_string())?;
+        let mut kinds = BTreeMap::new();
+        for (name, config) in file.kinds {
+            let kind = Kind::parse(&name).map_err(|e| e.to_string())?;
+            check(&config).map_err(|reason| format!("[kinds.{name}]: {reason}"))?;
+            kinds.insert(kind, config);
+        }
+        Ok(Self { kinds, dir, default: KindConfig::default() })
+    }
+
+    /// The settings of `kind`: its own, or the defaults.
+    pub fn get(&self, kind: &Kind) -> &KindConfig {
+        self.kinds.get(kind).unwrap_or(&self.default)
+    }
+
+    /// Whether the file names `kind`.
+    pub fn contains(&self, kind: &Kind) -> bool {
+        self.kinds.contains_key(kind)
+    }
+
+    /// Every kind the file names.
+    pub fn iter(&self) -> impl Iterator<Item = (&Kind, &KindConfig)> {
+        self.kinds.iter()
+    }
+
+    /// The folder of the file: what `{dir}` stands for.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+fn check(config: &KindConfig) -> Result<(), String> {
+    QueueName::parse(&config.queue).map_err(|e| e.to_string())?;
+    if config.command.as_ref().is_some_and(|c| c.first().is_none_or(String::is_empty)) {
+        return Err("command is empty; write command = [\"program\", \"argument\", …] or leave it out".into());
+    }
+    if !(1..=limits::ATTEMPTS_MAX).contains(&config.max_attempts) {
+        return Err(format!("max_attempts is {}; write 1 to {}", config.max_attempts, limits::ATTEMPTS_MAX));
+    }
+    if config.timeout_ms.is_some_and(|ms| ms > limits::TIMEOUT_MS_MAX) {
+        return Err(format!("timeout_ms is longer than a week; write at most {}", limits::TIMEOUT_MS_MAX));
+    }
+    if config.max_running == Some(0) {
+        return Err("max_running is 0, so nothing would run; write at least 1, or leave it out for no limit".into());
+    }
+    let backoff = &config.backoff;
+    if !(backoff.factor >= 1.0 && backoff.factor.is_finite()) {
+        return Err(format!("backoff.factor is {}; write at least 1.0", backoff.factor));
+    }
+    if backoff.first_ms > backoff.max_ms || backoff.max_ms > limits::BACKOFF_MS_MAX {
+        return Err(format!("backoff wants first_ms ≤ max_ms ≤ {} (a day)", limits::BACKOFF_MS_MAX));
+    }
+    let retention = &config.retention;
+    for (name, ms) in [
+        ("completed_ms", retention.completed_ms),
+        ("failed_ms", retention.failed_ms),
+        ("cancelled_ms", retention.cancelled_ms),
+    ] {
+        if !(60_000..=limits::DELAY_MS_MAX).contains(&ms) {
+            return Err(format!("retention.{name} is {ms}; write 60000 (a minute) to {}", limits::DELAY_MS_MAX));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Kinds, String> {
+        Kinds::parse(text, PathBuf::from("/x"))
+    }
+
+    #[test]
+    fn a_kind_has_defaults_for_everything() {
+        let kinds = parse("[kinds.a]\ncommand = [\"true\"]\n[kinds.b]\n").expect("valid");
+        let a = kinds.get(&Kind::parse("a").expect("a kind"));
+        assert_eq!((a.max_attempts, a.timeout_ms, a.queue.as_str()), (5, None, "default"));
+        assert_eq!(kinds.iter().count(), 2);
+    }
+
+    #[test]
+    fn a_typo_is_named() {
+        for (text, named) in [
+            ("[kinds.a]\nmax_atempts = 3", "max_atempts"),
+            ("[kind.a]", "kind"),
+            ("[kinds.A]", "kind \"A\""),
+            ("[kinds.a]\nmax_running = 0", "[kinds.a]: max_running is 0"),
+            ("[kinds.a]\nbackoff = { factor = 0.5 }", "backoff.factor is 0.5"),
+            ("[kinds.a]\ncommand = []", "command is empty"),
+            ("[kinds.a]\nretention = { failed_ms = 1 }", "retention.failed_ms is 1"),
+            ("[kinds.a]\nmax_attempts = \"3\"", "max_attempts"),
+        ] {
+            let error = parse(text).expect_err(text);
+            assert!(error.contains(named), "{text}: {error}");
+        }
+    }
+}

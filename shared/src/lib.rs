@@ -1,0 +1,27 @@
+//! Leasehold's core: the job and its state machine, and [`Store`], the only door to Redis.
+//!
+//! The domain ([`job`], [`lifecycle`], [`retry`], [`limits`]) is pure: no clock, no I/O. [`config`] and [`kinds`] read what
+//! operators write. The API and the worker are thin shells over [`Store`]; neither spells a Redis key.
+pub mod config;
+pub mod error;
+pub mod job;
+pub mod json;
+pub mod kinds;
+pub mod lifecycle;
+pub mod limits;
+pub mod log;
+pub mod names;
+pub mod retry;
+pub mod store;
+pub mod time;
+
+pub use config::Config;
+pub use error::{Error, Refusal, Result};
+pub use job::{Job, JobError, NewJob};
+pub use json::Json;
+pub use kinds::{KindConfig, Kinds};
+pub use lifecycle::State;
+pub use limits::Limits;
+pub use names::{JobId, Kind, QueueName, WorkerId};
+pub use store::Store;
+pub use time::Timestamp;

@@ -1,0 +1,108 @@
+//! Every bound in one place. The fields of [`Limits`] can be configured (`[limits]`); the constants cannot, since
+//! scripts, keys or other processes rely on them.
+use serde::{Deserialize, Serialize};
+
+/// Partitions a key space may have: a sweep each, every second.
+pub const PARTITIONS_MAX: u16 = 256;
+/// Jobs in one script call: about 20 ms of Redis at most.
+pub const BATCH_MAX: usize = 1_000;
+/// Bytes of payload or results in one script call.
+pub const BATCH_BYTES_MAX: usize = 8 << 20;
+/// Items in one call of the API.
+pub const ITEMS_PER_CALL_MAX: usize = 10_000;
+/// Kinds, and queues, a partition may know.
+pub const NAMES_MAX: usize = 1_000;
+/// Ids one claim looks at before it answers, beyond its free slots: cancelled and parked ones cost a look each.
+pub const CLAIM_SCAN: usize = 200;
+/// Entries of a claimed list that a renewal looks at: slots and strays.
+pub const CLAIMED_MAX: usize = 2_000;
+/// Slots a worker may have.
+pub const SLOTS_MAX: usize = 1_000;
+/// Jobs one step of a sweep moves.
+pub const SWEEP_BATCH: usize = 500;
+/// Steps of one sort that one sweep takes, so that no backlog keeps the others waiting.
+pub const SWEEP_STEPS: usize = 20;
+/// Items one step of a cascade visits.
+pub const CASCADE_BATCH: usize = 500;
+/// Entries kept of a job's history, newest.
+pub const HISTORY_MAX: usize = 1_000;
+/// The longest back-off, ms: a day.
+pub const BACKOFF_MS_MAX: u64 = 86_400_000;
+/// The longest delay of a submit, ms: ten years.
+pub const DELAY_MS_MAX: u64 = 315_360_000_000;
+/// The shortest lease, ms: a sixth of it is what a renewal has time for.
+pub const LEASE_MS_MIN: u64 = 1_000;
+/// The longest lease, ms: an hour.
+pub const LEASE_MS_MAX: u64 = 3_600_000;
+/// The longest block of a pop, ms: a partitioned worker that blocked first takes a job from a healthy one.
+pub const POP_MS_MAX: u64 = 2_000;
+/// An unsealed parent is cancelled so long after its last part, ms.
+pub const OPEN_MS: u64 = 3_600_000;
+/// A worker that was not seen for so long, ms, and holds nothing is forgotten.
+pub const WORKER_FORGET_MS: u64 = 3_600_000;
+/// How long an Idempotency-Key is kept, ms.
+pub const IDEMPOTENCY_MS: u64 = 86_400_000;
+/// Bytes of an Idempotency-Key.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// Attempts a job may be given.
+pub const ATTEMPTS_MAX: u32 = 1_000;
+/// The longest run a job may be given, ms: a week.
+pub const TIMEOUT_MS_MAX: u64 = 604_800_000;
+/// How long a released job of a record version that the worker does not know waits, ms.
+pub const UNKNOWN_VERSION_DELAY_MS: u64 = 5_000;
+/// The version of a job's record that this code writes and reads.
+pub const RECORD_VERSION: u32 = 1;
+/// Bytes of an error's or a progress message; the rest is cut.
+pub const MESSAGE_BYTES_MAX: usize = 4_096;
+/// Ids a listing by `state=queued`, or with a filter, looks at for a page.
+pub const LIST_SCAN: usize = 10_000;
+/// Jobs in a page of a listing.
+pub const PAGE_MAX: usize = 1_000;
+/// Watchers of jobs (`Prefer: wait`) in one process.
+pub const WATCHERS_MAX: usize = 10_000;
+
+/// Bounds an operator may set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Bytes of a request's body.
+    pub body_bytes: usize,
+    /// Bytes of the body of a bulk or items request.
+    pub bulk_body_bytes: usize,
+    /// Bytes of a body over its limit that are still read and dropped, so that the client sees the answer.
+    pub drain_bytes: usize,
+    /// Bytes of a payload, as compact JSON.
+    pub payload_bytes: usize,
+    /// Bytes of a result, as compact JSON.
+    pub result_bytes: usize,
+    /// Bytes of a checkpoint, as compact JSON.
+    pub checkpoint_bytes: usize,
+    /// Nested arrays and objects in a JSON text.
+    pub json_depth: usize,
+    /// Time for a request once its body is read, ms; an asked wait is not counted.
+    pub request_ms: u64,
+    /// Idleness in reading a body, ms.
+    pub idle_ms: u64,
+    /// The longest `Prefer: wait`, s.
+    pub wait_s: u64,
+    /// Connections an API replica serves at once.
+    pub connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 4 << 20,
+            bulk_body_bytes: 64 << 20,
+            drain_bytes: 128 << 20,
+            payload_bytes: 256 << 10,
+            result_bytes: 256 << 10,
+            checkpoint_bytes: 64 << 10,
+            json_depth: 64,
+            request_ms: 30_000,
+            idle_ms: 30_000,
+            wait_s: 60,
+            connections: 10_000,
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! What operators and clients do to jobs that exist, and what is checked before anything else.
+use redis::Value;
+
+use super::inspect::{array, number, text};
+use super::{Args, Inner, Repeat, Store, keys, scripts};
+use crate::{Error, Job, JobId, Kinds, QueueName, Refusal, Result, State, limits};
+
+/// What a cancel did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelled {
+    /// Nobody ran it: it is cancelled.
+    Done,
+    /// It runs, or waits for its items: it was asked to stop.
+    Requested,
+}
+
+/// What a retry did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retried {
+    /// It is queued.
+    Queued,
+    /// A parent: it waits for its failed and cancelled items, which are being requeued.
+    Waiting,
+}
+
+/// What a removal did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removed {
+    /// It is gone.
+    Done,
+    /// A parent: its items go first, in steps.
+    Begun,
+}
+
+/// Whether Redis can do what a request needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It answers and takes writes.
+    Ready,
+    /// It answers, and new jobs are refused for want of memory.
+    Full,
+}
+
+impl Store {
+    /// Cancels jobs: what runs is flagged and its holder told.
+    ///
+    /// # Errors
+    /// For each job: [`Refusal::NotFound`], or [`Refusal::WrongState`] when it has ended. A cancelled job counts as done.
+    pub async fn cancel(&self, ids: &[JobId]) -> Result<Vec<Result<Cancelled, Refusal>>> {
+        self.each(&scripts::CANCEL, Args::default().text("any"), ids, |id, word| match word {
+            "cancelled" => Ok(Cancelled::Done),
+            "requested" => Ok(Cancelled::Requested),
+            "missing" => Err(Refusal::NotFound(id.clone())),
+            state => Err(wrong_state(State::parse(state), "only a job that has not ended can be cancelled")),
+        })
+        .await
+    }
+
+    /// Requeues failed and cancelled jobs, attempts and crashes counted anew; a parent's such items.
+    ///
+    /// # Errors
+    /// For each job a [`Refusal`] that names the state or the parent in the way.
+    pub async fn retry(&self, ids: &[JobId]) -> Result<Vec<Result<Retried, Refusal>>> {
+        let before = self.get_many(ids).await?;
+        let parent = |id: &JobId| {
+            let job = before.iter().flatten().find(|j| j.id == *id);
+            job.and_then(|j| j.parent.clone()).unwrap_or_else(|| id.clone())
+        };
+        let state = |id: &JobId| before.iter().flatten().find(|j| j.id == *id).map(|j| j.state);
+        self.each(&scripts::RETRY, Args::default(), ids, |id, word| match word {
+            "queued" => Ok(Retried::Queued),
+            "waiting" => Ok(Retried::Waiting),
+            "missing" => Err(Refusal::NotFound(id.clone())),
+            "parent" => Err(Refusal::RetryParent(parent(id))),
+            "flagged" => Err(Refusal::ParentCancelled(parent(id))),
+            // It was final when we looked: the script ran, and its first answer was lost.
+            _ if matches!(state(id), Some(State::Failed | State::Cancelled)) => Ok(Retried::Queued),
+            _ => Err(wrong_state(
+                state(id),
+                "only a failed or cancelled job, or a batch with such items, can be retried",
+            )),
+        })
+        .await
+    }
+
+    /// Removes final jobs; a parent with its items, which [`Store::sweep`] goes on with.
+    ///
+    /// # Errors
+    /// For each job a [`Refusal`] that names what is in the way.
+    pub async fn remove(&self, ids: &[JobId]) -> Result<Vec<Result<Removed, Refusal>>> {
+        let before = self.get_many(ids).await?;
+        let known = |id: &JobId| before.iter().flatten().find(|j| j.id == *id);
+        self.each(&scripts::REMOVE, Args::default().count(0), ids, |id, word| match (word, known(id)) {
+            ("removed", _) => Ok(Removed::Done),
+            ("removing", _) => Ok(Removed::Begun),
+            // It was there when we looked: the script ran, and its first answer was lost.
+            ("missing", Some(_)) => Ok(Removed::Done),
+            ("item", Some(Job { parent: Some(parent), .. })) => Err(Refusal::RemoveParent(parent.clone())),
+            ("refused", job) => {
+                Err(wrong_state(job.map(|j| j.state), "only a job that has ended can be removed; cancel it first"))
+            }
+            _ => Err(Refusal::NotFound(id.clone())),
+        })
+        .await
+    }
+
+    /// Stops (`true`) or resumes claims from a queue, in every partition.
+    ///
+    /// # Errors
+    /// Those of any call. A queue need not exist yet.
+    pub async fn pause(&self, queue: &QueueName, paused: bool) -> Result<()> {
+        let mut pipeline = redis::pipe();
+        for partition in 0..self.partitions() {
+            let command = if paused { "SADD" } else { "SREM" };
+            pipeline.cmd(command).arg(keys::fixed(partition, "paused")).arg(queue.as_str());
+            let word = if paused { "pause" } else { "resume" };
+            pipeline.cmd("PUBLISH").arg(keys::fixed(partition, "hints")).arg(format!("{word} {queue}"));
+        }
+        self.inner.pipe(&pipeline).await.map(drop)
+    }
+
+    /// Whether Redis answers and takes writes, at this moment.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] or [`Error::OutcomeUnknown`] when it does not.
+    pub async fn standing(&self) -> Result<Standing> {
+        let mut pipeline = redis::pipe();
+        // A write that changes nothing is refused like any other when there is no disk or Redis is a replica.
+        pipeline.cmd("HDEL").arg(keys::META).arg("ready").cmd("INFO").arg("memory");
+        let replies = self.inner.link.pipe(&pipeline).await?;
+        let memory = text(replies.get(1).unwrap_or(&Value::Nil));
+        let field = |name: &str| info_field(&memory, name).and_then(|v| v.parse::<u64>().ok()).unwrap_or(0);
+        let full = field("maxmemory") > 0 && field("used_memory") >= field("maxmemory");
+        Ok(if full { Standing::Full } else { Standing::Ready })
+    }
+
+    /// Calls a script that takes ids and answers each with a word.
+    async fn each<R>(
+        &self,
+        script: &scripts::Script,
+        args: Args,
+        ids: &[JobId],
+        answer: impl Fn(&JobId, &str) -> R,
+    ) -> Result<Vec<R>> {
+        let mut answers: Vec<Option<R>> = ids.iter().map(|_| None).collect();
+        for (partition, share) in self.by_partition(ids, |id| id) {
+            for chunk in share.chunks(limits::BATCH_MAX) {
+                let args = Args(args.0.clone()).texts(chunk.iter().map(|(_, id)| id.as_str()));
+                let reply = self.inner.run(script, partition, &args, Repeat::Safe).await?;
+                for ((at, id), word) in chunk.iter().zip(array(&reply)) {
+                    answers[*at] = Some(answer(id, &text(word)));
+                }
+            }
+        }
+        Ok(answers.into_iter().map(|a| a.expect("each id is in one share")).collect())
+    }
+}
+
+fn wrong_state(state: Option<State>, advice: &str) -> Refusal {
+    Refusal::WrongState { state: state.unwrap_or(State::Running), advice: advice.into() }
+}
+
+fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+/// Refuses a Redis that would lose jobs, and warns of one that may.
+pub(super) async fn check_server(inner: &Inner) -> Result<()> {
+    let mut pipeline = redis::pipe();
+    pipeline.cmd("INFO").arg("server").cmd("INFO").arg("persistence");
+    let replies = inner.pipe(&pipeline).await?;
+    let (server, persistence) = (text(&replies[0]), text(&replies[1]));
+    let version = info_field(&server, "valkey_version").or(info_field(&server, "redis_version")).unwrap_or("unknown");
+    let major: u32 = version.split('.').next().and_then(|v| v.parse().ok()).unwrap_or(0);
+    if major < 7 {
+        return Err(Error::Config(format!("Redis {version} is too old; Leasehold needs 7.0 or later")));
+    }
+    if info_field(&persistence, "aof_enabled") == Some("0") {
+        let advice = "set `appendonly yes` in redis.conf, or run: redis-cli CONFIG SET appendonly yes";
+        return Err(Error::Config(format!("Redis keeps nothing over a restart (its AOF is off); {advice}")));
+    }
+    check_settings(inner).await
+}
+
+/// A setting of Redis that Leasehold relies on.
+struct Setting {
+    name: &'static str,
+    fit: fn(&str) -> bool,
+    advice: &'static str,
+    fatal: bool,
+}
+
+const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "maxmemory-policy",
+        fit: |v| v == "noeviction",
+        advice: "Redis would evict jobs; set `maxmemory-policy noeviction`",
+        fatal: true,
+    },
+    Setting {
+        name: "appendfsync",
+        fit: |v| v == "always",
+        advice: "a crash of Redis's machine, or a slow disk and a kill -9, can lose the last second or two of acknowledged \
+                 jobs; set `appendfsync always` to lose none",
+        fatal: false,
+    },
+    Setting {
+        name: "no-appendfsync-on-rewrite",
+        fit: |v| v == "no",
+        advice: "acknowledged jobs are not on disk while the AOF is rewritten; set it to no",
+        fatal: false,
+    },
+    Setting {
+        name: "timeout",
+        fit: |v| v == "0",
+        advice: "idle connections are closed; set `timeout 0`",
+        fatal: false,
+    },
+    Setting {
+        name: "maxmemory-clients",
+        fit: |v| v == "0",
+        advice: "with blocking pops it has crashed servers; set `maxmemory-clients 0`",
+        fatal: false,
+    },
+    Setting {
+        name: "tcp-keepalive",
+        fit: |v| (1..=60).contains(&v.parse().unwrap_or(0)),
+        advice: "a vanished worker's pop stays armed too long; set `tcp-keepalive 15`",
+        fatal: false,
+    },
+    Setting {
+        name: "hash-max-listpack-value",
+        fit: |v| v.parse().unwrap_or(0) >= 512,
+        advice: "a usual payload doubles a job's memory; set `hash-max-listpack-value 1024`",
+        fatal: false,
+    },
+];
+
+async fn check_settings(inner: &Inner) -> Result<()> {
+    let mut pipeline = redis::pipe();
+    for setting in SETTINGS {
+        pipeline.cmd("CONFIG").arg("GET").arg(setting.name);
+    }
+    let replies = match inner.pipe(&pipeline).await {
+        Ok(replies) => replies,
+        Err(Error::Unavailable(reason) | Error::OutcomeUnknown(reason)) => return Err(Error::Unavailable(reason)),
+        Err(e) => {
+            tracing::warn!("Redis denies CONFIG GET, so its settings were not checked: {e}");
+            return Ok(());
+        }
+    };
+    for (setting, reply) in SETTINGS.iter().zip(&replies) {
+        let value = array(reply).get(1).map(text).unwrap_or_default();
+        if value.is_empty() || (setting.fit)(&value) {
+            continue;
+        }
+        if setting.fatal {
+            return Err(Error::Config(format!("Redis has `{} {value}`: {}", setting.name, setting.advice)));
+        }
+        tracing::warn!("Redis has `{} {value}`: {}", setting.name, setting.advice);
+    }
+    Ok(())
+}
+
+/// Sets the number of partitions the first time, and holds everybody to it afterwards.
+pub(super) async fn agree_partitions(inner: &Inner, wanted: Option<u16>) -> Result<u16> {
+    let mut pipeline = redis::pipe();
+    pipeline.cmd("HSETNX").arg(keys::META).arg("partitions").arg(wanted.unwrap_or(1));
+    pipeline.cmd("HGET").arg(keys::META).arg("partitions");
+    let replies = inner.pipe(&pipeline).await?;
+    let stored =
+        number(&replies[1]).and_then(|n| u16::try_from(n).ok()).filter(|n| (1..=limits::PARTITIONS_MAX).contains(n));
+    let reason = || "`partitions` is not 1 to 256".to_owned();
+    let stored = stored.ok_or_else(|| Error::Corrupt { key: keys::META.into(), reason: reason() })?;
+    match wanted {
+        Some(n) if n != stored => Err(Error::Config(format!(
+            "partitions is {n}, but this Redis was set up with {stored}, and jobs are placed by it; \
+             write {stored}, or leave LEASEHOLD_PARTITIONS unset"
+        ))),
+        _ => Ok(stored),
+    }
+}
+
+/// The script side of retention: `<completed> <failed> <cancelled> <keep>`, ms and a count, by kind.
+pub(super) async fn register_kinds(inner: &Inner, kinds: &Kinds) -> Result<()> {
+    let mut pipeline = redis::pipe();
+    for partition in 0..inner.partitions {
+        for (kind, config) in kinds.iter() {
+            let r = &config.retention;
+            let kept = format!("{} {} {} {}", r.completed_ms, r.failed_ms, r.cancelled_ms, r.keep);
+            pipeline.cmd("HSET").arg(keys::fixed(partition, "retention")).arg(kind.as_str()).arg(kept);
+        }
+    }
+    if pipeline.is_empty() { Ok(()) } else { inner.pipe(&pipeline).await.map(drop) }
+}

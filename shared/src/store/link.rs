@@ -1,0 +1,161 @@
+//! The connection: a pool whose members are given up at their first failure, and one way to run a script.
+//!
+//! A response that does not come in time, or an error of the wire, ends the connection it happened on: a half-open one
+//! is never used twice. Keepalive and TCP_USER_TIMEOUT find the peers that vanish between calls.
+use std::time::Duration;
+
+use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime};
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::io::tcp::{TcpSettings, socket2};
+use redis::{AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo, RedisError, Value};
+
+use super::scripts::Script;
+use crate::{Config, Error, Result};
+
+/// Time without traffic after which a peer is asked whether it lives, and for which it may owe an answer.
+const SILENCE: Duration = Duration::from_secs(5);
+
+pub(crate) struct Link {
+    pool: Pool,
+    client: redis::Client,
+    connect: Duration,
+    address: String,
+}
+
+impl Link {
+    pub(crate) fn open(config: &Config) -> Result<Self> {
+        let info = connection_info(config)?;
+        let address = format!("{}", info.addr());
+        let connect = Duration::from_millis(config.redis.connect_ms);
+        let settings = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(connect))
+            .set_response_timeout(Some(Duration::from_millis(config.redis.response_ms)));
+        let fault = |e: RedisError| Error::Config(format!("redis_url: {e}"));
+        let client = redis::Client::open(info.clone()).map_err(fault)?;
+        let manager = Manager::new_with_config(info, settings).map_err(fault)?;
+        let pool = Pool::builder(manager)
+            .max_size(config.redis.connections)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(Duration::from_millis(config.redis.response_ms)))
+            .create_timeout(Some(connect))
+            .recycle_timeout(Some(Duration::from_millis(config.redis.response_ms)))
+            .build()
+            .map_err(|e| Error::Config(format!("redis: {e}")))?;
+        Ok(Self { pool, client, connect, address })
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// A connection outside the pool that waits for answers as long as they take.
+    pub(crate) async fn dedicated(&self) -> Result<MultiplexedConnection> {
+        let settings =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(self.connect)).set_response_timeout(None);
+        let connection = self.client.get_multiplexed_async_connection_with_config(&settings).await;
+        connection.map_err(|e| Error::Unavailable(e.to_string()))
+    }
+
+    /// A connection for subscriptions.
+    pub(crate) async fn subscriber(&self) -> Result<redis::aio::PubSub> {
+        let connecting = tokio::time::timeout(self.connect, self.client.get_async_pubsub());
+        let connection = connecting.await.map_err(|_| Error::Unavailable("connecting took too long".into()))?;
+        connection.map_err(|e| Error::Unavailable(e.to_string()))
+    }
+
+    /// Runs a script once; loads it when Redis does not know it (nothing has run then).
+    pub(crate) async fn eval(&self, script: &Script, prefix: &str, now: &str, args: &[Vec<u8>]) -> Result<Value> {
+        let command = |name: &str, body: &str| {
+            let mut command = redis::cmd(name);
+            command.arg(body).arg(1).arg(prefix).arg(now).arg(args);
+            command
+        };
+        let mut connection = self.get().await?;
+        let mut reply = connection.req_packed_command(&command("EVALSHA", &script.sha)).await;
+        if matches!(&reply, Err(e) if e.code() == Some("NOSCRIPT")) {
+            reply = connection.req_packed_command(&command("EVAL", &script.text)).await;
+        }
+        let reply = reply.and_then(Value::extract_error);
+        self.done(connection, reply).map_err(|e| describe(e, script.name))
+    }
+
+    /// Runs plain commands in one round trip; each that Redis refused has its error in its place.
+    pub(crate) async fn pipe(&self, pipeline: &redis::Pipeline) -> Result<Vec<Value>> {
+        let mut connection = self.get().await?;
+        let reply = connection.req_packed_commands(pipeline, 0, pipeline.len()).await;
+        self.done(connection, reply).map_err(|e| describe(e, "pipeline"))
+    }
+
+    async fn get(&self) -> Result<Connection> {
+        self.pool.get().await.map_err(|e| match e {
+            PoolError::Backend(e) => match sort(&e) {
+                // Nothing was sent yet, so nothing can have been done.
+                Error::OutcomeUnknown(reason) => Error::Unavailable(reason),
+                other => other,
+            },
+            other => Error::Unavailable(format!("no connection: {other}")),
+        })
+    }
+
+    fn done<T>(&self, connection: Connection, reply: redis::RedisResult<T>) -> redis::RedisResult<T> {
+        if let Err(e) = &reply
+            && (e.is_io_error() || e.is_timeout() || e.is_unrecoverable_error())
+        {
+            drop(Connection::take(connection));
+        }
+        reply
+    }
+}
+
+/// The address with what every connection of ours is set to.
+fn connection_info(config: &Config) -> Result<ConnectionInfo> {
+    let advice = "write redis://[user:password@]host:port[/db], or rediss:// for TLS";
+    let fault = |e: RedisError| Error::Config(format!("redis_url: {e}; {advice}"));
+    let mut info = config.redis_url.as_str().into_connection_info().map_err(fault)?;
+    if let Some(path) = &config.redis.ca_file {
+        let pem = std::fs::read(path).map_err(|e| Error::Config(format!("redis.ca_file {}: {e}", path.display())))?;
+        let certificates = redis::TlsCertificates { client_tls: None, root_cert: Some(pem) };
+        let client = redis::Client::build_with_tls(info, certificates).map_err(fault)?;
+        info = client.get_connection_info().clone();
+    }
+    let keepalive = socket2::TcpKeepalive::new().with_time(SILENCE).with_interval(SILENCE).with_retries(2);
+    Ok(info
+        .set_tcp_settings(TcpSettings::default().set_nodelay(true).set_keepalive(keepalive).set_user_timeout(SILENCE)))
+}
+
+/// What a Redis error means to a caller.
+fn sort(error: &RedisError) -> Error {
+    let reason = error.to_string();
+    match error.code() {
+        Some("OOM") => return Error::Full(reason),
+        // Said before anything was done: loading, a slow script, no disk, a replica, too many clients.
+        Some(
+            "LOADING" | "BUSY" | "MISCONF" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "NOREPLICAS",
+        ) => {
+            return Error::Unavailable(reason);
+        }
+        Some("NOAUTH" | "WRONGPASS" | "NOPERM") => {
+            return Error::Config(format!("Redis refuses this user: {reason}; give user and password in redis_url"));
+        }
+        _ => {}
+    }
+    if reason.contains("max number of clients") || error.is_connection_refusal() {
+        return Error::Unavailable(reason);
+    }
+    if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() || error.is_unrecoverable_error() {
+        return Error::OutcomeUnknown(reason);
+    }
+    Error::Corrupt { key: String::new(), reason }
+}
+
+fn describe(error: RedisError, script: &str) -> Error {
+    match sort(&error) {
+        Error::Corrupt { reason, .. } => Error::Corrupt { key: format!("(seen by {script})"), reason },
+        other => other,
+    }
+}
+
+/// Sorts an error of a connection that is not the pool's.
+pub(crate) fn sort_error(error: &RedisError) -> Error {
+    sort(error)
+}

@@ -1,0 +1,141 @@
+-- Included first in every script: the partition, its key names, the clock, and the one way to call Redis.
+--
+-- KEYS[1] is the partition's prefix `lh:{P}`; every other key is built from it here, so that all of a script's keys
+-- share its hash slot. ARGV[1] is the time in ms, empty for the server's own (tests pass theirs).
+local P = KEYS[1]
+local now = tonumber(ARGV[1])
+if not now then
+  local t = redis.call('TIME')
+  now = t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+local LEASES, RUNNING, CANCELLING = P .. ':leases', P .. ':running', P .. ':cancelling'
+local SCHEDULED, RETRYING, WAITING, OPEN = P .. ':scheduled', P .. ':retrying', P .. ':waiting', P .. ':open'
+local EXPIRY, CASCADES, TOKENS, CLOCK = P .. ':expiry', P .. ':cascades', P .. ':tokens', P .. ':clock'
+local KINDS, QUEUES, PAUSED, RETENTION = P .. ':kinds', P .. ':queues', P .. ':paused', P .. ':retention'
+local WORKERS, QUARANTINE = P .. ':workers', P .. ':quarantine'
+local CHANGES, HINTS = P .. ':changes', P .. ':hints'
+local function job_key(id) return P .. ':job:' .. id end
+local function history_key(id) return P .. ':history:' .. id end
+local function queue_key(queue) return P .. ':queue:' .. queue end
+local function parked_index(queue) return P .. ':parked:' .. queue end
+local function parked_key(queue, kind) return P .. ':parked:' .. queue .. ':' .. kind end
+local function permits_key(kind) return P .. ':permits:' .. kind end
+local function claimed_key(worker) return P .. ':claimed:' .. worker end
+local function worker_key(worker) return P .. ':worker:' .. worker end
+local function kind_key(kind) return P .. ':kind:' .. kind end
+local function idempotency_key(kind, key) return P .. ':idempotency:' .. kind .. ':' .. key end
+
+-- A key that cannot be read (a type that is not its own, a record without its fields) is renamed out of the way and
+-- reported in `quarantine`; whatever needed it goes on as if it were absent.
+local function set_aside(key, reason)
+  redis.call('RENAME', key, P .. ':quarantined:' .. string.sub(key, #P + 2))
+  redis.call('HSET', QUARANTINE, key, now .. ' ' .. reason)
+end
+
+-- Lua has no rollback, so no command may fail half-way: a wrong type is set aside and the command done again.
+local function call(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) == 'table' and reply.err then
+    if string.sub(reply.err, 1, 9) ~= 'WRONGTYPE' then error(reply.err) end
+    set_aside(key, 'WRONGTYPE')
+    return redis.call(command, key, ...)
+  end
+  return reply
+end
+
+-- Commands that take many members are gathered here and sent once by `flush`, at most 1,000 arguments a call.
+local gathered, order = {}, {}
+local function gather(command, key, ...)
+  local slot = command .. ' ' .. key
+  local args = gathered[slot]
+  if not args then
+    args = { command = command, key = key }
+    gathered[slot] = args
+    order[#order + 1] = args
+  end
+  for i = 1, select('#', ...) do args[#args + 1] = (select(i, ...)) end
+end
+
+-- What changed, by its new state, is told to whoever watches: a hint, never the truth.
+local changed = {}
+local function tell(word, id)
+  local ids = changed[word] or {}
+  changed[word] = ids
+  ids[#ids + 1] = id
+end
+
+local function flush()
+  for _, args in ipairs(order) do
+    for first = 1, #args, 1000 do
+      call(args.command, args.key, unpack(args, first, math.min(first + 999, #args)))
+    end
+  end
+  gathered, order = {}, {}
+  for word, ids in pairs(changed) do redis.call('PUBLISH', CHANGES, word .. ' ' .. table.concat(ids, ' ')) end
+  changed = {}
+end
+
+-- Reads what every verb must know of a job; nil when there is none. A field that is absent is false.
+local FIELDS = {
+  'kind', 'queue', 'priority', 'state', 'parent', 'token', 'settled', 'attempts', 'crashes', 'crashes_total',
+  'items_total', 'then',
+}
+local function read(id)
+  local key = job_key(id)
+  local values = redis.pcall('HMGET', key, unpack(FIELDS))
+  if values.err then
+    set_aside(key, 'WRONGTYPE')
+    return nil
+  end
+  if not (values[1] and values[2] and values[3]) then
+    if redis.call('EXISTS', key) == 1 then set_aside(key, 'kind, queue or priority is missing') end
+    return nil
+  end
+  local job = { id = id, key = key }
+  for i, field in ipairs(FIELDS) do job[field] = values[i] end
+  -- A parent reaches a queue only to run its `then` over the finished items.
+  job.runs = job.items_total and job['then'] or job.kind
+  return job
+end
+
+-- The running record `<token> <worker> <started_at> [<kind>]`; the kind stands there when it holds a permit.
+local function record_of(text)
+  if not text then return nil end
+  local token, worker, started_at, kind = string.match(text, '^(%d+) (%S+) (%d+) ?(%S*)$')
+  if not token then return nil end
+  return { token = token, worker = worker, started_at = started_at, permit = kind ~= '' and kind or nil }
+end
+local function running(id) return record_of(call('HGET', RUNNING, id)) end
+
+-- Puts a queued job where it waits. At the front only what had its turn before.
+local function push(job, front)
+  local list = queue_key(job.queue)
+  if tonumber(job.crashes or 0) > 0 then
+    list = list .. ':suspect'
+  elseif job.priority ~= 'normal' then
+    -- An idle worker blocks on the queue's own list alone, so the first of an empty queue goes there.
+    local waiting = call('LLEN', list) + call('LLEN', list .. ':high') + call('LLEN', list .. ':low')
+    if waiting > 0 then list = list .. ':' .. job.priority end
+  end
+  if front then call('RPUSH', list, job.id) else gather('LPUSH', list, job.id) end
+end
+
+-- Takes a running job out of every place where running jobs stand.
+local function stop_running(job_id, record)
+  gather('ZREM', LEASES, job_id)
+  gather('HDEL', RUNNING, job_id)
+  gather('SREM', CANCELLING, job_id)
+  if record then
+    call('LREM', claimed_key(record.worker), 1, job_id)
+    if record.permit then gather('SREM', permits_key(record.permit), job_id) end
+  end
+end
+
+-- An entry in the job's history: attempts, phases and interventions; the plain path writes none.
+local function note(id, event, fields)
+  local key = history_key(id)
+  fields.at, fields.event = now, event
+  call('RPUSH', key, cjson.encode(fields))
+  call('LTRIM', key, -HISTORY_MAX, -1)
+end

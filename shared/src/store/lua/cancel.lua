@@ -1,0 +1,12 @@
+-- Cancels what nobody runs, and flags what runs or waits for its items. With `open`, only parents whose time to be
+-- sealed has passed.
+-- Transition: cancel
+-- KEYS: the partition. ARGV: now, mode (any | open), ids…
+-- Returns, for each: cancelled | requested | completed | failed | missing | kept (cancelled before answers cancelled too)
+local answers = {}
+for i = 3, #ARGV do
+  local kept = ARGV[2] == 'open' and tonumber(call('ZSCORE', OPEN, ARGV[i]) or now + 1) > now
+  answers[i - 2] = kept and 'kept' or cancel_one(ARGV[i])
+end
+finish()
+return answers

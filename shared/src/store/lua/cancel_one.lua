@@ -1,0 +1,29 @@
+-- Included by cancel and cascade.
+local function cancel_one(id)
+  local job = read(id)
+  if not job then return 'missing' end
+  local record = running(id)
+  if record then
+    if call('SADD', CANCELLING, id) == 1 then note(id, 'cancel', {}) end
+    redis.call('PUBLISH', HINTS, 'cancel ' .. record.worker .. ' ' .. id .. ' ' .. record.token)
+    tell('cancelling', id)
+    return 'requested'
+  end
+  if job.state == 'completed' or job.state == 'failed' or job.state == 'cancelled' then return job.state end
+  if job.state == 'waiting' then
+    if call('SADD', CANCELLING, id) == 1 then
+      redis.call('HSET', job.key, 'sealed', 1)
+      call('ZREM', OPEN, id)
+      call('HSET', CASCADES, id, 'cancel 0')
+      note(id, 'cancel', {})
+      tell('cancelling', id)
+    end
+    return 'requested'
+  end
+  if job.state == 'scheduled' then call('ZREM', SCHEDULED, id) end
+  if job.state == 'retrying' then call('ZREM', RETRYING, id) end
+  -- The id of a queued job stays in its list; the claim drops it.
+  note(id, 'cancel', {})
+  end_job(job, 'cancelled')
+  return 'cancelled'
+end

@@ -1,0 +1,132 @@
+-- Leases what a worker's pops reserved, and as many more as it has free slots; whatever cannot run here is moved where
+-- it stops nobody: parked, suspect, back to the front, or dropped when it is not queued.
+-- Transition: claim
+-- KEYS: the partition. ARGV: now, worker, lease_ms, slots, suspects (how many more this worker may run), scan (ids to
+--   look at), n reservations: (queue, id)…, n queues: (queue, budget)…, n kinds: (kind, max_running or 0)…
+-- Returns: {paused queues, more (1: ids are left to look at), server time ms, {id, token, kind to run, field, value, …}…}
+local worker, lease_ms, slots, suspects, scan = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]),
+  tonumber(ARGV[6])
+local at = 7
+local function pairs_of()
+  local n, list = tonumber(ARGV[at]), {}
+  for i = 1, n do list[i] = { ARGV[at + 2 * i - 1], ARGV[at + 2 * i] } end
+  at = at + 1 + 2 * n
+  return list
+end
+local reservations, queues, limits = pairs_of(), pairs_of(), {}
+for _, kind in ipairs(pairs_of()) do limits[kind[1]] = tonumber(kind[2]) end
+
+local used, picked, taken, paused = {}, {}, {}, {}
+local function room(kind)
+  local limit = limits[kind]
+  if not limit then return 0 end
+  if limit == 0 then return slots end
+  if not used[kind] then used[kind] = call('SCARD', permits_key(kind)) end
+  return limit - used[kind]
+end
+
+local function park(job)
+  call('LPUSH', parked_key(job.queue, job.runs), job.id)
+  call('SADD', parked_index(job.queue), job.runs)
+end
+
+-- Decides where an id that has left its list goes; true when this claim takes it.
+local function consider(id)
+  local job = read(id)
+  -- guard: queued (neither gone, nor ended, nor waiting for its time, nor running already)
+  if not job or job.state or taken[id] or call('HEXISTS', RUNNING, id) == 1 then return false end
+  local crashed = tonumber(job.crashes or 0) > 0
+  if room(job.runs) <= 0 then
+    park(job)
+  elseif crashed and suspects <= 0 then
+    call('LPUSH', queue_key(job.queue) .. ':suspect', id)
+  else
+    if crashed then suspects = suspects - 1 end
+    if used[job.runs] then used[job.runs] = used[job.runs] + 1 end
+    slots, taken[id] = slots - 1, true
+    picked[#picked + 1] = job
+    return true
+  end
+  return false
+end
+
+local function take(list, budget)
+  while budget > 0 and scan > 0 do
+    local ids = call('LRANGE', list, -math.min(budget, scan), -1)
+    if #ids == 0 then return budget end
+    scan = scan - #ids
+    for i = #ids, 1, -1 do
+      call('RPOP', list)
+      if consider(ids[i]) then
+        budget = budget - 1
+        gather('LPUSH', claimed_key(worker), ids[i])
+      end
+    end
+  end
+  return budget
+end
+
+local function take_parked(queue, budget)
+  for _, kind in ipairs(call('SMEMBERS', parked_index(queue))) do
+    local list = parked_key(queue, kind)
+    local free = math.min(budget, room(kind))
+    if free > 0 then budget = budget - free + take(list, free) end
+    if call('LLEN', list) == 0 then call('SREM', parked_index(queue), kind) end
+  end
+  return budget
+end
+
+local function take_from(queue, budget)
+  local own = queue_key(queue)
+  budget = take_parked(queue, budget)
+  local crashed = math.min(suspects, budget)
+  budget = budget - crashed + take(own .. ':suspect', crashed)
+  for _, list in ipairs({ own .. ':high', own, own .. ':low' }) do budget = take(list, budget) end
+end
+
+for _, r in ipairs(reservations) do
+  local queue, id = r[1], r[2]
+  -- guard: reserved
+  if call('LPOS', claimed_key(worker), id) then
+    local stopped = call('SISMEMBER', PAUSED, queue) == 1
+    if stopped or slots <= 0 then
+      local job = read(id)
+      call('LREM', claimed_key(worker), 1, id)
+      if job and not job.state and call('HEXISTS', RUNNING, id) == 0 then push(job, true) end
+    elseif not consider(id) then
+      call('LREM', claimed_key(worker), 1, id)
+    end
+  end
+end
+for pass = 1, 2 do
+  for _, q in ipairs(queues) do
+    if pass == 1 and call('SISMEMBER', PAUSED, q[1]) == 1 then paused[#paused + 1], paused[q[1]] = q[1], true end
+    if not paused[q[1]] then take_from(q[1], math.min(slots, pass == 1 and tonumber(q[2]) or slots)) end
+  end
+end
+
+-- guard: fresh-token
+local token = #picked > 0 and call('INCRBY', TOKENS, #picked) - #picked or 0
+local jobs = {}
+for i, job in ipairs(picked) do
+  local limited = limits[job.runs] > 0
+  local record = string.format('%.0f %s %.0f', token + i, worker, now)
+  if limited then
+    record = record .. ' ' .. job.runs
+    gather('SADD', permits_key(job.runs), job.id)
+  end
+  gather('ZADD', LEASES, now + lease_ms, job.id)
+  gather('HSET', RUNNING, job.id, record)
+  tell('running', job.id)
+  jobs[i] = { job.id, string.format('%.0f', token + i), job.runs, unpack(redis.call('HGETALL', job.key)) }
+end
+flush()
+-- An idle worker blocks on the own list alone, so the next job of another priority moves over and wakes it.
+for _, q in ipairs(queues) do
+  local own = queue_key(q[1])
+  if call('LLEN', own) == 0 then
+    local from = call('LLEN', own .. ':high') > 0 and ':high' or call('LLEN', own .. ':low') > 0 and ':low'
+    if from then redis.call('RPOPLPUSH', own .. from, own) end
+  end
+end
+return { paused, scan <= 0 and slots > 0 and 1 or 0, now, unpack(jobs) }

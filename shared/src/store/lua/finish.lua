@@ -1,0 +1,76 @@
+-- Included by every script that can end a job: a job's end and its parent's count change together.
+
+-- How long a finished job is kept, in ms: `<completed> <failed> <cancelled>` of its kind, or the default.
+local kept = {}
+local function retention(kind, state)
+  local text = kept[kind]
+  if text == nil then
+    text = call('HGET', RETENTION, kind) or RETENTION_DEFAULT
+    kept[kind] = text
+  end
+  local completed, failed, cancelled = string.match(text, '^(%d+) (%d+) (%d+)')
+  return tonumber(({ completed = completed, failed = failed, cancelled = cancelled })[state])
+end
+
+local parents = {}
+local function count(parent_id, outcome, by)
+  -- guard: counted (only the script that ends or revives the item changes its parent's count)
+  if call('HEXISTS', job_key(parent_id), 'items_total') == 1 then
+    call('HINCRBY', job_key(parent_id), 'items_' .. outcome, by)
+    parents[parent_id] = true
+  end
+end
+
+-- Ends a job that is in no living place any more. `...` are further fields of its record.
+local function end_job(job, state, skipped, ...)
+  call('HSET', job.key, 'state', state, 'finished_at', now, ...)
+  gather('ZADD', P .. ':' .. state, now, job.id)
+  if job.parent then
+    local outcome = state == 'completed' and (skipped and 'skipped' or 'succeeded') or state
+    count(job.parent, outcome, 1)
+  else
+    gather('ZADD', EXPIRY, now + retention(job.kind, state), job.id)
+  end
+  tell(state, job.id)
+end
+
+-- Takes back what `end_job` wrote, for a retry.
+local function revive_job(job)
+  redis.call('HDEL', job.key, 'state', 'finished_at', 'result', 'error', 'skipped', 'attempts', 'crashes', 'crashes_total')
+  -- A settle sent again hears what it heard before, until the next claim.
+  if job.token and not job.settled then redis.call('HSET', job.key, 'settled', job.state) end
+  redis.call('HSET', job.key, 'updated_at', now)
+  job.crashes = false
+  gather('ZREM', P .. ':' .. job.state, job.id)
+  if job.parent then count(job.parent, job.state, -1) else gather('ZREM', EXPIRY, job.id) end
+end
+
+-- Transition: finish
+-- A waiting parent that is sealed, has no open item and no cascade under way ends, or runs its `then`.
+local function finish_parent(id)
+  local v = call('HMGET', job_key(id), 'state', 'sealed', 'items_total', 'items_succeeded', 'items_failed',
+    'items_skipped', 'items_cancelled')
+  local ended = 0
+  for i = 4, 7 do ended = ended + tonumber(v[i] or 0) end
+  -- guard: sealed
+  if v[1] ~= 'waiting' or not v[2] or ended < tonumber(v[3]) or call('HEXISTS', CASCADES, id) == 1 then return end
+  local parent = read(id)
+  if not parent then return end
+  call('ZREM', WAITING, id)
+  if call('SREM', CANCELLING, id) == 1 then
+    end_job(parent, 'cancelled')
+  elseif parent['then'] then
+    redis.call('HDEL', parent.key, 'state')
+    push(parent)
+    tell('queued', id)
+  else
+    end_job(parent, 'completed')
+  end
+end
+
+-- The last call of such a script: parents that an end touched finish, and what was gathered is written.
+local function finish()
+  for id in pairs(parents) do finish_parent(id) end
+  parents = {}
+  flush()
+end

@@ -1,0 +1,21 @@
+-- Reads whole jobs, each as one moment saw it.
+-- KEYS: the partition. ARGV: now, ids…
+-- Returns, for each: {running record or '', lease end or '', due or '', cancelling 0|1, field, value, …} | {} when there
+--   is none | {corrupt, key}
+local jobs = {}
+for i = 2, #ARGV do
+  local id = ARGV[i]
+  local fields = redis.pcall('HGETALL', job_key(id))
+  if fields.err then
+    jobs[i - 1] = { 'corrupt', job_key(id) }
+  elseif #fields == 0 then
+    jobs[i - 1] = {}
+  else
+    jobs[i - 1] = {
+      redis.call('HGET', RUNNING, id) or '', redis.call('ZSCORE', LEASES, id) or '',
+      redis.call('ZSCORE', RETRYING, id) or redis.call('ZSCORE', SCHEDULED, id) or '',
+      redis.call('SISMEMBER', CANCELLING, id), unpack(fields),
+    }
+  end
+end
+return jobs

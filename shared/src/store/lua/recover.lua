@@ -1,0 +1,40 @@
+-- Puts reservations nobody leased back to the front of their queue: a live worker's own as its audit names them, a dead
+-- worker's all. Forgets a worker that has left, or has been gone for an hour, once its list is empty.
+-- Transition: recover
+-- KEYS: the partition. ARGV: now, worker, mode (audit | dead | leave), limit, ids of an audit…
+-- Returns: {how many were recovered, forgotten 1|0} | {alive}
+local worker, mode, limit = ARGV[2], ARGV[3], tonumber(ARGV[4])
+local claimed = claimed_key(worker)
+local seen = tonumber(call('ZSCORE', WORKERS, worker) or 0)
+if mode == 'dead' then
+  local by, lease_max = cutoff()
+  if seen > by - lease_max then return { 'alive' } end
+end
+
+local ids = {}
+if mode == 'audit' then
+  for i = 5, #ARGV do ids[i - 4] = ARGV[i] end
+else
+  ids = call('LRANGE', claimed, -limit, -1)
+end
+local recovered = 0
+for _, id in ipairs(ids) do
+  local record = running(id)
+  -- guard: not-held
+  if not (record and record.worker == worker) and call('LREM', claimed, 1, id) == 1 then
+    local job = read(id)
+    -- guard: queued
+    if job and not job.state and not record then
+      push(job, true)
+      recovered = recovered + 1
+    end
+  end
+end
+flush()
+local forgotten = 0
+if call('LLEN', claimed) == 0 and (mode == 'leave' or (mode == 'dead' and seen < now - WORKER_FORGET_MS)) then
+  call('ZREM', WORKERS, worker)
+  redis.call('DEL', worker_key(worker))
+  forgotten = 1
+end
+return { recovered, forgotten }

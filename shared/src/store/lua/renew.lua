@@ -1,0 +1,30 @@
+-- Keeps a worker and the leases of what its live handlers run, and tells it what it must know: cancels, lost leases, and
+-- its claimed list for the audit.
+-- Transition: renew
+-- KEYS: the partition. ARGV: now, worker, lease_ms, gap_max_ms, info (JSON), n, then id, token of each
+-- Returns: {server time ms, {renewed|cancel|stale|missing}…, {id, token or empty}… of the claimed list}
+local worker, lease_ms, n = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[6])
+stamp(lease_ms, tonumber(ARGV[4]))
+
+local answers = {}
+for i = 1, n do
+  local id, token = ARGV[5 + 2 * i], ARGV[6 + 2 * i]
+  local record = running(id)
+  -- guard: holder
+  if record and record.token == token and record.worker == worker then
+    gather('ZADD', LEASES, now + lease_ms, id)
+    answers[i] = call('SISMEMBER', CANCELLING, id) == 1 and 'cancel' or 'renewed'
+  else
+    answers[i] = redis.call('EXISTS', job_key(id)) == 1 and 'stale' or 'missing'
+  end
+end
+call('ZADD', WORKERS, now, worker)
+call('HSET', worker_key(worker), 'info', ARGV[5], 'seen_at', now)
+flush()
+
+local claimed = {}
+for i, id in ipairs(call('LRANGE', claimed_key(worker), 0, CLAIMED_MAX - 1)) do
+  local record = running(id)
+  claimed[i] = { id, record and record.worker == worker and record.token or '' }
+end
+return { now, answers, claimed }

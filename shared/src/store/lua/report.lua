@@ -1,0 +1,38 @@
+-- Saves what running handlers report: progress, and checkpoints for the next attempt.
+-- KEYS: the partition. ARGV: now, worker, n, then for each: id, token, percent, message, checkpoint (JSON); empty = none
+-- Returns, for each: saved | stale
+local worker, n = ARGV[2], tonumber(ARGV[3])
+
+local function report(id, token, percent, message, checkpoint)
+  local record = running(id)
+  -- guard: holder
+  if not record or record.token ~= token or record.worker ~= worker then return 'stale' end
+  local job = read(id)
+  if not job then return 'stale' end
+  local before = redis.call('HMGET', job.key, 'message', 'checkpoint')
+  local fields = { 'updated_at', now }
+  local function set(field, value)
+    fields[#fields + 1], fields[#fields + 2] = field, value
+  end
+  if percent ~= '' then set('percent', percent) end
+  if message ~= '' and message ~= before[1] then
+    set('message', message)
+    note(id, 'phase', { message = message, worker = worker, attempt = tonumber(job.attempts or 0) + 1 })
+  end
+  if checkpoint ~= '' and checkpoint ~= before[2] then
+    set('checkpoint', checkpoint)
+    -- Progress that lasts forgives the crashes before it, but never the total.
+    redis.call('HDEL', job.key, 'crashes')
+  end
+  redis.call('HSET', job.key, unpack(fields))
+  tell('progress', id)
+  return 'saved'
+end
+
+local answers = {}
+for i = 1, n do
+  local at = 4 + 5 * (i - 1)
+  answers[i] = report(ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4])
+end
+flush()
+return answers

@@ -1,0 +1,73 @@
+-- Ends a holder's claim: each settle is answered alone, and the same token gets the same answer until the next claim.
+-- Transition: complete fail release
+-- KEYS: the partition. ARGV: now, worker, n, then for each: verb, id, token, a, b
+--   complete: a = result (JSON), b = reason when skipped, else empty
+--   fail: a = error (JSON), b = ms until the next attempt, empty when there is none
+--   release: a = empty, b = ms until it is queued again, empty for at once, at the front
+-- Returns, for each: completed | failed | retrying | queued | cancelled | stale | missing
+local worker, n = ARGV[2], tonumber(ARGV[3])
+
+local function complete(job, proof, result, skipped)
+  if job.attempts or job.crashes then redis.call('HDEL', job.key, 'error', 'settled') end
+  if skipped ~= '' then redis.call('HSET', job.key, 'skipped', skipped) end
+  end_job(job, 'completed', skipped ~= '', 'result', result, unpack(proof))
+  return 'completed'
+end
+
+local function retry_in(job, ms, proof, ...)
+  redis.call('HSET', job.key, 'state', 'retrying', 'settled', 'retrying', 'updated_at', now, ...)
+  redis.call('HSET', job.key, unpack(proof))
+  gather('ZADD', RETRYING, now + tonumber(ms), job.id)
+  tell('retrying', job.id)
+  return 'retrying'
+end
+
+local function fail(job, proof, failure, ms)
+  local attempts = call('HINCRBY', job.key, 'attempts', 1)
+  note(job.id, 'fail', { attempt = attempts, worker = worker, error = cjson.decode(failure) })
+  if ms ~= '' then return retry_in(job, ms, proof, 'error', failure) end
+  end_job(job, 'failed', false, 'error', failure, 'settled', 'failed', unpack(proof))
+  return 'failed'
+end
+
+local function release(job, proof, ms)
+  note(job.id, 'release', { worker = worker })
+  if ms ~= '' then return retry_in(job, ms, proof) end
+  redis.call('HSET', job.key, 'settled', 'queued', 'updated_at', now, unpack(proof))
+  push(job, true)
+  tell('queued', job.id)
+  return 'queued'
+end
+
+local function settle(verb, id, token, a, b)
+  local record, job = running(id), read(id)
+  -- guard: holder
+  if not record or record.token ~= token or record.worker ~= worker then
+    if not job then return 'missing' end
+    -- guard: settled
+    return job.token == token and (job.settled or job.state) or 'stale'
+  end
+  local flagged = call('SISMEMBER', CANCELLING, id) == 1
+  stop_running(id, record)
+  if not job then return 'missing' end
+  local proof = { 'token', token, 'worker', worker, 'started_at', record.started_at }
+  if verb == 'complete' then return complete(job, proof, a, b) end
+  -- guard: flagged
+  if flagged then
+    if verb == 'fail' then redis.call('HSET', job.key, 'error', a) end
+    end_job(job, 'cancelled', false, 'settled', 'cancelled', unpack(proof))
+    return 'cancelled'
+  end
+  if verb == 'fail' then return fail(job, proof, a, b) end
+  return release(job, proof, b)
+end
+
+local answers, answered = {}, {}
+for i = 1, n do
+  local at = 4 + 5 * (i - 1)
+  local again = ARGV[at + 1] .. ' ' .. ARGV[at + 2]
+  answered[again] = answered[again] or settle(ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4])
+  answers[i] = answered[again]
+end
+finish()
+return answers

@@ -1,0 +1,31 @@
+-- The sweep's look, once an interval: stamps the clock and says which steps have work, so that an idle partition costs
+-- one call.
+-- KEYS: the partition. ARGV: now, lease_ms, gap_max_ms, backoff_max_ms
+-- Returns: {promote 0|1, reclaim 0|1, prune 0|1, workers to recover, unsealed parents to cancel, {parent, verb, from}…
+--   of cascades, leases and running records differ 0|1}
+stamp(tonumber(ARGV[2]), tonumber(ARGV[3]))
+local by, lease_max = cutoff()
+local function any(key, from, to) return #call('ZRANGEBYSCORE', key, from, to, 'LIMIT', 0, 1) end
+local function either(a, b) return a + b > 0 and 1 or 0 end
+
+local dead = {}
+local gone = call('ZRANGEBYSCORE', WORKERS, '-inf', by - lease_max, 'WITHSCORES', 'LIMIT', 0, 1000)
+for i = 1, #gone, 2 do
+  if call('LLEN', claimed_key(gone[i])) > 0 or tonumber(gone[i + 1]) < now - WORKER_FORGET_MS then
+    dead[#dead + 1] = gone[i]
+  end
+end
+local cascades = {}
+if call('HLEN', CASCADES) > 0 then
+  for _, entry in ipairs(call('HRANDFIELD', CASCADES, 10, 'WITHVALUES')) do cascades[#cascades + 1] = entry end
+end
+return {
+  either(either(any(SCHEDULED, '-inf', now), any(RETRYING, '-inf', now)),
+    any(RETRYING, '(' .. now + tonumber(ARGV[4]), '+inf')),
+  either(any(LEASES, '-inf', by), any(LEASES, '(' .. now + lease_max, '+inf')),
+  any(EXPIRY, '-inf', now),
+  dead,
+  call('ZRANGEBYSCORE', OPEN, '-inf', now, 'LIMIT', 0, 100),
+  cascades,
+  call('HLEN', RUNNING) == call('ZCARD', LEASES) and 0 or 1,
+}

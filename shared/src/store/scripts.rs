@@ -1,0 +1,85 @@
+//! The scripts: each verb's Lua, put together with what it includes.
+use std::sync::LazyLock;
+
+use crate::kinds::Retention;
+use crate::limits;
+
+/// One script as Redis runs it.
+pub(crate) struct Script {
+    /// The verb: the name of its file, the label of its metric.
+    pub name: &'static str,
+    /// The whole text.
+    pub text: String,
+    /// Its SHA-1, for EVALSHA.
+    pub sha: String,
+}
+
+const BASE: &str = include_str!("lua/base.lua");
+const FINISH: &str = include_str!("lua/finish.lua");
+const CLOCK: &str = include_str!("lua/clock.lua");
+
+/// What the scripts need to know of `limits.rs`.
+fn constants() -> String {
+    let kept = Retention::default();
+    format!(
+        "local HISTORY_MAX, OPEN_MS, RECORD_VERSION, CLAIMED_MAX, WORKER_FORGET_MS = {}, {}, {}, {}, {}\n\
+         local RETENTION_DEFAULT = '{} {} {}'\n",
+        limits::HISTORY_MAX,
+        limits::OPEN_MS,
+        limits::RECORD_VERSION,
+        limits::CLAIMED_MAX,
+        limits::WORKER_FORGET_MS,
+        kept.completed_ms,
+        kept.failed_ms,
+        kept.cancelled_ms,
+    )
+}
+
+fn script(name: &'static str, flags: &str, parts: &[&str]) -> Script {
+    // Only a submit is refused when Redis is out of memory: all else must go on, or nothing would ever drain.
+    let text = format!("#!lua{flags}\n{}{}", constants(), parts.concat());
+    let sha = redis::Script::new(&text).get_hash().to_owned();
+    Script { name, text, sha }
+}
+
+macro_rules! scripts {
+    ($($(#[$doc:meta])* $constant:ident = $name:literal, $flags:expr, [$($part:expr),*];)*) => {
+        $(
+            $(#[$doc])*
+            pub(crate) static $constant: LazyLock<Script> = LazyLock::new(|| {
+                script($name, $flags, &[BASE, $($part,)* include_str!(concat!("lua/", $name, ".lua"))])
+            });
+        )*
+        /// Every script.
+        #[cfg(test)]
+        pub(crate) fn all() -> Vec<&'static Script> {
+            vec![$(&*$constant),*]
+        }
+    };
+}
+
+const ALLOW_OOM: &str = " flags=allow-oom";
+const NO_WRITES: &str = " flags=no-writes";
+
+scripts! {
+    SUBMIT = "submit", "", [];
+    ITEMS = "items", "", [FINISH];
+    CLAIM = "claim", ALLOW_OOM, [];
+    RENEW = "renew", ALLOW_OOM, [CLOCK];
+    SETTLE = "settle", ALLOW_OOM, [FINISH];
+    REPORT = "report", ALLOW_OOM, [];
+    PROMOTE = "promote", ALLOW_OOM, [];
+    RECLAIM = "reclaim", ALLOW_OOM, [FINISH, CLOCK];
+    RECOVER = "recover", ALLOW_OOM, [CLOCK];
+    CANCEL = "cancel", ALLOW_OOM, [FINISH, include_str!("lua/cancel_one.lua")];
+    RETRY = "retry", ALLOW_OOM, [FINISH, include_str!("lua/retry_one.lua")];
+    REMOVE = "remove", ALLOW_OOM, [include_str!("lua/remove_one.lua")];
+    CASCADE = "cascade", ALLOW_OOM, [
+        FINISH, include_str!("lua/cancel_one.lua"), include_str!("lua/retry_one.lua"), include_str!("lua/remove_one.lua")
+    ];
+    SWEEP = "sweep", ALLOW_OOM, [CLOCK];
+    REPAIR = "repair", ALLOW_OOM, [FINISH];
+    GET = "get", NO_WRITES, [];
+    LIST = "list", NO_WRITES, [];
+    QUEUES = "queues", NO_WRITES, [];
+}

@@ -1,0 +1,189 @@
+//! Complete, fail, release: how a holder ends its claim; and what it reports on the way.
+use redis::Value;
+
+use super::inspect::{array, text};
+use super::{Args, Group, Held, Inner, Repeat, Store, scripts};
+use crate::job::{JobError, Progress, cut};
+use crate::{Error, Json, Result, State, WorkerId, limits};
+
+pub(super) type SettleGroup = Group<(WorkerId, Settle), Settled>;
+
+/// How one claim ends.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// It is done.
+    Complete {
+        /// What it made.
+        result: Json,
+        /// Why there was nothing to do, if so.
+        skipped: Option<String>,
+    },
+    /// The attempt failed.
+    Fail {
+        /// Why.
+        error: JobError,
+        /// Ms until the next attempt; `None`: there is none.
+        retry_ms: Option<u64>,
+    },
+    /// Given back; nothing is charged.
+    Release {
+        /// Ms until it is queued again; `None`: at once, at the front.
+        delay_ms: Option<u64>,
+    },
+}
+
+/// One settle.
+#[derive(Debug, Clone)]
+pub struct Settle {
+    /// The job and the token that proves the lease.
+    pub held: Held,
+    /// What happened.
+    pub outcome: Outcome,
+}
+
+/// What became of the job. The same token gets the same answer until the job is claimed again or removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// It ended, or went, there. Other than asked when a cancel was.
+    To(State),
+    /// The lease was lost before: nothing was changed.
+    Stale,
+    /// The job is gone.
+    Missing,
+}
+
+/// What a running handler tells.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The job and the token that proves the lease.
+    pub held: Held,
+    /// How far it is.
+    pub progress: Option<Progress>,
+    /// Where the next attempt is to begin.
+    pub checkpoint: Option<Json>,
+}
+
+impl Store {
+    /// Settles one job, together with whatever else this worker is settling.
+    ///
+    /// # Errors
+    /// Those of any call. It may be repeated for ever: it has one effect.
+    pub async fn settle(&self, worker: &WorkerId, settle: Settle) -> Result<Settled> {
+        let groups = self.inner.settles.get_or_init(|| (0..self.partitions()).map(|p| self.settle_group(p)).collect());
+        groups[usize::from(self.partition_of(&settle.held.id))].call((worker.clone(), settle)).await
+    }
+
+    /// Settles many, each answered alone, in order.
+    ///
+    /// # Errors
+    /// Those of any call.
+    pub async fn settle_many(&self, worker: &WorkerId, settles: &[Settle]) -> Result<Vec<Settled>> {
+        let mut answers = vec![Settled::Missing; settles.len()];
+        for (partition, share) in self.by_partition(settles, |s| &s.held.id) {
+            for chunk in share.chunks(limits::BATCH_MAX) {
+                let batch: Vec<&Settle> = chunk.iter().map(|(_, s)| *s).collect();
+                for ((at, _), answer) in chunk.iter().zip(self.inner.settle(partition, worker, &batch).await?) {
+                    answers[*at] = answer;
+                }
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Saves progress and checkpoints; for each whether its lease still stands.
+    ///
+    /// # Errors
+    /// Those of any call.
+    pub async fn report(&self, worker: &WorkerId, reports: &[Report]) -> Result<Vec<bool>> {
+        let mut answers = vec![false; reports.len()];
+        for (partition, share) in self.by_partition(reports, |r| &r.held.id) {
+            for chunk in share.chunks(limits::BATCH_MAX) {
+                let mut args = Args::default().text(worker.as_str()).count(chunk.len());
+                for (_, report) in chunk {
+                    args = report_args(args, report);
+                }
+                let reply = self.inner.run(&scripts::REPORT, partition, &args, Repeat::Safe).await?;
+                for ((at, _), word) in chunk.iter().zip(array(&reply)) {
+                    answers[*at] = text(word) == "saved";
+                }
+            }
+        }
+        Ok(answers)
+    }
+
+    fn settle_group(&self, partition: u16) -> SettleGroup {
+        let store = std::sync::Arc::downgrade(&self.inner);
+        Group::spawn(
+            |(_, settle): &(WorkerId, Settle)| match &settle.outcome {
+                Outcome::Complete { result, .. } => result.as_str().len(),
+                _ => 0,
+            },
+            move |batch: Vec<(WorkerId, Settle)>| {
+                let store = store.clone();
+                async move {
+                    let gone = || Error::Unavailable("the store is shutting down".into());
+                    let inner = store.upgrade().ok_or_else(gone)?;
+                    // One worker a process; more share a store only in tests, and then in runs of their own.
+                    let mut answers = Vec::with_capacity(batch.len());
+                    for run in batch.chunk_by(|a, b| a.0 == b.0) {
+                        let settles: Vec<&Settle> = run.iter().map(|(_, s)| s).collect();
+                        answers.extend(inner.settle(partition, &run[0].0, &settles).await?);
+                    }
+                    Ok(answers)
+                }
+            },
+        )
+    }
+}
+
+impl Inner {
+    async fn settle(&self, partition: u16, worker: &WorkerId, settles: &[&Settle]) -> Result<Vec<Settled>> {
+        let mut args = Args::default().text(worker.as_str()).count(settles.len());
+        for settle in settles {
+            args = settle_args(args, settle);
+        }
+        let reply = self.run(&scripts::SETTLE, partition, &args, Repeat::Safe).await?;
+        Ok(array(&reply).iter().map(settled).collect())
+    }
+}
+
+fn settle_args(args: Args, settle: &Settle) -> Args {
+    let ms = |ms: &Option<u64>| ms.map(|ms| ms.to_string()).unwrap_or_default();
+    let (verb, a, b) = match &settle.outcome {
+        Outcome::Complete { result, skipped } => {
+            let reason = skipped.as_deref().map(|s| cut(s, limits::MESSAGE_BYTES_MAX));
+            // An empty reason is a reason.
+            (
+                "complete",
+                result.as_str().to_owned(),
+                reason.map_or("", |r| if r.is_empty() { " " } else { r }).to_owned(),
+            )
+        }
+        Outcome::Fail { error, retry_ms } => {
+            let error =
+                JobError { message: cut(&error.message, limits::MESSAGE_BYTES_MAX).to_owned(), ..error.clone() };
+            ("fail", Json::of(&error).expect("an error is plain JSON").as_str().to_owned(), ms(retry_ms))
+        }
+        Outcome::Release { delay_ms } => ("release", String::new(), ms(delay_ms)),
+    };
+    args.texts([verb, settle.held.id.as_str()]).number(settle.held.token).texts([a, b])
+}
+
+fn report_args(args: Args, report: &Report) -> Args {
+    let progress = report.progress.as_ref();
+    let percent = progress.and_then(|p| p.percent).map(|p| p.clamp(0.0, 100.0).to_string());
+    let message = progress.and_then(|p| p.message.as_deref()).map(|m| cut(m, limits::MESSAGE_BYTES_MAX));
+    args.text(report.held.id.as_str())
+        .number(report.held.token)
+        .text(percent.unwrap_or_default())
+        .text(message.unwrap_or_default())
+        .text(report.checkpoint.as_ref().map_or("", Json::as_str))
+}
+
+fn settled(reply: &Value) -> Settled {
+    match text(reply).as_str() {
+        "stale" => Settled::Stale,
+        "missing" => Settled::Missing,
+        word => State::parse(word).map_or(Settled::Stale, Settled::To),
+    }
+}

@@ -1,0 +1,215 @@
+//! Submit: new jobs, each at most once.
+use redis::Value;
+
+use super::inspect::{array, number, text};
+use super::{Args, Group, Inner, Repeat, Store, keys, scripts};
+use crate::job::Due;
+use crate::{Error, JobId, Json, NewJob, Refusal, Result, State, limits};
+
+pub(super) type SubmitGroup = Group<Minted, Result<Submitted, Refusal>>;
+
+/// A job with its id and, for a batch, the items to follow.
+#[derive(Clone)]
+pub(super) struct Minted {
+    id: JobId,
+    partition: u16,
+    job: NewJob,
+}
+
+/// What a submit did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submitted {
+    /// The job: the new one, or the one its Idempotency-Key had already submitted.
+    pub id: JobId,
+    /// It had been submitted before, with this key and this body.
+    pub replayed: bool,
+}
+
+/// A digest of a request for its Idempotency-Key: 32 hex digits of the SHA-256 of its parts.
+pub fn request_digest<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
+    use sha2::Digest;
+    let mut hash = sha2::Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part.as_bytes());
+    }
+    hash.finalize().iter().take(16).map(|b| format!("{b:02x}")).collect()
+}
+
+impl Store {
+    /// Submits one job, together with whatever else is being submitted.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the reason; [`Error::Full`] when Redis is out of memory. On [`Error::OutcomeUnknown`] it
+    /// may be there: only its Idempotency-Key can tell.
+    pub async fn submit(&self, job: NewJob) -> Result<Submitted> {
+        let minted = self.mint(job);
+        let groups = self.inner.submits.get_or_init(|| (0..self.partitions()).map(|p| self.submit_group(p)).collect());
+        let submitted = groups[usize::from(minted.partition)].call(minted.clone()).await?.map_err(Error::Refused)?;
+        self.fill_batch(&submitted, &minted.job).await?;
+        Ok(submitted)
+    }
+
+    /// Submits up to [`limits::BATCH_MAX`] jobs a script call, each answered alone, in order.
+    ///
+    /// # Errors
+    /// As [`Store::submit`]; each job's refusal stands in its place.
+    pub async fn submit_many(&self, jobs: Vec<NewJob>) -> Result<Vec<Result<Submitted, Refusal>>> {
+        let minted: Vec<Minted> = jobs.into_iter().map(|job| self.mint(job)).collect();
+        let mut answers: Vec<Option<Result<Submitted, Refusal>>> = minted.iter().map(|_| None).collect();
+        for (partition, share) in self.by_partition(&minted, |m| &m.id) {
+            for chunk in share.chunks(limits::BATCH_MAX) {
+                let jobs: Vec<&Minted> = chunk.iter().map(|(_, m)| *m).collect();
+                for ((at, _), answer) in chunk.iter().zip(self.inner.submit(partition, &jobs).await?) {
+                    answers[*at] = Some(answer);
+                }
+            }
+        }
+        let answers: Vec<_> = answers.into_iter().map(|a| a.expect("each job is in one share")).collect();
+        for (minted, answer) in minted.iter().zip(&answers) {
+            if let Ok(submitted) = answer {
+                self.fill_batch(submitted, &minted.job).await?;
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Adds a part of a batch: `payloads` are its items from number `first` on. `last` seals it. A part sent twice changes
+    /// nothing. Returns how many items the parent has.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]: no such job, no batch, sealed, or out of turn.
+    pub async fn add_items(&self, parent: &JobId, first: u64, payloads: &[Json], last: bool) -> Result<u64> {
+        let mut total = first;
+        let chunks: Vec<&[Json]> = if payloads.is_empty() { vec![&[]] } else { split(payloads) };
+        let mut number_of_first = first;
+        for (at, chunk) in chunks.iter().enumerate() {
+            let seals = last && at + 1 == chunks.len();
+            total = self.add_part(parent, number_of_first, chunk, seals).await?;
+            number_of_first += chunk.len() as u64;
+        }
+        Ok(total)
+    }
+
+    async fn add_part(&self, parent: &JobId, first: u64, payloads: &[Json], last: bool) -> Result<u64> {
+        let mut args = Args::default().text(parent.as_str()).number(first).number(u8::from(last)).count(payloads.len());
+        for (number, payload) in (first..).zip(payloads) {
+            args = args.text(self.item_id(parent, number).as_str()).text(payload.as_str());
+        }
+        let reply = self.inner.run(&scripts::ITEMS, self.partition_of(parent), &args, Repeat::Safe).await?;
+        let reply = array(&reply);
+        let total = || reply.get(1).and_then(number).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+        match text(reply.first().unwrap_or(&Value::Nil)).as_str() {
+            "added" => Ok(total()),
+            "gap" => Err(Refusal::Gap(total()).into()),
+            "sealed" => Err(Refusal::Sealed(total()).into()),
+            "childless" => Err(Refusal::NotABatch(parent.clone()).into()),
+            _ => Err(Refusal::NotFound(parent.clone()).into()),
+        }
+    }
+
+    /// A batch whose submit died before its last part is completed by the same submit sent again.
+    async fn fill_batch(&self, submitted: &Submitted, job: &NewJob) -> Result<()> {
+        let Some(batch) = &job.batch else { return Ok(()) };
+        if batch.open && batch.items.is_empty() {
+            return Ok(());
+        }
+        match self.add_items(&submitted.id, 0, &batch.items, !batch.open).await {
+            // An open batch that has since been added to or sealed, or a finished one that has since been removed.
+            Err(Error::Refused(Refusal::Sealed(_) | Refusal::Gap(_) | Refusal::NotFound(_))) if submitted.replayed => {
+                Ok(())
+            }
+            answer => answer.map(drop),
+        }
+    }
+
+    /// Gives a job its id, in the partition it must live in.
+    fn mint(&self, job: NewJob) -> Minted {
+        let home = if job.limited { Some(job.kind.as_str()) } else { job.idempotency.as_ref().map(|i| i.key.as_str()) };
+        let home = home.map(|text| keys::partition_of(text, self.partitions()));
+        let id = keys::mint(home, self.partitions());
+        let partition = self.partition_of(&id);
+        Minted { id, partition, job }
+    }
+
+    fn submit_group(&self, partition: u16) -> SubmitGroup {
+        let store = std::sync::Arc::downgrade(&self.inner);
+        Group::spawn(
+            |m: &Minted| m.job.payload.as_str().len(),
+            move |batch: Vec<Minted>| {
+                let store = store.clone();
+                async move {
+                    let gone = || Error::Unavailable("the store is shutting down".into());
+                    let inner = store.upgrade().ok_or_else(gone)?;
+                    inner.submit(partition, &batch.iter().collect::<Vec<_>>()).await
+                }
+            },
+        )
+    }
+}
+
+/// Parts of at most [`limits::BATCH_MAX`] items and [`limits::BATCH_BYTES_MAX`] bytes.
+fn split(payloads: &[Json]) -> Vec<&[Json]> {
+    let (mut parts, mut begin, mut size) = (Vec::new(), 0, 0);
+    for (at, payload) in payloads.iter().enumerate() {
+        if at > begin && (at - begin == limits::BATCH_MAX || size + payload.as_str().len() > limits::BATCH_BYTES_MAX) {
+            parts.push(&payloads[begin..at]);
+            (begin, size) = (at, 0);
+        }
+        size += payload.as_str().len();
+    }
+    parts.push(&payloads[begin..]);
+    parts
+}
+
+impl Inner {
+    async fn submit(&self, partition: u16, jobs: &[&Minted]) -> Result<Vec<Result<Submitted, Refusal>>> {
+        let mut args = Args::default().count(limits::NAMES_MAX).number(limits::IDEMPOTENCY_MS).count(jobs.len());
+        for minted in jobs {
+            args = submit_args(args, minted);
+        }
+        let reply = self.run(&scripts::SUBMIT, partition, &args, Repeat::Safe).await?;
+        Ok(jobs.iter().zip(array(&reply)).map(|(minted, reply)| submit_answer(minted, reply)).collect())
+    }
+}
+
+fn submit_args(args: Args, minted: &Minted) -> Args {
+    let job = &minted.job;
+    let due = match job.due {
+        Due::Now => String::new(),
+        Due::In(ms) => format!("+{ms}"),
+        Due::At(time) => time.0.to_string(),
+    };
+    let mut fields = vec![("payload", job.payload.as_str().to_owned()), ("max_attempts", job.max_attempts.to_string())];
+    if let Some(ms) = job.timeout_ms {
+        fields.push(("timeout_ms", ms.to_string()));
+    }
+    if let Some(batch) = &job.batch {
+        fields.push(("items_total", "0".into()));
+        fields.extend(batch.then.as_ref().map(|kind| ("then", kind.to_string())));
+    }
+    let key = job.idempotency.as_ref();
+    let args = args
+        .texts([minted.id.as_str(), job.kind.as_str(), job.queue.as_str(), job.priority.as_str(), &due])
+        .text(if job.batch.is_some() { "parent" } else { "" })
+        .texts([key.map_or("", |k| k.key.as_str()), key.map_or("", |k| k.digest.as_str())])
+        .count(fields.len());
+    fields.into_iter().fold(args, |args, (name, value)| args.text(name).text(value))
+}
+
+fn submit_answer(minted: &Minted, reply: &Value) -> Result<Submitted, Refusal> {
+    let reply = array(reply);
+    let word = |at: usize| reply.get(at).map(text).unwrap_or_default();
+    let known = || JobId::parse(&word(1)).unwrap_or_else(|_| minted.id.clone());
+    match word(0).as_str() {
+        "replayed" => Ok(Submitted { replayed: known() != minted.id, id: known() }),
+        "conflict" => Err(Refusal::KeyConflict(known())),
+        "gone" => Err(Refusal::KeyGone(known())),
+        "names" => Err(Refusal::TooManyNames { what: word(1), max: limits::NAMES_MAX }),
+        // `exists` is this very submit, sent again after a lost reply.
+        state => {
+            debug_assert!(state == "exists" || State::parse(state).is_some());
+            Ok(Submitted { id: minted.id.clone(), replayed: false })
+        }
+    }
+}
