@@ -175,9 +175,15 @@ pub const KEYS: &[&str] = &[
     "limits.connections",
 ];
 
-/// Variables that a running command is given; a worker started by one must not choke on them.
-const COMMAND_VARIABLES: [&str; 4] =
-    ["LEASEHOLD_JOB_ID", "LEASEHOLD_TOKEN", "LEASEHOLD_ATTEMPT", "LEASEHOLD_CHECKPOINT"];
+/// Variables that are not settings: what a running command is given (a worker started by one must not choke on it), and
+/// the server program that `make`, the tests and `leasehold up` start.
+const OTHER_VARIABLES: [&str; 5] = [
+    "LEASEHOLD_JOB_ID",
+    "LEASEHOLD_TOKEN",
+    "LEASEHOLD_ATTEMPT",
+    "LEASEHOLD_CHECKPOINT",
+    "LEASEHOLD_REDIS_SERVER",
+];
 
 impl Config {
     /// Reads `file` (or `leasehold.toml`, when it is there), the environment, and `flags` (key and value), in this order.
@@ -234,6 +240,11 @@ impl Config {
         within("worker.grace_ms", self.worker.grace_ms, 0, 86_400_000)?;
         within("limits.json_depth", self.limits.json_depth as u64, 1, 100)?;
         within("limits.wait_s", self.limits.wait_s, 1, 3_600)?;
+        within("limits.body_bytes", self.limits.body_bytes as u64, 1_024, 1 << 30)?;
+        within("limits.bulk_body_bytes", self.limits.bulk_body_bytes as u64, 1_024, 1 << 30)?;
+        within("limits.request_ms", self.limits.request_ms, 1, 3_600_000)?;
+        within("limits.idle_ms", self.limits.idle_ms, 1, 3_600_000)?;
+        within("limits.connections", self.limits.connections as u64, 1, 1_000_000)?;
         self.worker.weighted_queues()?;
         Ok(())
     }
@@ -275,7 +286,7 @@ fn known_variables(environment: Vec<(String, String)>) -> Result<Vec<(String, St
         KEYS.iter().map(|key| (format!("LEASEHOLD_{}", key.to_uppercase().replace('.', "__")), *key)).collect();
     let mut set = Vec::new();
     for (name, value) in environment {
-        if COMMAND_VARIABLES.contains(&name.as_str()) {
+        if OTHER_VARIABLES.contains(&name.as_str()) {
             continue;
         }
         if let Some((_, key)) = known.iter().find(|(variable, _)| *variable == name) {

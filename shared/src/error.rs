@@ -80,6 +80,16 @@ pub enum Refusal {
     Gap(u64),
 }
 
+impl Error {
+    /// The same of a call of which an earlier part may have been done: then nobody may say that nothing was.
+    pub(crate) fn after_a_change(self) -> Self {
+        match self {
+            Error::Unavailable(reason) | Error::Full(reason) => Error::OutcomeUnknown(reason),
+            other => other,
+        }
+    }
+}
+
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         Error::Refused(refusal)

@@ -10,6 +10,12 @@ pub const BATCH_MAX: usize = 1_000;
 pub const BATCH_BYTES_MAX: usize = 8 << 20;
 /// Items in one call of the API.
 pub const ITEMS_PER_CALL_MAX: usize = 10_000;
+/// Items that may come with the submit of their batch; more come in parts.
+pub const ITEMS_PER_SUBMIT_MAX: usize = 100_000;
+/// Bytes of request bodies that one API process holds at once, those up to [`BODY_FREE_BYTES`] aside.
+pub const BODIES_BYTES_MAX: usize = 256 << 20;
+/// Bytes of a body that are not counted, so that small requests always get through.
+pub const BODY_FREE_BYTES: usize = 16 << 10;
 /// Kinds, and queues, a partition may know.
 pub const NAMES_MAX: usize = 1_000;
 /// Ids one claim looks at before it answers, beyond its free slots: cancelled and parked ones cost a look each.
@@ -56,6 +62,8 @@ pub const RECORD_VERSION: u32 = 1;
 pub const MESSAGE_BYTES_MAX: usize = 4_096;
 /// Ids a listing by `state=queued`, or with a filter, looks at for a page.
 pub const LIST_SCAN: usize = 10_000;
+/// How long a record that was set aside is kept once an operator has accepted it, ms: 30 days.
+pub const QUARANTINE_MS: u64 = 2_592_000_000;
 /// Jobs in a page of a listing.
 pub const PAGE_MAX: usize = 1_000;
 /// Watchers of jobs (`Prefer: wait`) in one process.

@@ -2,6 +2,7 @@
 use redis::Value;
 
 use super::inspect::{array, number, text};
+use super::link::sort_error;
 use super::{Args, Inner, Repeat, Store, keys, scripts};
 use crate::{Error, Job, JobId, Kinds, QueueName, Refusal, Result, State, limits};
 
@@ -127,7 +128,9 @@ impl Store {
         let mut pipeline = redis::pipe();
         // A write that changes nothing is refused like any other when there is no disk or Redis is a replica.
         pipeline.cmd("HDEL").arg(keys::META).arg("ready").cmd("INFO").arg("memory");
-        let replies = self.inner.link.pipe(&pipeline).await?;
+        let replies = self.inner.link.pipe(&pipeline).await?.into_iter();
+        let replies: Vec<Value> =
+            replies.map(|v| v.extract_error().map_err(|e| sort_error(&e))).collect::<Result<_>>()?;
         let memory = text(replies.get(1).unwrap_or(&Value::Nil));
         let field = |name: &str| info_field(&memory, name).and_then(|v| v.parse::<u64>().ok()).unwrap_or(0);
         let full = field("maxmemory") > 0 && field("used_memory") >= field("maxmemory");
@@ -164,8 +167,48 @@ fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 
+/// Something about Redis that is not as Leasehold needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerFault {
+    /// What is wrong, and what to write instead.
+    pub problem: String,
+    /// Jobs would be lost: API and workers refuse to start.
+    pub fatal: bool,
+}
+
+impl ServerFault {
+    fn fatal(problem: String) -> Self {
+        Self { problem, fatal: true }
+    }
+
+    fn warning(problem: String) -> Self {
+        Self { problem, fatal: false }
+    }
+}
+
+impl Store {
+    /// What is wrong with Redis's version and settings, worst first.
+    ///
+    /// # Errors
+    /// Those of any call.
+    pub async fn server_faults(&self) -> Result<Vec<ServerFault>> {
+        server_faults(&self.inner).await
+    }
+}
+
 /// Refuses a Redis that would lose jobs, and warns of one that may.
 pub(super) async fn check_server(inner: &Inner) -> Result<()> {
+    for fault in server_faults(inner).await? {
+        if fault.fatal {
+            return Err(Error::Config(fault.problem));
+        }
+        tracing::warn!("{}", fault.problem);
+    }
+    Ok(())
+}
+
+async fn server_faults(inner: &Inner) -> Result<Vec<ServerFault>> {
+    let mut faults = Vec::new();
     let mut pipeline = redis::pipe();
     pipeline.cmd("INFO").arg("server").cmd("INFO").arg("persistence");
     let replies = inner.pipe(&pipeline).await?;
@@ -173,13 +216,19 @@ pub(super) async fn check_server(inner: &Inner) -> Result<()> {
     let version = info_field(&server, "valkey_version").or(info_field(&server, "redis_version")).unwrap_or("unknown");
     let major: u32 = version.split('.').next().and_then(|v| v.parse().ok()).unwrap_or(0);
     if major < 7 {
-        return Err(Error::Config(format!("Redis {version} is too old; Leasehold needs 7.0 or later")));
+        faults.push(ServerFault::fatal(format!("Redis {version} is too old; Leasehold needs 7.0 or later")));
     }
     if info_field(&persistence, "aof_enabled") == Some("0") {
         let advice = "set `appendonly yes` in redis.conf, or run: redis-cli CONFIG SET appendonly yes";
-        return Err(Error::Config(format!("Redis keeps nothing over a restart (its AOF is off); {advice}")));
+        faults.push(ServerFault::fatal(format!("Redis keeps nothing over a restart (its AOF is off); {advice}")));
     }
-    check_settings(inner).await
+    if info_field(&persistence, "aof_last_write_status").is_some_and(|status| status != "ok") {
+        let advice = "its log says why; usually the disk is full";
+        faults.push(ServerFault::warning(format!("Redis cannot write its AOF, and takes no writes until it can; {advice}")));
+    }
+    faults.extend(settings_faults(inner).await?);
+    faults.sort_by_key(|fault| !fault.fatal);
+    Ok(faults)
 }
 
 /// A setting of Redis that Leasehold relies on.
@@ -236,7 +285,7 @@ const SETTINGS: &[Setting] = &[
     },
 ];
 
-async fn check_settings(inner: &Inner) -> Result<()> {
+async fn settings_faults(inner: &Inner) -> Result<Vec<ServerFault>> {
     let mut pipeline = redis::pipe();
     for setting in SETTINGS {
         pipeline.cmd("CONFIG").arg("GET").arg(setting.name);
@@ -245,21 +294,22 @@ async fn check_settings(inner: &Inner) -> Result<()> {
         Ok(replies) => replies,
         Err(Error::Unavailable(reason) | Error::OutcomeUnknown(reason)) => return Err(Error::Unavailable(reason)),
         Err(e) => {
-            tracing::warn!("Redis denies CONFIG GET, so its settings were not checked: {e}");
-            return Ok(());
+            let advice = "allow it with the ACL rule +config|get";
+            return Ok(vec![ServerFault::warning(format!(
+                "Redis denies CONFIG GET, so its settings were not checked; {advice} ({e})"
+            ))]);
         }
     };
+    let mut faults = Vec::new();
     for (setting, reply) in SETTINGS.iter().zip(&replies) {
         let value = array(reply).get(1).map(text).unwrap_or_default();
         if value.is_empty() || (setting.fit)(&value) {
             continue;
         }
-        if setting.fatal {
-            return Err(Error::Config(format!("Redis has `{} {value}`: {}", setting.name, setting.advice)));
-        }
-        tracing::warn!("Redis has `{} {value}`: {}", setting.name, setting.advice);
+        let problem = format!("Redis has `{} {value}`: {}", setting.name, setting.advice);
+        faults.push(ServerFault { problem, fatal: setting.fatal });
     }
-    Ok(())
+    Ok(faults)
 }
 
 /// Sets the number of partitions the first time, and holds everybody to it afterwards.

@@ -52,6 +52,17 @@ enum Position {
     Numbered(u64),
 }
 
+impl Cursor {
+    /// Whether it can be one of ours: it comes from a client.
+    fn is_sound(&self) -> bool {
+        match &self.0 {
+            Position::Ranked(score, id) => score.parse::<f64>().is_ok_and(f64::is_finite) && JobId::parse(id).is_ok(),
+            Position::Listed(_, _, offset) => (0..1 << 53).contains(offset),
+            Position::Numbered(from) => *from < 1 << 53,
+        }
+    }
+}
+
 impl ListQuery {
     /// Reads a cursor that [`Store::list`] gave for this same query.
     ///
@@ -65,8 +76,8 @@ impl ListQuery {
         }
         let bytes: Option<Vec<u8>> =
             (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).ok()).collect();
-        let cursor = bytes.and_then(|b| serde_json::from_slice(&b).ok()).ok_or_else(foreign)?;
-        self.cursor = Some(cursor);
+        let cursor: Option<Cursor> = bytes.and_then(|b| serde_json::from_slice(&b).ok());
+        self.cursor = Some(cursor.filter(Cursor::is_sound).ok_or_else(foreign)?);
         Ok(self)
     }
 
@@ -184,14 +195,19 @@ impl Store {
     /// # Errors
     /// As [`Store::get`].
     pub async fn get_many(&self, ids: &[JobId]) -> Result<Vec<Option<Job>>> {
-        let mut jobs: Vec<Option<Job>> = ids.iter().map(|_| None).collect();
+        self.read_many(ids).await?.into_iter().collect()
+    }
+
+    /// [`Store::get_many`], with the error of each record that cannot be read in its place.
+    async fn read_many(&self, ids: &[JobId]) -> Result<Vec<Result<Option<Job>>>> {
+        let mut jobs: Vec<Result<Option<Job>>> = ids.iter().map(|_| Ok(None)).collect();
         for (partition, share) in self.by_partition(ids, |id| id) {
             for chunk in share.chunks(200) {
                 let args = Args::default().texts(chunk.iter().map(|(_, id)| id.as_str()));
                 let reply = self.inner.run(&scripts::GET, partition, &args, Repeat::Safe).await?;
                 for ((at, id), value) in chunk.iter().zip(array(&reply)) {
                     jobs[*at] =
-                        job(id, value).map_err(|reason| Error::Corrupt { key: keys::job(partition, id), reason })?;
+                        job(id, value).map_err(|reason| Error::Corrupt { key: keys::job(partition, id), reason });
                 }
             }
         }
@@ -205,7 +221,7 @@ impl Store {
     pub async fn history(&self, id: &JobId) -> Result<Vec<HistoryEntry>> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("LRANGE").arg(keys::history(self.partition_of(id), id)).arg(0).arg(-1);
-        let replies = self.inner.pipe(&pipeline).await?;
+        let replies = self.inner.pipe_leniently(&pipeline).await?;
         Ok(array(&replies[0]).iter().filter_map(|v| serde_json::from_str(&text(v)).ok()).collect())
     }
 
@@ -222,8 +238,13 @@ impl Store {
             let ids = self.next_ids(query, position.as_ref(), limit + 1).await?;
             let last = ids.len() <= limit;
             scanned += ids.len();
-            let read = self.get_many(&ids.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>()).await?;
+            let read = self.read_many(&ids.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>()).await?;
             for ((_, at), job) in ids.into_iter().zip(read) {
+                // One bad record must not hide the others; `doctor` reports it.
+                let job = job.unwrap_or_else(|e| {
+                    tracing::warn!("left out of a listing: {e}");
+                    None
+                });
                 let Some(job) = job.filter(|j| query.takes(j)) else {
                     position = Some(at);
                     continue;
@@ -264,8 +285,8 @@ impl Store {
                 (kinds.into_iter().filter_map(|k| Kind::parse(&k).ok()).map(|k| keys::kind_suffix(&k)).collect(), true)
             }
         };
-        let sets: Vec<(u16, &String)> =
-            (0..self.partitions()).flat_map(|p| suffixes.iter().map(move |s| (p, s))).collect();
+        let sets: Vec<(u16, String)> =
+            (0..self.partitions()).flat_map(|p| suffixes.iter().map(move |s| (p, s.clone()))).collect();
         let order = if newest { "newest" } else { "soonest" };
         let (score, id) =
             if let Some(Position::Ranked(score, id)) = after { (score.as_str(), id.as_str()) } else { ("", "") };
@@ -305,7 +326,7 @@ impl Store {
                 let want = i64::try_from(n - ids.len()).expect("a page is short");
                 let mut pipeline = redis::pipe();
                 pipeline.cmd("LRANGE").arg(keys::fixed(partition, &list)).arg(-from - want).arg(-from - 1);
-                let replies = self.inner.pipe(&pipeline).await?;
+                let replies = self.inner.pipe_leniently(&pipeline).await?;
                 offset = from;
                 for id in array(&replies[0]).iter().rev().filter_map(|v| JobId::parse(&text(v)).ok()) {
                     offset += 1;
@@ -338,7 +359,7 @@ impl Store {
         for partition in 0..self.partitions() {
             pipeline.cmd("SMEMBERS").arg(keys::fixed(partition, set));
         }
-        let replies = self.inner.pipe(&pipeline).await?;
+        let replies = self.inner.pipe_leniently(&pipeline).await?;
         let names: BTreeSet<String> = replies.iter().flat_map(|r| array(r).iter().map(text)).collect();
         Ok(names.into_iter().collect())
     }
@@ -401,7 +422,7 @@ impl Store {
                 .arg(0)
                 .arg(limits::PAGE_MAX - 1)
                 .cmd("TIME");
-            let replies = self.inner.pipe(&pipeline).await?;
+            let replies = self.inner.pipe_leniently(&pipeline).await?;
             let now = array(&replies[1]).first().and_then(number).unwrap_or(0) * 1_000;
             let ids: Vec<WorkerId> = array(&replies[0]).iter().filter_map(|v| WorkerId::parse(&text(v)).ok()).collect();
             let mut pipeline = redis::pipe();
@@ -409,11 +430,12 @@ impl Store {
                 pipeline.cmd("HMGET").arg(keys::worker(partition, id)).arg("info").arg("seen_at");
                 pipeline.cmd("LRANGE").arg(keys::claimed(partition, id)).arg(0).arg(limits::CLAIMED_MAX - 1);
             }
-            let replies = if ids.is_empty() { Vec::new() } else { self.inner.pipe(&pipeline).await? };
+            let replies = if ids.is_empty() { Vec::new() } else { self.inner.pipe_leniently(&pipeline).await? };
             for (id, reply) in ids.into_iter().zip(replies.chunks_exact(2)) {
-                let fields = array(&reply[0]);
-                let Ok(info) = serde_json::from_str::<WorkerInfo>(&text(&fields[0])) else { continue };
-                let seen_at = Timestamp(number(&fields[1]).unwrap_or(0));
+                // One that cannot be read is left out; `doctor` reports it.
+                let [info, seen_at] = array(&reply[0]) else { continue };
+                let Ok(info) = serde_json::from_str::<WorkerInfo>(&text(info)) else { continue };
+                let seen_at = Timestamp(number(seen_at).unwrap_or(0));
                 let alive = now - seen_at.0 < i64::try_from(info.lease_ms).unwrap_or(i64::MAX);
                 let held = array(&reply[1]).iter().filter_map(|v| JobId::parse(&text(v)).ok());
                 let worker = workers.entry(id).or_insert(WorkerStatus { info, seen_at, alive, running: Vec::new() });

@@ -71,11 +71,10 @@ impl Link {
             command
         };
         let mut connection = self.get().await?;
-        let mut reply = connection.req_packed_command(&command("EVALSHA", &script.sha)).await;
+        let mut reply = command("EVALSHA", &script.sha).query_async(&mut *connection).await;
         if matches!(&reply, Err(e) if e.code() == Some("NOSCRIPT")) {
-            reply = connection.req_packed_command(&command("EVAL", &script.text)).await;
+            reply = command("EVAL", &script.text).query_async(&mut *connection).await;
         }
-        let reply = reply.and_then(Value::extract_error);
         self.done(connection, reply).map_err(|e| describe(e, script.name))
     }
 

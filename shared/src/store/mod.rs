@@ -23,12 +23,12 @@ use redis::Value;
 
 use crate::{Config, Error, JobId, Kinds, Result};
 
-pub use admin::{Cancelled, Removed, Retried, Standing};
+pub use admin::{Cancelled, Removed, Retried, ServerFault, Standing};
 pub use check::{Finding, Repair};
 pub use claim::{ClaimRequest, Claimed, ClaimedJob, Held, Popper, RenewRequest, Renewal, Renewed, Reservation};
 pub use inspect::{Cursor, HistoryEntry, ListQuery, Page, QueueStatus, WorkerInfo, WorkerStatus};
 pub use settle::{Outcome, Report, Settle, Settled};
-pub use submit::{Submitted, request_digest};
+pub use submit::{Accepted, Submitted, request_digest};
 pub use sweep::{SweepRequest, Swept};
 pub use watch::{Hint, Watcher};
 
@@ -69,12 +69,29 @@ impl Store {
     /// # Errors
     /// [`Store::connect`]'s.
     pub async fn connect_with(config: &Config, clock: Option<Arc<AtomicI64>>) -> Result<Self> {
-        let link = Link::open(config)?;
-        let outage = Duration::from_millis(config.redis.outage_ms);
-        let mut inner =
-            Inner { link, partitions: 1, outage, clock, submits: OnceLock::new(), settles: OnceLock::new() };
+        let mut inner = Inner::open(config, clock)?;
         admin::check_server(&inner).await?;
         inner.partitions = admin::agree_partitions(&inner, config.partitions).await?;
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// [`Store::connect`] for the doctor, who must see a Redis that is not fit: [`Store::server_faults`] tells.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for another number of partitions; [`Error::Unavailable`].
+    pub async fn connect_unchecked(config: &Config) -> Result<Self> {
+        let mut inner = Inner::open(config, None)?;
+        inner.partitions = admin::agree_partitions(&inner, config.partitions).await?;
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The same key space over connections of its own, as `config` has them: for another runtime, or another patience.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the address cannot be read.
+    pub fn apart(&self, config: &Config) -> Result<Self> {
+        let mut inner = Inner::open(config, self.inner.clock.clone())?;
+        inner.partitions = self.inner.partitions;
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -117,6 +134,12 @@ impl Store {
     }
 }
 
+/// The SHA-1 by which Redis knows the script of that name (`claim`, `settle`, …): what `redis-cli MONITOR` and a proxy
+/// between see of a call.
+pub fn script_sha(name: &str) -> Option<&'static str> {
+    scripts::all().into_iter().find(|script| script.name == name).map(|script| script.sha.as_str())
+}
+
 /// May a call whose outcome is not known be made again?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Repeat {
@@ -151,6 +174,12 @@ impl Args {
 }
 
 impl Inner {
+    fn open(config: &Config, clock: Option<Arc<AtomicI64>>) -> Result<Self> {
+        let link = Link::open(config)?;
+        let outage = Duration::from_millis(config.redis.outage_ms);
+        Ok(Self { link, partitions: 1, outage, clock, submits: OnceLock::new(), settles: OnceLock::new() })
+    }
+
     /// Runs a script in a partition, over an outage if that is safe.
     async fn run(&self, script: &Script, partition: u16, args: &Args, repeat: Repeat) -> Result<Value> {
         let now = self.clock.as_ref().map(|c| c.load(Ordering::SeqCst).to_string()).unwrap_or_default();
@@ -169,11 +198,11 @@ impl Inner {
         replies.into_iter().map(|v| v.extract_error().map_err(|e| link::sort_error(&e))).collect()
     }
 
-    /// [`Inner::pipe`], with the error of each command that Redis refused in its place.
+    /// [`Inner::pipe`], with the error of each command that met a key of the wrong type in its place.
     async fn pipe_leniently(&self, pipeline: &redis::Pipeline) -> Result<Vec<Value>> {
         let mut patience = Patience::new(self.outage, Repeat::Safe);
         loop {
-            match self.link.pipe(pipeline).await {
+            match self.link.pipe(pipeline).await.and_then(unless_refused) {
                 Err(e) => patience.bear(e).await?,
                 replies => return replies,
             }
@@ -181,23 +210,35 @@ impl Inner {
     }
 }
 
+/// The replies, or the first refusal among them that is not about the type of a key.
+fn unless_refused(replies: Vec<Value>) -> Result<Vec<Value>> {
+    let refusal = replies.iter().find_map(|reply| match reply {
+        Value::ServerError(e) if e.code() != "WRONGTYPE" => Some(link::sort_error(&e.clone().into())),
+        _ => None,
+    });
+    refusal.map_or(Ok(replies), Err)
+}
+
 /// How long a call goes on trying.
 struct Patience {
     end: tokio::time::Instant,
     pause: Duration,
     repeat: Repeat,
+    unknown: bool,
 }
 
 impl Patience {
     fn new(outage: Duration, repeat: Repeat) -> Self {
-        Self { end: tokio::time::Instant::now() + outage, pause: Duration::from_millis(10), repeat }
+        Self { end: tokio::time::Instant::now() + outage, pause: Duration::from_millis(10), repeat, unknown: false }
     }
 
     /// Waits before the next try; gives the error back when there is to be none.
     async fn bear(&mut self, error: Error) -> Result<()> {
+        self.unknown |= matches!(error, Error::OutcomeUnknown(_));
         let passing = matches!(error, Error::Unavailable(_) | Error::OutcomeUnknown(_));
         if !passing || self.repeat == Repeat::Never || tokio::time::Instant::now() + self.pause >= self.end {
-            return Err(error);
+            // An earlier try may have been done, whatever the last one met.
+            return Err(if self.unknown { error.after_a_change() } else { error });
         }
         // Jitter keeps those who lost Redis together from coming back together.
         tokio::time::sleep(self.pause.mul_f64(rand::random_range(0.5..1.0))).await;

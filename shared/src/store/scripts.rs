@@ -51,7 +51,6 @@ macro_rules! scripts {
             });
         )*
         /// Every script.
-        #[cfg(test)]
         pub(crate) fn all() -> Vec<&'static Script> {
             vec![$(&*$constant),*]
         }
@@ -79,6 +78,7 @@ scripts! {
     ];
     SWEEP = "sweep", ALLOW_OOM, [CLOCK];
     REPAIR = "repair", ALLOW_OOM, [FINISH];
+    MEND = "mend", ALLOW_OOM, [FINISH];
     GET = "get", NO_WRITES, [];
     LIST = "list", NO_WRITES, [];
     QUEUES = "queues", NO_WRITES, [];

@@ -4,7 +4,7 @@ use redis::Value;
 use super::inspect::{array, number, text};
 use super::{Args, Group, Inner, Repeat, Store, keys, scripts};
 use crate::job::Due;
-use crate::{Error, JobId, Json, NewJob, Refusal, Result, State, limits};
+use crate::{Error, JobId, Json, NewJob, Refusal, Result, State, Timestamp, limits};
 
 pub(super) type SubmitGroup = Group<Minted, Result<Submitted, Refusal>>;
 
@@ -23,6 +23,19 @@ pub struct Submitted {
     pub id: JobId,
     /// It had been submitted before, with this key and this body.
     pub replayed: bool,
+    /// What Redis wrote down; absent when the job was there already, so that only a read can tell.
+    pub accepted: Option<Accepted>,
+}
+
+/// What Redis wrote down of a new job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accepted {
+    /// Where it began.
+    pub state: State,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When it is due, if later.
+    pub scheduled_at: Option<Timestamp>,
 }
 
 /// A digest of a request for its Idempotency-Key: 32 hex digits of the SHA-256 of its parts.
@@ -46,7 +59,7 @@ impl Store {
         let minted = self.mint(job);
         let groups = self.inner.submits.get_or_init(|| (0..self.partitions()).map(|p| self.submit_group(p)).collect());
         let submitted = groups[usize::from(minted.partition)].call(minted.clone()).await?.map_err(Error::Refused)?;
-        self.fill_batch(&submitted, &minted.job).await?;
+        self.fill_batch(&submitted, &minted.job).await.map_err(Error::after_a_change)?;
         Ok(submitted)
     }
 
@@ -58,9 +71,12 @@ impl Store {
         let minted: Vec<Minted> = jobs.into_iter().map(|job| self.mint(job)).collect();
         let mut answers: Vec<Option<Result<Submitted, Refusal>>> = minted.iter().map(|_| None).collect();
         for (partition, share) in self.by_partition(&minted, |m| &m.id) {
-            for chunk in share.chunks(limits::BATCH_MAX) {
+            for chunk in split(&share, |(_, m)| m.job.payload.as_str().len()) {
                 let jobs: Vec<&Minted> = chunk.iter().map(|(_, m)| *m).collect();
-                for ((at, _), answer) in chunk.iter().zip(self.inner.submit(partition, &jobs).await?) {
+                let replies = self.inner.submit(partition, &jobs).await;
+                let begun = answers.iter().any(Option::is_some);
+                let replies = replies.map_err(|e| if begun { e.after_a_change() } else { e })?;
+                for ((at, _), answer) in chunk.iter().zip(replies) {
                     answers[*at] = Some(answer);
                 }
             }
@@ -68,7 +84,7 @@ impl Store {
         let answers: Vec<_> = answers.into_iter().map(|a| a.expect("each job is in one share")).collect();
         for (minted, answer) in minted.iter().zip(&answers) {
             if let Ok(submitted) = answer {
-                self.fill_batch(submitted, &minted.job).await?;
+                self.fill_batch(submitted, &minted.job).await.map_err(Error::after_a_change)?;
             }
         }
         Ok(answers)
@@ -81,7 +97,7 @@ impl Store {
     /// [`Error::Refused`]: no such job, no batch, sealed, or out of turn.
     pub async fn add_items(&self, parent: &JobId, first: u64, payloads: &[Json], last: bool) -> Result<u64> {
         let mut total = first;
-        let chunks: Vec<&[Json]> = if payloads.is_empty() { vec![&[]] } else { split(payloads) };
+        let chunks: Vec<&[Json]> = if payloads.is_empty() { vec![&[]] } else { split(payloads, |p| p.as_str().len()) };
         let mut number_of_first = first;
         for (at, chunk) in chunks.iter().enumerate() {
             let seals = last && at + 1 == chunks.len();
@@ -148,17 +164,17 @@ impl Store {
     }
 }
 
-/// Parts of at most [`limits::BATCH_MAX`] items and [`limits::BATCH_BYTES_MAX`] bytes.
-fn split(payloads: &[Json]) -> Vec<&[Json]> {
+/// Parts of at most [`limits::BATCH_MAX`] elements and [`limits::BATCH_BYTES_MAX`] bytes.
+fn split<T>(all: &[T], bytes: impl Fn(&T) -> usize) -> Vec<&[T]> {
     let (mut parts, mut begin, mut size) = (Vec::new(), 0, 0);
-    for (at, payload) in payloads.iter().enumerate() {
-        if at > begin && (at - begin == limits::BATCH_MAX || size + payload.as_str().len() > limits::BATCH_BYTES_MAX) {
-            parts.push(&payloads[begin..at]);
+    for (at, one) in all.iter().enumerate() {
+        if at > begin && (at - begin == limits::BATCH_MAX || size + bytes(one) > limits::BATCH_BYTES_MAX) {
+            parts.push(&all[begin..at]);
             (begin, size) = (at, 0);
         }
-        size += payload.as_str().len();
+        size += bytes(one);
     }
-    parts.push(&payloads[begin..]);
+    parts.push(&all[begin..]);
     parts
 }
 
@@ -202,14 +218,18 @@ fn submit_answer(minted: &Minted, reply: &Value) -> Result<Submitted, Refusal> {
     let word = |at: usize| reply.get(at).map(text).unwrap_or_default();
     let known = || JobId::parse(&word(1)).unwrap_or_else(|_| minted.id.clone());
     match word(0).as_str() {
-        "replayed" => Ok(Submitted { replayed: known() != minted.id, id: known() }),
+        "replayed" => Ok(Submitted { replayed: known() != minted.id, id: known(), accepted: None }),
         "conflict" => Err(Refusal::KeyConflict(known())),
         "gone" => Err(Refusal::KeyGone(known())),
         "names" => Err(Refusal::TooManyNames { what: word(1), max: limits::NAMES_MAX }),
         // `exists` is this very submit, sent again after a lost reply.
-        state => {
-            debug_assert!(state == "exists" || State::parse(state).is_some());
-            Ok(Submitted { id: minted.id.clone(), replayed: false })
+        word => {
+            let time = |at: usize| reply.get(at).and_then(number).map(Timestamp);
+            let accepted = State::parse(word).zip(time(2));
+            debug_assert!(word == "exists" || accepted.is_some());
+            let accepted =
+                accepted.map(|(state, created_at)| Accepted { state, created_at, scheduled_at: time(3) });
+            Ok(Submitted { id: minted.id.clone(), replayed: false, accepted })
         }
     }
 }

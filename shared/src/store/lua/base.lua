@@ -44,6 +44,13 @@ local function call(command, key, ...)
   return reply
 end
 
+-- The same for scripts that may not write: what cannot be read is as if it were absent.
+local function look(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) == 'table' and reply.err then return nil end
+  return reply
+end
+
 -- Commands that take many members are gathered here and sent once by `flush`, at most 1,000 arguments a call.
 local gathered, order = {}, {}
 local function gather(command, key, ...)
@@ -81,6 +88,27 @@ local FIELDS = {
   'kind', 'queue', 'priority', 'state', 'parent', 'token', 'settled', 'attempts', 'crashes', 'crashes_total',
   'items_total', 'then',
 }
+local LABEL, COUNT = '^[a-z0-9][a-z0-9._-]*$', '^%d+$'
+local FORMS = {
+  kind = LABEL, queue = LABEL, token = COUNT, attempts = COUNT, crashes = COUNT, crashes_total = COUNT,
+  items_total = COUNT,
+}
+local WORDS = {
+  priority = { high = true, normal = true, low = true },
+  state = {
+    waiting = true, scheduled = true, retrying = true, completed = true, failed = true, cancelled = true,
+  },
+}
+-- The first field that no script could work with; nil when there is none.
+local function damaged(job)
+  if not (job.kind and job.queue and job.priority) then return 'kind, queue or priority is missing' end
+  for field, form in pairs(FORMS) do
+    if job[field] and not string.find(job[field], form) then return field .. ' is not what it must be' end
+  end
+  for field, words in pairs(WORDS) do
+    if job[field] and not words[job[field]] then return field .. ' is no word of ours' end
+  end
+end
 local function read(id)
   local key = job_key(id)
   local values = redis.pcall('HMGET', key, unpack(FIELDS))
@@ -88,12 +116,13 @@ local function read(id)
     set_aside(key, 'WRONGTYPE')
     return nil
   end
-  if not (values[1] and values[2] and values[3]) then
-    if redis.call('EXISTS', key) == 1 then set_aside(key, 'kind, queue or priority is missing') end
-    return nil
-  end
   local job = { id = id, key = key }
   for i, field in ipairs(FIELDS) do job[field] = values[i] end
+  local fault = damaged(job)
+  if fault then
+    if redis.call('EXISTS', key) == 1 then set_aside(key, fault) end
+    return nil
+  end
   -- A parent reaches a queue only to run its `then` over the finished items.
   job.runs = job.items_total and job['then'] or job.kind
   return job

@@ -105,6 +105,18 @@ for pass = 1, 2 do
   end
 end
 
+-- A counter that was lost goes on above every token that these jobs have had; a damaged one, above any there can be.
+local function lost_count()
+  local given, highest = redis.pcall('GET', TOKENS), 0
+  if given and not (type(given) == 'string' and string.find(given, '^%d+$')) then
+    set_aside(TOKENS, 'it is no number')
+    return now
+  end
+  for _, job in ipairs(picked) do highest = math.max(highest, tonumber(job.token or 0)) end
+  return highest > tonumber(given or 0) and highest
+end
+local counted = #picked > 0 and lost_count()
+if counted then redis.call('SET', TOKENS, string.format('%.0f', counted)) end
 -- guard: fresh-token
 local token = #picked > 0 and call('INCRBY', TOKENS, #picked) - #picked or 0
 local jobs = {}

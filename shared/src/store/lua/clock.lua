@@ -5,7 +5,7 @@
 -- grace_until only leases that had run out by grace_from are reclaimed, since every other holder may be alive.
 local function stamp(lease_ms, gap_max_ms)
   local v = call('HMGET', CLOCK, 'stamp', 'lease_max_ms', 'grace_from', 'grace_until')
-  local last, lease_max = tonumber(v[1]), math.max(tonumber(v[2] or 0), lease_ms)
+  local last, lease_max = tonumber(v[1]), math.max(tonumber(v[2]) or 0, lease_ms)
   local fields = { 'stamp', now }
   if lease_max ~= tonumber(v[2]) then
     fields[3], fields[4] = 'lease_max_ms', lease_max
@@ -13,9 +13,9 @@ local function stamp(lease_ms, gap_max_ms)
   -- guard: grace (a step back of up to a second is clock discipline, not a jump)
   if last and (now - last > gap_max_ms or last - now > 1000) then
     local from = math.min(last, now)
-    if v[4] and now < tonumber(v[4]) then from = math.min(from, tonumber(v[3])) end
+    if now < (tonumber(v[4]) or 0) then from = math.min(from, tonumber(v[3]) or from) end
     fields[#fields + 1], fields[#fields + 2] = 'grace_from', from
-    fields[#fields + 3], fields[#fields + 4] = 'grace_until', now + lease_max
+    fields[#fields + 1], fields[#fields + 2] = 'grace_until', now + lease_max
   end
   call('HSET', CLOCK, unpack(fields))
   return lease_max
@@ -24,11 +24,8 @@ end
 -- The time, ms, by which a lease must have run out to be reclaimed now; and the longest lease in use.
 local function cutoff()
   local v = call('HMGET', CLOCK, 'grace_from', 'grace_until', 'lease_max_ms')
-  local lease_max = tonumber(v[3] or 0)
-  if v[1] and v[2] then
-    local until_ms = tonumber(v[2])
-    -- A grace that lies further ahead than a lease is left from before the clock was set back.
-    if now < until_ms and until_ms <= now + lease_max then return math.min(now, tonumber(v[1])), lease_max end
-  end
+  local from, until_ms, lease_max = tonumber(v[1]), tonumber(v[2]), tonumber(v[3]) or 0
+  -- A grace that lies further ahead than a lease is left from before the clock was set back.
+  if from and until_ms and now < until_ms and until_ms <= now + lease_max then return math.min(now, from), lease_max end
   return now, lease_max
 end

@@ -16,7 +16,9 @@ local parents = {}
 local function count(parent_id, outcome, by)
   -- guard: counted (only the script that ends or revives the item changes its parent's count)
   if call('HEXISTS', job_key(parent_id), 'items_total') == 1 then
-    call('HINCRBY', job_key(parent_id), 'items_' .. outcome, by)
+    local counted = redis.pcall('HINCRBY', job_key(parent_id), 'items_' .. outcome, by)
+    -- A count that is no number begins anew; `doctor` finds the difference.
+    if type(counted) == 'table' then redis.call('HSET', job_key(parent_id), 'items_' .. outcome, math.max(by, 0)) end
     parents[parent_id] = true
   end
 end
@@ -51,9 +53,9 @@ local function finish_parent(id)
   local v = call('HMGET', job_key(id), 'state', 'sealed', 'items_total', 'items_succeeded', 'items_failed',
     'items_skipped', 'items_cancelled')
   local ended = 0
-  for i = 4, 7 do ended = ended + tonumber(v[i] or 0) end
+  for i = 4, 7 do ended = ended + (tonumber(v[i]) or 0) end
   -- guard: sealed
-  if v[1] ~= 'waiting' or not v[2] or ended < tonumber(v[3]) or call('HEXISTS', CASCADES, id) == 1 then return end
+  if v[1] ~= 'waiting' or not v[2] or ended < (tonumber(v[3]) or 0) or call('HEXISTS', CASCADES, id) == 1 then return end
   local parent = read(id)
   if not parent then return end
   call('ZREM', WAITING, id)

@@ -12,9 +12,9 @@ for i = 2, #ARGV do
     jobs[i - 1] = {}
   else
     jobs[i - 1] = {
-      redis.call('HGET', RUNNING, id) or '', redis.call('ZSCORE', LEASES, id) or '',
-      redis.call('ZSCORE', RETRYING, id) or redis.call('ZSCORE', SCHEDULED, id) or '',
-      redis.call('SISMEMBER', CANCELLING, id), unpack(fields),
+      look('HGET', RUNNING, id) or '', look('ZSCORE', LEASES, id) or '',
+      look('ZSCORE', RETRYING, id) or look('ZSCORE', SCHEDULED, id) or '', look('SISMEMBER', CANCELLING, id) or 0,
+      unpack(fields),
     }
   end
 end

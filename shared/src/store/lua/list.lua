@@ -4,9 +4,9 @@
 -- Returns: {id, score, id, score, …}
 local key, newest, score, id, limit = P .. ':' .. ARGV[2], ARGV[3] == 'newest', ARGV[4], ARGV[5], tonumber(ARGV[6])
 if score == '' then
-  return redis.call('ZRANGE', key, 0, limit - 1, unpack(newest and { 'REV', 'WITHSCORES' } or { 'WITHSCORES' }))
+  return look('ZRANGE', key, 0, limit - 1, unpack(newest and { 'REV', 'WITHSCORES' } or { 'WITHSCORES' })) or {}
 end
-local rank = redis.call('ZSCORE', key, id) == score and redis.call(newest and 'ZREVRANK' or 'ZRANK', key, id)
+local rank = look('ZSCORE', key, id) == score and redis.call(newest and 'ZREVRANK' or 'ZRANK', key, id)
 if rank then
   local last = rank + limit
   return redis.call('ZRANGE', key, rank + 1, last, unpack(newest and { 'REV', 'WITHSCORES' } or { 'WITHSCORES' }))
@@ -14,8 +14,8 @@ end
 -- The cursor's job has moved: go on at its score, past the ids that sort before it.
 local page, offset = {}, 0
 repeat
-  local part = newest and redis.call('ZRANGE', key, score, '-inf', 'BYSCORE', 'REV', 'LIMIT', offset, 1000, 'WITHSCORES')
-    or redis.call('ZRANGE', key, score, '+inf', 'BYSCORE', 'LIMIT', offset, 1000, 'WITHSCORES')
+  local part = newest and look('ZRANGE', key, score, '-inf', 'BYSCORE', 'REV', 'LIMIT', offset, 1000, 'WITHSCORES')
+    or look('ZRANGE', key, score, '+inf', 'BYSCORE', 'LIMIT', offset, 1000, 'WITHSCORES') or {}
   for i = 1, #part, 2 do
     local passed = part[i + 1] == score and (newest and part[i] >= id or not newest and part[i] <= id)
     if not passed and #page < 2 * limit then page[#page + 1], page[#page + 2] = part[i], part[i + 1] end

@@ -44,8 +44,8 @@ local function settle(verb, id, token, a, b)
   -- guard: holder
   if not record or record.token ~= token or record.worker ~= worker then
     if not job then return 'missing' end
-    -- guard: settled
-    return job.token == token and (job.settled or job.state) or 'stale'
+    -- guard: settled (until the next claim)
+    return not record and job.token == token and (job.settled or job.state) or 'stale'
   end
   local flagged = call('SISMEMBER', CANCELLING, id) == 1
   stop_running(id, record)

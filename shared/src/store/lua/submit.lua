@@ -2,7 +2,8 @@
 -- Transition: submit
 -- KEYS: the partition. ARGV: now, names_max, idempotency_ms, n, then for each job: id, kind, queue, priority,
 --   due (empty; `+ms` from now; or ms), parent (`parent` or empty), key and digest (or empty), n_fields, field, value, …
--- Returns, for each: {queued|scheduled|waiting|exists, id} | {replayed|conflict|gone, id} | {names, kind|queue}
+-- Returns, for each: {queued|waiting, id, now} | {scheduled, id, now, due} | {exists|replayed|conflict|gone, id} |
+--   {names, kind|queue}
 local names_max, idempotency_ms, n = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 
 local function registered(set, name)
@@ -44,7 +45,7 @@ local function create(job, due, parent, first, last)
   if state == 'scheduled' then redis.call('HSET', key, 'scheduled_at', at) end
   gather('ZADD', kind_key(job.kind), now, job.id)
   tell(state or 'queued', job.id)
-  return { state or 'queued', job.id }
+  return { state or 'queued', job.id, now, state == 'scheduled' and at or nil }
 end
 
 local replies, at = {}, 5

@@ -1,0 +1,276 @@
+//! What one walk saw of a partition.
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use redis::Value;
+
+use super::super::inspect::{array, number, text};
+use super::super::keys;
+use super::{Finding, Repair, Sort};
+use crate::job::Priority;
+use crate::{JobId, Kind, QueueName, State, WorkerId};
+
+/// Sorted sets of jobs, and the state each stands for.
+pub(super) const PLACES: [(&str, State); 7] = [
+    ("leases", State::Running),
+    ("scheduled", State::Scheduled),
+    ("retrying", State::Retrying),
+    ("waiting", State::Waiting),
+    ("completed", State::Completed),
+    ("failed", State::Failed),
+    ("cancelled", State::Cancelled),
+];
+
+/// The fields of a job that the invariants speak of.
+pub(super) const RECORD_FIELDS: [&str; 18] = [
+    "state",
+    "kind",
+    "queue",
+    "priority",
+    "created_at",
+    "parent",
+    "sealed",
+    "skipped",
+    "item",
+    "token",
+    "attempts",
+    "crashes",
+    "crashes_total",
+    "items_total",
+    "items_succeeded",
+    "items_failed",
+    "items_skipped",
+    "items_cancelled",
+];
+
+/// A job's record as far as the invariants go.
+pub(super) struct Record {
+    pub state: Option<State>,
+    pub kind: Kind,
+    pub queue: QueueName,
+    pub parent: Option<JobId>,
+    pub token: u64,
+    /// For a parent: total, succeeded, failed, skipped and cancelled.
+    pub counts: Option<[u64; 5]>,
+    pub sealed: bool,
+    pub skipped: bool,
+}
+
+/// Who runs a job.
+pub(super) struct Running {
+    pub token: u64,
+    pub worker: String,
+    pub permit: Option<String>,
+}
+
+/// All of a partition.
+#[derive(Default)]
+pub(super) struct Seen {
+    pub partition: u16,
+    pub jobs: HashMap<JobId, Record>,
+    /// Jobs whose record cannot be read.
+    pub damaged: HashSet<JobId>,
+    pub ranked: BTreeMap<String, HashSet<JobId>>,
+    /// By job; `None` when the record cannot be read.
+    pub running: HashMap<JobId, Option<Running>>,
+    pub claimed: BTreeMap<String, HashSet<JobId>>,
+    /// Ids in the lists that claims take from.
+    pub listed: HashSet<JobId>,
+    pub permits: BTreeSet<(String, JobId)>,
+    pub cancelling: HashSet<JobId>,
+    pub cascades: HashSet<JobId>,
+    pub histories: HashSet<JobId>,
+    pub kinds: HashSet<String>,
+    pub queues: HashSet<String>,
+    pub tokens: u64,
+    pub findings: Vec<Finding>,
+    /// Parked lists, and the kinds by which claims know of them.
+    parked: Vec<(String, HashSet<JobId>)>,
+    known_parked: HashSet<String>,
+}
+
+impl Seen {
+    pub(super) fn new(partition: u16) -> Self {
+        Self { partition, ..Self::default() }
+    }
+
+    pub(super) fn in_place(&self, place: &str, id: &JobId) -> bool {
+        self.ranked.get(place).is_some_and(|members| members.contains(id))
+    }
+
+    /// Whether nothing is known of a job, not even that its record is damaged: that is reported once.
+    pub(super) fn missing(&self, id: &JobId) -> bool {
+        !self.jobs.contains_key(id) && !self.damaged.contains(id)
+    }
+
+    /// The type of the key of this name; `None` when there is nothing to read in it.
+    pub(super) fn sort_of(&mut self, name: &str) -> Option<Sort> {
+        let (sort, rest) = name.split_once(':').unwrap_or((name, ""));
+        let is_queue = |text: &str| QueueName::parse(text).is_ok();
+        let is_kind = |text: &str| Kind::parse(text).is_ok();
+        match (sort, rest.split_once(':')) {
+            ("queue", None) if is_queue(rest) => Some(Sort::List),
+            ("queue", Some((queue, "high" | "low" | "suspect"))) if is_queue(queue) => Some(Sort::List),
+            ("parked", Some((queue, kind))) if is_queue(queue) && is_kind(kind) => Some(Sort::List),
+            ("parked", None) if is_queue(rest) => Some(Sort::Set),
+            ("claimed", None) if WorkerId::parse(rest).is_ok() => Some(Sort::List),
+            ("permits", None) if is_kind(rest) => Some(Sort::Set),
+            ("kind", None) if is_kind(rest) => Some(Sort::Ranked),
+            ("history", None) => {
+                self.histories.extend(JobId::parse(rest).ok());
+                None
+            }
+            ("worker", None) if WorkerId::parse(rest).is_ok() => Some(Sort::Hash),
+            ("idempotency" | "quarantined", _) => None,
+            (place, None) if rest.is_empty() => match place {
+                "open" | "expiry" | "workers" => Some(Sort::Ranked),
+                "cancelling" | "kinds" | "queues" | "paused" => Some(Sort::Set),
+                "running" | "cascades" | "quarantine" | "clock" | "retention" => Some(Sort::Hash),
+                "tokens" => Some(Sort::Text),
+                place if PLACES.iter().any(|(p, _)| *p == place) => Some(Sort::Ranked),
+                _ => self.foreign(name),
+            },
+            _ => self.foreign(name),
+        }
+    }
+
+    fn foreign(&mut self, name: &str) -> Option<Sort> {
+        self.find(keys::fixed(self.partition, name), "no key of Leasehold's has this name", None);
+        None
+    }
+
+    fn find(&mut self, subject: String, problem: impl Into<String>, repair: Option<Repair>) {
+        self.findings.push(Finding { partition: self.partition, subject, problem: problem.into(), repair });
+    }
+
+    /// A key that has another type than it must have.
+    pub(super) fn unreadable(&mut self, key: String, must_be: &'static str, reason: String) {
+        let problem = format!("it cannot be read, and must be a {must_be}: {reason}");
+        let reason = "WRONGTYPE".to_owned();
+        self.find(key.clone(), problem, Some(Repair::Aside { key, must_be, reason }));
+    }
+
+    /// Takes the members of a key; of a hash or sorted set, each with its value.
+    pub(super) fn take(&mut self, name: &str, members: Vec<String>) {
+        let (sort, rest) = name.split_once(':').unwrap_or((name, ""));
+        let ids = || members.iter().filter_map(|id| JobId::parse(id).ok());
+        let entries = || members.chunks_exact(2).filter_map(|e| Some((JobId::parse(&e[0]).ok()?, e[1].as_str())));
+        match sort {
+            "queue" => self.listed.extend(ids()),
+            "parked" if rest.contains(':') => self.parked.push((rest.to_owned(), ids().collect())),
+            "parked" => self.known_parked.extend(members.iter().map(|kind| format!("{rest}:{kind}"))),
+            "claimed" => drop(self.claimed.insert(rest.to_owned(), ids().collect())),
+            "permits" => self.permits.extend(ids().map(|id| (rest.to_owned(), id))),
+            "cancelling" => self.cancelling.extend(ids()),
+            "kinds" => self.kinds.extend(members),
+            "queues" => self.queues.extend(members),
+            "cascades" => self.cascades.extend(entries().map(|(id, _)| id)),
+            "running" => self.running.extend(entries().map(|(id, record)| (id, running(record)))),
+            "tokens" => self.take_tokens(&members.concat()),
+            "quarantine" => {
+                for entry in members.chunks_exact(2) {
+                    let reason = entry[1].split_once(' ').map_or(entry[1].as_str(), |(_, reason)| reason);
+                    let accept = Some(Repair::Accept(entry[0].clone()));
+                    self.find(entry[0].clone(), format!("it could not be read and was set aside: {reason}"), accept);
+                }
+            }
+            "worker" | "workers" | "paused" | "clock" | "retention" => {}
+            _ => drop(self.ranked.insert(name.to_owned(), entries().map(|(id, _)| id).collect())),
+        }
+    }
+
+    fn take_tokens(&mut self, value: &str) {
+        match value.parse() {
+            Ok(tokens) => self.tokens = tokens,
+            Err(_) => {
+                let key = keys::fixed(self.partition, "tokens");
+                self.find(key, format!("the counter of tokens is {value:?}, which is no number"), None);
+            }
+        }
+    }
+
+    /// Takes a job's record: the reply of an HMGET of [`RECORD_FIELDS`] and the length of its payload.
+    pub(super) fn take_job(&mut self, name: &str, fields: &Value, payload: &Value) {
+        let key = keys::fixed(self.partition, name);
+        let Ok(id) = JobId::parse(name.trim_start_matches("job:")) else {
+            self.foreign(name);
+            return;
+        };
+        if let Value::ServerError(e) = fields {
+            self.damaged.insert(id);
+            return self.unreadable(key, Sort::Hash.must_be(), e.details().unwrap_or("of another type").to_owned());
+        }
+        let payload = number(payload).unwrap_or(0);
+        match record(array(fields), payload) {
+            Ok(record) => drop(self.jobs.insert(id, record)),
+            // It was there when the names were read, and has been removed since.
+            Err(_) if payload == 0 && array(fields).iter().all(|v| *v == Value::Nil) => {}
+            Err(reason) => {
+                self.damaged.insert(id);
+                let repair = Repair::Aside { key: key.clone(), must_be: "", reason: reason.clone() };
+                self.find(key, format!("the job's record cannot be read: {reason}"), Some(repair));
+            }
+        }
+    }
+
+    /// Lists in which claims do not look count for nothing.
+    pub(super) fn count_parked(&mut self) {
+        for (list, ids) in std::mem::take(&mut self.parked) {
+            if self.known_parked.contains(&list) {
+                self.listed.extend(ids);
+            }
+        }
+    }
+}
+
+/// Reads a running record: `<token> <worker> <started_at> [<kind>]`.
+fn running(record: &str) -> Option<Running> {
+    let mut words = record.split(' ');
+    let token = words.next()?.parse().ok()?;
+    let worker = words.next().filter(|w| !w.is_empty())?.to_owned();
+    let _started: u64 = words.next()?.parse().ok()?;
+    Some(Running { token, worker, permit: words.next().map(str::to_owned) })
+}
+
+/// Reads what the invariants need; what is wrong when a field is missing or no value of its sort.
+fn record(fields: &[Value], payload: i64) -> Result<Record, String> {
+    let field = |name: &str| {
+        let at = RECORD_FIELDS.iter().position(|f| *f == name).expect("a field that is read");
+        fields.get(at).filter(|v| **v != Value::Nil).map(text)
+    };
+    let need = |name: &str| field(name).ok_or_else(|| format!("{name} is missing"));
+    let count = |name: &str| match field(name) {
+        None => Ok(0),
+        Some(text) => text.parse::<u64>().map_err(|_| format!("{name} is {text:?}, which is no number")),
+    };
+    let wrong = |name: &str, text: &str| format!("{name} is {text:?}, which is none");
+    let state = field("state").map(|word| State::parse(&word).ok_or_else(|| wrong("state", &word))).transpose()?;
+    let priority = need("priority")?;
+    Priority::parse(&priority).ok_or_else(|| wrong("priority", &priority))?;
+    if payload == 0 {
+        return Err("payload is missing".into());
+    }
+    need("created_at").and_then(|_| count("created_at"))?;
+    for name in ["attempts", "crashes", "crashes_total"] {
+        count(name)?;
+    }
+    let counts = match field("items_total") {
+        None => None,
+        Some(_) => Some([
+            count("items_total")?,
+            count("items_succeeded")?,
+            count("items_failed")?,
+            count("items_skipped")?,
+            count("items_cancelled")?,
+        ]),
+    };
+    Ok(Record {
+        state,
+        kind: Kind::parse(&need("kind")?).map_err(|e| e.to_string())?,
+        queue: QueueName::parse(&need("queue")?).map_err(|e| e.to_string())?,
+        parent: field("parent").and_then(|text| JobId::parse(&text).ok()),
+        token: count("token")?,
+        counts,
+        sealed: field("sealed").is_some(),
+        skipped: field("skipped").is_some(),
+    })
+}

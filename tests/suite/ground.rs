@@ -1,0 +1,222 @@
+//! A Store on a Redis of its own, with a clock that the test sets.
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use leasehold::job::{Due, ErrorCode, Idempotency, JobError, NewBatch, Priority};
+use leasehold::store::{ClaimRequest, Claimed, ClaimedJob, Held, Outcome, RenewRequest, Renewed, Settle, Settled};
+use leasehold::store::{SweepRequest, Swept, WorkerInfo};
+use leasehold::{Config, Job, JobId, Json, Kind, NewJob, QueueName, State, Store, Timestamp, WorkerId};
+use leasehold_tests::RedisServer;
+
+/// The lease of every test, ms.
+pub const LEASE: u64 = 30_000;
+/// The sweep interval of every test, ms.
+pub const SWEEP: u64 = 1_000;
+/// Where the test's clock begins, ms.
+const BEGIN: i64 = 1_800_000_000_000;
+
+pub struct Ground {
+    pub redis: RedisServer,
+    pub store: Store,
+    clock: Arc<AtomicI64>,
+}
+
+/// Runs a test on one partition and on four.
+macro_rules! on_ground {
+    ($(async fn $name:ident($ground:ident: &Ground) $body:block)*) => {
+        $(mod $name {
+            use super::*;
+            async fn test($ground: &Ground) $body
+            #[tokio::test]
+            async fn one_partition() {
+                let ground = Ground::new(1).await;
+                test(&ground).await;
+                ground.end().await;
+            }
+            #[tokio::test]
+            async fn four_partitions() {
+                let ground = Ground::new(4).await;
+                test(&ground).await;
+                ground.end().await;
+            }
+        })*
+    };
+}
+pub(crate) use on_ground;
+
+pub fn kind(name: &str) -> Kind {
+    Kind::parse(name).unwrap()
+}
+
+pub fn queue(name: &str) -> QueueName {
+    QueueName::parse(name).unwrap()
+}
+
+pub fn worker(name: &str) -> WorkerId {
+    WorkerId::parse(name).unwrap()
+}
+
+pub fn json(text: &str) -> Json {
+    Json::parse(text, 64, 1 << 20).unwrap()
+}
+
+/// A plain job of kind `work` in queue `default`.
+pub fn job() -> NewJob {
+    NewJob {
+        kind: kind("work"),
+        queue: queue("default"),
+        priority: Priority::Normal,
+        payload: json("{\"n\":1}"),
+        due: Due::Now,
+        max_attempts: 3,
+        timeout_ms: None,
+        idempotency: None,
+        limited: false,
+        batch: None,
+    }
+}
+
+/// A batch of `n` items.
+pub fn batch(n: usize) -> NewJob {
+    let items = (0..n).map(|k| json(&k.to_string())).collect();
+    NewJob { batch: Some(NewBatch { items, open: false, then: None }), ..job() }
+}
+
+pub fn keyed(key: &str, digest: &str) -> NewJob {
+    NewJob { idempotency: Some(Idempotency { key: key.into(), digest: digest.into() }), ..job() }
+}
+
+pub fn complete(held: &Held) -> Settle {
+    Settle { held: held.clone(), outcome: Outcome::Complete { result: json("{\"ok\":true}"), skipped: None } }
+}
+
+pub fn fail(held: &Held, retry_ms: Option<u64>) -> Settle {
+    let error = JobError { code: ErrorCode::Failed, message: "no".into(), at: Timestamp(BEGIN) };
+    Settle { held: held.clone(), outcome: Outcome::Fail { error, retry_ms } }
+}
+
+pub fn release(held: &Held) -> Settle {
+    Settle { held: held.clone(), outcome: Outcome::Release { delay_ms: None } }
+}
+
+impl Ground {
+    pub async fn new(partitions: u16) -> Self {
+        Self::on(RedisServer::start().await, partitions).await
+    }
+
+    /// On a server that is empty.
+    pub async fn on(redis: RedisServer, partitions: u16) -> Self {
+        let clock = Arc::new(AtomicI64::new(BEGIN));
+        let config = Config { redis_url: redis.url(), partitions: Some(partitions), ..Config::default() };
+        let store = Store::connect_with(&config, Some(clock.clone())).await.unwrap();
+        Self { redis, store, clock }
+    }
+
+    /// The walk over the keys finds nothing.
+    pub async fn end(self) {
+        assert_eq!(self.store.check().await.unwrap(), []);
+    }
+
+    pub fn now(&self) -> i64 {
+        self.clock.load(Ordering::SeqCst)
+    }
+
+    pub fn advance(&self, ms: i64) {
+        self.clock.fetch_add(ms, Ordering::SeqCst);
+    }
+
+    pub async fn submit(&self, job: NewJob) -> JobId {
+        self.store.submit(job).await.unwrap().id
+    }
+
+    pub async fn get(&self, id: &JobId) -> Job {
+        self.store.get(id).await.unwrap().expect("the job is there")
+    }
+
+    pub async fn state(&self, id: &JobId) -> State {
+        self.get(id).await.state
+    }
+
+    /// Registers a worker in every partition and renews what it holds.
+    pub async fn renew(&self, name: &str, held: &[Held]) -> Vec<Renewed> {
+        let info = WorkerInfo {
+            id: worker(name),
+            host: "host".into(),
+            pid: 1,
+            version: "0".into(),
+            started_at: Timestamp(BEGIN),
+            queues: vec![queue("default")],
+            kinds: vec![kind("work")],
+            slots: 8,
+            lease_ms: LEASE,
+            running: Default::default(),
+        };
+        let mut answers = Vec::new();
+        for partition in 0..self.store.partitions() {
+            let here: Vec<Held> =
+                held.iter().filter(|h| self.store.partition_of(&h.id) == partition).cloned().collect();
+            let request = RenewRequest { info: &info, lease_ms: LEASE, sweep_ms: SWEEP, held: &here };
+            answers.push(self.store.renew(partition, &request).await.unwrap());
+        }
+        answers
+    }
+
+    /// Claims up to `slots` jobs of kind `work` for `name`, over all partitions.
+    pub async fn claim(&self, name: &str, slots: usize) -> Vec<ClaimedJob> {
+        self.claim_kinds(name, slots, &[("work", 0)]).await
+    }
+
+    pub async fn claim_kinds(&self, name: &str, slots: usize, kinds: &[(&str, u32)]) -> Vec<ClaimedJob> {
+        let kinds: Vec<_> = kinds.iter().map(|(k, limit)| (kind(k), *limit)).collect();
+        let mut jobs = Vec::new();
+        for partition in 0..self.store.partitions() {
+            let claimed = self.claim_in(partition, name, slots - jobs.len(), &kinds).await;
+            jobs.extend(claimed.jobs);
+        }
+        jobs
+    }
+
+    pub async fn claim_in(&self, partition: u16, name: &str, slots: usize, kinds: &[(Kind, u32)]) -> Claimed {
+        let (worker, queues) = (worker(name), [(queue("default"), slots)]);
+        let request = ClaimRequest {
+            worker: &worker,
+            lease_ms: LEASE,
+            slots,
+            suspects: 1,
+            reservations: &[],
+            queues: &queues,
+            kinds,
+        };
+        self.store.claim(partition, &request).await.unwrap()
+    }
+
+    pub async fn claim_one(&self, name: &str) -> ClaimedJob {
+        self.claim(name, 1).await.pop().expect("a job was there to claim")
+    }
+
+    pub async fn settle(&self, name: &str, settle: Settle) -> Settled {
+        self.store.settle(&worker(name), settle).await.unwrap()
+    }
+
+    pub async fn sweep(&self) -> Vec<Swept> {
+        let request = SweepRequest { lease_ms: LEASE, sweep_ms: SWEEP, max_crashes: 3 };
+        let mut swept = Vec::new();
+        for partition in 0..self.store.partitions() {
+            swept.push(self.store.sweep(partition, &request).await.unwrap());
+        }
+        swept
+    }
+
+    /// Lets time pass with somebody sweeping each second, so that the clock shows no gap.
+    pub async fn pass(&self, ms: i64) {
+        let end = self.now() + ms;
+        while self.now() < end {
+            self.advance((SWEEP as i64).min(end - self.now()));
+            self.sweep().await;
+        }
+    }
+
+    pub async fn length(&self, partition: u16, suffix: &str) -> usize {
+        self.redis.command(&["LLEN", &format!("lh:{{{partition}}}:{suffix}")]).await
+    }
+}
