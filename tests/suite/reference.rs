@@ -43,23 +43,23 @@ fn call() -> impl Strategy<Value = Call> {
         1 => Just(Ending::Release),
         1 => Just(Ending::ReleaseLater(5_000)),
     ];
-    let any = 0..usize::MAX;
+    let at = 0..usize::MAX;
     prop_oneof![
         4 => (priority, prop_oneof![3 => Just(0_u64), 1 => 1..8_u64], any::<bool>())
             .prop_map(|(priority, delay_s, limited)| Call::Submit { priority, delay_s, limited }),
         1 => (0..3_u8, 0..2_u8).prop_map(|(key, digest)| Call::Keyed { key, digest }),
         2 => (0..4_usize, any::<bool>()).prop_map(|(items, open)| Call::Batch { items, open }),
-        2 => (any.clone(), 0..3_usize, any::<bool>()).prop_map(|(parent, items, last)| Call::Items { parent, items, last }),
+        2 => (at.clone(), 0..3_usize, any::<bool>()).prop_map(|(parent, items, last)| Call::Items { parent, items, last }),
         6 => (0..3_u8, 1..5_usize).prop_map(|(worker, slots)| Call::Claim { worker, slots }),
-        6 => (any.clone(), ending, prop::bool::weighted(0.1))
+        6 => (at.clone(), ending, prop::bool::weighted(0.1))
             .prop_map(|(job, ending, forged)| Call::Settle { job, ending, forged }),
         1 => Just(Call::SettleAgain),
         2 => (0..3_u8).prop_map(|worker| Call::Renew { worker }),
         3 => (1..20_i64).prop_map(|seconds| Call::Pass { seconds }),
         1 => (5..120_i64).prop_map(|seconds| Call::Away { seconds }),
-        2 => any.clone().prop_map(|job| Call::Cancel { job }),
-        2 => any.clone().prop_map(|job| Call::Retry { job }),
-        1 => any.prop_map(|job| Call::Remove { job }),
+        2 => at.clone().prop_map(|job| Call::Cancel { job }),
+        2 => at.clone().prop_map(|job| Call::Retry { job }),
+        1 => at.prop_map(|job| Call::Remove { job }),
         1 => any::<bool>().prop_map(|paused| Call::Pause { paused }),
     ]
 }

@@ -1,7 +1,7 @@
 -- The queues of a partition: how many ids wait in each, since when the oldest, and whether it is paused.
 -- KEYS: the partition. ARGV: now, the queue, or empty for all
 -- Returns: {server time ms, {queue, ids in its lists, created_at of the oldest or '', paused 0|1, kinds parked…}…}
-local names = ARGV[2] ~= '' and { ARGV[2] } or look('SMEMBERS', QUEUES) or {}
+local names = ARGV[2] ~= '' and { ARGV[2] } or look('SUNION', QUEUES, PAUSED) or {}
 local replies = { now }
 for _, queue in ipairs(names) do
   local own = queue_key(queue)

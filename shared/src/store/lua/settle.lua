@@ -8,7 +8,7 @@
 local worker, n = ARGV[2], tonumber(ARGV[3])
 
 local function complete(job, proof, result, skipped)
-  if job.attempts or job.crashes then redis.call('HDEL', job.key, 'error', 'settled') end
+  if job.settled or job.attempts then redis.call('HDEL', job.key, 'settled', 'error') end
   if skipped ~= '' then redis.call('HSET', job.key, 'skipped', skipped) end
   end_job(job, 'completed', skipped ~= '', 'result', result, unpack(proof))
   return 'completed'
