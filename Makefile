@@ -1,0 +1,38 @@
+# The project's interface: `make` lists the targets, and CI runs nothing else.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo up test check build
+
+# Where rustup puts cargo, for shells that have not read its settings yet.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+TOOLS := scripts/install-tools.sh
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-6s %s\n", $$1, $$2}' Makefile
+
+demo: ## Install what is missing, build, run a real job on a private system, show its results, and stop.
+	$(TOOLS) cargo cc redis python3
+	$(MAKE) --no-print-directory build
+	$(TARGET_DIR)/release/leasehold demo
+
+up: ## The same, but it stays up until Ctrl-C; with LEASEHOLD_REDIS_URL set it uses that Redis.
+	$(TOOLS) cargo cc $(if $(LEASEHOLD_REDIS_URL),,redis) python3
+	$(MAKE) --no-print-directory build
+	$(TARGET_DIR)/release/leasehold up
+
+test: ## Install what the tests need, build, and run them all.
+	$(TOOLS) cargo cc redis python3
+	$(MAKE) --no-print-directory build
+	cargo test --release --workspace --locked
+
+check: ## Check the formatting, the lints and the docs; a warning is an error.
+	$(TOOLS) lint cc
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --release --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace --release --locked
+
+build: ## Build all binaries into target/release.
+	cargo build --release --workspace --locked

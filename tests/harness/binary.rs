@@ -1,0 +1,51 @@
+//! The project's own binaries, as `make test` builds them.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use crate::process::Process;
+
+/// What a program that has ended leaves behind.
+#[derive(Debug)]
+pub struct Output {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// All that it wrote to its standard output.
+    pub stdout: String,
+    /// All that it wrote to its standard error.
+    pub stderr: String,
+}
+
+/// Runs one of the project's own binaries to its end, at most for `limit`.
+///
+/// # Panics
+/// When it has not been built, or has not ended within `limit`.
+pub async fn run(binary: &str, arguments: &[&str], environment: &[(&str, &str)], limit: Duration) -> Output {
+    let process = Process::ours(binary, arguments, environment);
+    Output { status: process.wait_exit(limit).await, stdout: process.stdout(), stderr: process.stderr() }
+}
+
+/// The path of one of the project's own binaries: beside the folder of this test executable.
+pub(crate) fn path(binary: &str) -> PathBuf {
+    let this = env::current_exe().expect("a process knows its executable");
+    let path = this
+        .parent()
+        .and_then(Path::parent)
+        .expect("cargo puts test executables in target/<profile>/deps")
+        .join(binary);
+    assert!(path.is_file(), "{} is not built: run `make test`, or `cargo build --release --workspace`", path.display());
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "is not built: run `make test`")]
+    fn a_missing_binary_names_what_builds_it() {
+        path("leasehold-nothing");
+    }
+}
