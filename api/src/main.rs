@@ -1,1 +1,148 @@
-fn main() {}
+//! `leasehold-api`: reads the configuration, listens, and serves until it is told to stop.
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use leasehold::{Config, Error};
+use leasehold_api::{Api, router, serve};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Open files kept for all but clients: the log, the listener, and what a library opens for a moment.
+const FILES_KEPT: u64 = 64;
+/// Connections that may wait to be accepted; the kernel may have a lower bound. One more costs its client a second.
+const BACKLOG: u32 = 4_096;
+
+/// Leasehold's HTTP API. Flags win over LEASEHOLD_ variables, and those over the configuration file.
+#[derive(Parser)]
+#[command(name = "leasehold-api", version)]
+struct Flags {
+    /// Configuration file (without it: leasehold.toml, when there is one)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address to listen on, as 127.0.0.1:8080
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Address of Redis, as redis://127.0.0.1:6379
+    #[arg(long, value_name = "URL")]
+    redis_url: Option<String>,
+    /// Partitions of the key space, when it is set up for the first time
+    #[arg(long, value_name = "N")]
+    partitions: Option<u16>,
+    /// The kinds file
+    #[arg(long, value_name = "FILE")]
+    kinds: Option<String>,
+    /// What to log, as info or leasehold=debug,warn
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+impl Flags {
+    fn load(self) -> Result<Config, Error> {
+        let flags = [
+            ("api.listen", self.listen),
+            ("redis_url", self.redis_url),
+            ("partitions", self.partitions.map(|n| n.to_string())),
+            ("kinds", self.kinds),
+            ("log.filter", self.log),
+        ];
+        let given: Vec<(&str, String)> = flags.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+        Config::load(self.config.as_deref(), &given)
+    }
+}
+
+fn main() -> ExitCode {
+    // A process has one provider, and nobody has set another.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    match Flags::parse().load().and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("leasehold-api: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(config: Config) -> Result<(), Error> {
+    leasehold::log::init(&config.log)?;
+    let kinds = config.load_kinds()?;
+    let connections = connections(&config);
+    let stopping = CancellationToken::new();
+    stop_on_signals(stopping.clone())?;
+    let listener = listen(&config.api.listen).await?;
+    let limits = config.limits.clone();
+    let api = Api::new(config, kinds, stopping.clone());
+    let mut serving = std::pin::pin!(serve(listener, router(api.clone()), connections, &limits, stopping));
+    tokio::select! {
+        connected = api.connect() => connected?,
+        () = &mut serving => return Ok(()),
+    }
+    serving.await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Listens on loopback; beyond it, anybody who reaches the port could do anything.
+async fn listen(address: &str) -> Result<TcpListener, Error> {
+    let fault = |reason: String| Error::Config(format!("api.listen is {address:?}: {reason}"));
+    let resolved = tokio::net::lookup_host(address).await.map_err(|e| fault(format!("{e}; write 127.0.0.1:8080")))?;
+    let resolved: Vec<SocketAddr> = resolved.collect();
+    if let Some(outside) = resolved.iter().find(|a| !a.ip().is_loopback()) {
+        let port = outside.port();
+        return Err(fault(format!(
+            "{outside} can be reached from other machines, and without API tokens anybody there could submit and cancel \
+             jobs; this version has no tokens yet: write 127.0.0.1:{port}"
+        )));
+    }
+    let first = *resolved.first().ok_or_else(|| fault("it has no address; write 127.0.0.1:8080".into()))?;
+    let listener = bind(first).map_err(|e| fault(format!("{e}; is the port taken?")))?;
+    let bound = listener.local_addr().map_err(|e| fault(e.to_string()))?;
+    tracing::info!("listening on http://{bound}");
+    Ok(listener)
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// How many connections can be served: as configured, or as open files allow.
+fn connections(config: &Config) -> usize {
+    let wanted = config.limits.connections;
+    let soft = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(soft, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(Ok(soft), |()| Ok(hard)));
+    let kept = FILES_KEPT + config.redis.connections as u64;
+    let possible = soft.map_or(wanted, |files| usize::try_from(files.saturating_sub(kept)).unwrap_or(usize::MAX));
+    if possible < wanted {
+        let advice = "raise the limit of open files (ulimit -n) or lower limits.connections";
+        tracing::warn!("{possible} connections at once, not limits.connections = {wanted}: {advice}");
+    }
+    wanted.min(possible).max(1)
+}
+
+/// The first SIGTERM or SIGINT ends the process in order, the second at once.
+fn stop_on_signals(stopping: CancellationToken) -> Result<(), Error> {
+    let fault = |e: std::io::Error| Error::Config(format!("signals cannot be handled: {e}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(fault)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(fault)?;
+    tokio::spawn(async move {
+        for _ in 0..2 {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if stopping.is_cancelled() {
+                eprintln!("leasehold-api: told to stop twice, so requests are cut off");
+                std::process::exit(1);
+            }
+            stopping.cancel();
+        }
+    });
+    Ok(())
+}

@@ -1,1 +1,71 @@
-fn main() {}
+//! `leasehold`: the operator's and newcomer's command. One file per noun; each works straight on Redis through `Store`.
+mod arguments;
+mod child;
+mod demo;
+mod doctor;
+mod failure;
+mod jobs;
+mod keeper;
+mod port;
+mod print;
+mod queues;
+mod redis_server;
+mod stop;
+mod system;
+mod up;
+mod workers;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use failure::Failure;
+
+/// Runs and inspects Leasehold, a durable job system on Redis.
+#[derive(Parser)]
+#[command(name = "leasehold", version, arg_required_else_help = true, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a whole system on this machine and keep it up: Redis, an API, two workers.
+    Up(up::Arguments),
+    /// Run real documents through the death of a worker and of Redis, and check that nothing is lost.
+    Demo,
+    /// Submit, list, show, cancel, retry and remove jobs.
+    #[command(subcommand, visible_alias = "job")]
+    Jobs(jobs::Command),
+    /// List, show, pause and resume queues.
+    #[command(subcommand, visible_alias = "queue")]
+    Queues(queues::Command),
+    /// List the workers.
+    #[command(subcommand, visible_alias = "worker")]
+    Workers(workers::Command),
+    /// Check Redis's settings and every key; mend what can be mended.
+    Doctor(doctor::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    rustls::crypto::ring::default_provider().install_default().expect("nobody installed one before");
+    // One thread: children are killed with the thread that forked them, so it must be the one that never ends.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.map_err(Failure::from).and_then(|runtime| runtime.block_on(run(arguments.command))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Up(arguments) => up::run(arguments).await,
+        Command::Demo => demo::run().await,
+        Command::Jobs(command) => jobs::run(command).await,
+        Command::Queues(command) => queues::run(command).await,
+        Command::Workers(command) => workers::run(command).await,
+        Command::Doctor(arguments) => doctor::run(arguments).await,
+    }
+}

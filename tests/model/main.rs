@@ -85,3 +85,18 @@ fn every_guard_has_a_twin() {
         assert!(lacked.contains(&name), "no twin lacks {name:?}");
     }
 }
+
+#[test]
+fn every_guard_stands_in_its_script() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/src/store/lua");
+    let mut marked = std::collections::BTreeSet::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let script = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let names = text.lines().filter_map(|line| line.trim().strip_prefix("-- guard: "));
+        marked.extend(names.map(|name| (name.split(' ').next().unwrap().to_owned(), script.clone())));
+    }
+    let modelled = GUARDS.iter().map(|&(name, script)| (name.to_owned(), script.to_owned())).collect();
+    assert_eq!(marked, modelled);
+}

@@ -88,7 +88,7 @@ impl Hand {
             running: Default::default(),
         };
         for partition in 0..self.store.partitions() {
-            let request = RenewRequest { info: &info, lease_ms: 30_000, sweep_ms: 1_000, held: &[] };
+            let request = RenewRequest { info: &info, lease_ms: 30_000, held: &[] };
             self.store.renew(partition, &request).await.unwrap();
         }
     }

@@ -155,7 +155,7 @@ impl Ground {
         for partition in 0..self.store.partitions() {
             let here: Vec<Held> =
                 held.iter().filter(|h| self.store.partition_of(&h.id) == partition).cloned().collect();
-            let request = RenewRequest { info: &info, lease_ms: LEASE, sweep_ms: SWEEP, held: &here };
+            let request = RenewRequest { info: &info, lease_ms: LEASE, held: &here };
             answers.push(self.store.renew(partition, &request).await.unwrap());
         }
         answers
@@ -199,7 +199,7 @@ impl Ground {
     }
 
     pub async fn sweep(&self) -> Vec<Swept> {
-        let request = SweepRequest { lease_ms: LEASE, sweep_ms: SWEEP, max_crashes: 3 };
+        let request = SweepRequest { lease_ms: LEASE, max_crashes: 3 };
         let mut swept = Vec::new();
         for partition in 0..self.store.partitions() {
             swept.push(self.store.sweep(partition, &request).await.unwrap());

@@ -1,6 +1,11 @@
 //! The whole-system tests: a real Redis, the real binaries, one test binary.
 mod api;
+mod doctor;
+mod behaviour;
+mod faults;
 mod ground;
 mod lifecycle;
 mod reference;
+mod start;
 mod store;
+mod work;

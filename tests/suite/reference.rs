@@ -239,7 +239,7 @@ impl Pair {
 
 fn holds_for(partitions: u16) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let config = Config { cases: 40, max_shrink_iters: 400, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: 100, max_shrink_iters: 400, failure_persistence: None, ..Config::default() };
     let redis = std::cell::RefCell::new(Some(runtime.block_on(RedisServer::start_with(&[("appendfsync", "no")], &[]))));
     let mut runner = TestRunner::new(config);
     let run = runner.run(&prop::collection::vec(call(), 1..60), |calls| {
@@ -248,7 +248,7 @@ fn holds_for(partitions: u16) {
             // The server is this test's alone; each case begins on an empty one.
             server.command::<()>(&["FLUSHALL"]).await;
             let ground = Ground::on(server, partitions).await;
-            let model = Model::new(ground.now(), LEASE as i64, SWEEP as i64);
+            let model = Model::new(ground.now(), LEASE as i64);
             let mut pair = Pair { ground, model, keys: BTreeMap::new(), last: None };
             let played = std::panic::AssertUnwindSafe(async {
                 for call in &calls {

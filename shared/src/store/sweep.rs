@@ -12,8 +12,6 @@ use crate::{JobId, Json, Result, WorkerId, limits};
 pub struct SweepRequest {
     /// The lease of whoever sweeps, ms.
     pub lease_ms: u64,
-    /// How often it sweeps, ms.
-    pub sweep_ms: u64,
     /// Workers a job may lose.
     pub max_crashes: u32,
 }
@@ -50,7 +48,7 @@ impl Store {
     pub async fn sweep(&self, partition: u16, request: &SweepRequest) -> Result<Swept> {
         let args = Args::default()
             .number(request.lease_ms)
-            .number(gap_max_ms(request.lease_ms, request.sweep_ms))
+            .number(gap_max_ms(request.lease_ms))
             .number(limits::BACKOFF_MS_MAX);
         let look = self.inner.run(&scripts::SWEEP, partition, &args, Repeat::Safe).await?;
         let look = array(&look);
@@ -61,13 +59,13 @@ impl Store {
             swept.promoted = self.promote(partition).await?;
         }
         if has(1) {
-            swept.reclaimed = self.reclaim(partition, request.max_crashes).await?;
+            swept.reclaimed = self.reclaim(partition, request).await?;
         }
         if has(2) {
             swept.pruned = self.prune_expired(partition).await?;
         }
         for worker in array(at(3)).iter().filter_map(|v| WorkerId::parse(&text(v)).ok()) {
-            swept.recovered += self.recover_dead(partition, &worker).await?;
+            swept.recovered += self.recover_dead(partition, &worker, request).await?;
         }
         let unsealed: Vec<JobId> = array(at(4)).iter().filter_map(|v| JobId::parse(&text(v)).ok()).collect();
         swept.closed = self.close_unsealed(partition, &unsealed).await?;
@@ -104,10 +102,12 @@ impl Store {
     ///
     /// # Errors
     /// Those of any call.
-    pub async fn reclaim(&self, partition: u16, max_crashes: u32) -> Result<Vec<JobId>> {
+    pub async fn reclaim(&self, partition: u16, request: &SweepRequest) -> Result<Vec<JobId>> {
+        let max_crashes = request.max_crashes;
         let message = format!("it lost its worker {max_crashes} times since its last checkpoint, or too often in all");
         let error = Json::of(&serde_json::json!({"code": "crashed", "message": message})).expect("plain JSON");
         let args = Args::default().count(limits::SWEEP_BATCH).number(max_crashes).text(error.as_str());
+        let args = args.number(request.lease_ms).number(gap_max_ms(request.lease_ms));
         let mut reclaimed = Vec::new();
         for _ in 0..limits::SWEEP_STEPS {
             let reply = self.inner.run(&scripts::RECLAIM, partition, &args, Repeat::Safe).await?;
@@ -128,8 +128,9 @@ impl Store {
     ///
     /// # Errors
     /// Those of any call.
-    pub async fn recover_dead(&self, partition: u16, worker: &WorkerId) -> Result<usize> {
+    pub async fn recover_dead(&self, partition: u16, worker: &WorkerId, request: &SweepRequest) -> Result<usize> {
         let args = Args::default().text(worker.as_str()).text("dead").count(limits::CLAIMED_MAX);
+        let args = args.number(request.lease_ms).number(gap_max_ms(request.lease_ms));
         let reply = self.inner.run(&scripts::RECOVER, partition, &args, Repeat::Safe).await?;
         Ok(array(&reply).first().and_then(number).and_then(|n| usize::try_from(n).ok()).unwrap_or(0))
     }

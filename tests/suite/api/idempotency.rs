@@ -76,6 +76,38 @@ async fn a_lost_reply_is_ridden_out_and_makes_one_job() {
 }
 
 #[tokio::test]
+async fn a_batch_cut_off_half_way_is_no_failure_and_its_key_completes_it() {
+    let system = System::start(&[]).await;
+    let network = Proxy::start(system.redis().port()).await;
+    let api = system.api(&[("LEASEHOLD_REDIS_URL", &network.url()), ("LEASEHOLD_REDIS__OUTAGE_MS", "300")]).await;
+    api.wait_ready().await;
+    let batch = r#"{"kind": "echo", "items": [0, 1, 2]}"#;
+    send(&api, "/api/v1/jobs", &[], batch).await;
+    // The parent is there when its items are lost before they reach Redis, and then Redis is gone.
+    let items = proxy::script(leasehold::store::script_sha("items").unwrap());
+    let lost = network.cut_request_to(items, 1, 0, Then::Cut);
+    let (answer, ()) = tokio::join!(send(&api, "/api/v1/jobs", &[("idempotency-key", "k")], batch), async {
+        lost.fired().await;
+        network.accept(false).await;
+        network.cut();
+    });
+    problem(&answer, 503, "outcome_unknown");
+    network.heal().await;
+    leasehold_tests::eventually(LIMIT, "the same submit is answered", async || {
+        let again = send(&api, "/api/v1/jobs", &[("idempotency-key", "k")], batch).await;
+        (again.status == 200).then_some(()).ok_or(again.text)
+    })
+    .await;
+    let parents = api.get("/api/v1/jobs").await;
+    let totals: Vec<_> = parents.json["jobs"].as_array().unwrap().iter().map(|job| job["items"].clone()).collect();
+    assert_eq!(totals.len(), 2);
+    for items in totals {
+        assert_eq!((&items["total"], &items["open"]), (&json!(3), &json!(false)));
+    }
+    system.finish().await;
+}
+
+#[tokio::test]
 async fn an_unknown_outcome_is_told_as_such_and_its_key_resolves_it() {
     let system = System::start(&[]).await;
     let network = Proxy::start(system.redis().port()).await;

@@ -6,7 +6,7 @@ use leasehold_tests::api::answer;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Hand, ask, id, send, start};
+use super::{Hand, LIMIT, ask, connect, exchange, id, send, start};
 
 #[tokio::test]
 async fn a_submit_answers_202_with_the_place_and_the_job() {
@@ -68,10 +68,8 @@ async fn a_job_says_whether_a_worker_serves_its_kind() {
     assert_eq!(job.json["served"], false);
     Hand::of(&system).await;
     let path = format!("/api/v1/jobs/{}", id(&job));
-    leasehold_tests::eventually(super::LIMIT, "the worker is seen", async || {
-        api.get(&path).await.json["served"] == true
-    })
-    .await;
+    leasehold_tests::eventually(LIMIT, "the worker is seen", async || api.get(&path).await.json["served"] == true)
+        .await;
     let other = api.post("/api/v1/jobs", &json!({"kind": "other"})).await;
     assert_eq!(other.json["served"], false);
     let workers = api.get("/api/v1/workers").await;
@@ -111,6 +109,22 @@ async fn a_wait_ends_when_its_time_is_up() {
     let waited = answer(api.request(Method::GET, &path).header("prefer", "wait=1")).await;
     assert_eq!((waited.status, &waited.json["state"]), (200, &json!("queued")));
     assert!(begun.elapsed() >= Duration::from_secs(1));
+    system.finish().await;
+}
+
+#[tokio::test]
+async fn the_time_of_a_request_does_not_count_a_wait_or_a_slow_body() {
+    let (system, api) = start(&[("LEASEHOLD_LIMITS__REQUEST_MS", "500")]).await;
+    let mut stream = connect(&api).await;
+    let head = b"POST /api/v1/jobs HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n\
+                 content-length: 15\r\nexpect: 100-continue\r\n\r\n{\"kind\":";
+    assert!(exchange(&mut stream, head, Duration::from_secs(1)).await.contains("100 Continue"));
+    let submitted = exchange(&mut stream, b"\"echo\"}", LIMIT).await;
+    assert!(submitted.starts_with("HTTP/1.1 202"), "{submitted}");
+    let job = api.post("/api/v1/jobs", &json!({"kind": "echo"})).await;
+    let path = format!("/api/v1/jobs/{}", id(&job));
+    let waited = answer(api.request(Method::GET, &path).header("prefer", "wait=1")).await;
+    assert_eq!(waited.status, 200, "{}", waited.text);
     system.finish().await;
 }
 

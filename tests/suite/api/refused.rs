@@ -119,6 +119,12 @@ async fn a_bad_query_is_refused_by_name() {
     }
     let page = api.get("/api/v1/jobs?kind=a&limit=1").await;
     let foreign = format!("kind=b&cursor={}", page.json["next_cursor"].as_str().expect("there is a second page"));
+    // One that is written to look like ours, with an offset that no list has.
+    let ours = api.get("/api/v1/jobs?state=queued&limit=1").await;
+    let digest = ours.json["next_cursor"].as_str().unwrap().split_once('.').unwrap().0.to_owned();
+    let position = format!("{{\"l\":[0,\"queue:default\",{}]}}", i64::MIN);
+    let hex: String = position.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let crafted = format!("state=queued&cursor={digest}.{hex}");
     for (query, parameter, said) in [
         ("limit=0", "limit", "1 to 1000"),
         ("limit=1001", "limit", "1 to 1000"),
@@ -132,6 +138,7 @@ async fn a_bad_query_is_refused_by_name() {
         ("cursor=abc", "cursor", "not from a page"),
         ("cursor=", "cursor", "not from a page"),
         (&foreign, "cursor", "not from a page"),
+        (&crafted, "cursor", "not from a page"),
         ("limt=5", "limt", "unknown parameter"),
     ] {
         let refused = api.get(&format!("/api/v1/jobs?{query}")).await;

@@ -101,12 +101,12 @@ const MAX_ATTEMPTS: u32 = 3;
 const MAX_CRASHES: u32 = 3;
 
 impl Model {
-    pub fn new(now: i64, lease: i64, sweep: i64) -> Self {
+    pub fn new(now: i64, lease: i64) -> Self {
         Self {
             now,
             paused: false,
             lease,
-            gap_max: (lease / 3).max(3 * sweep),
+            gap_max: lease / 3,
             stamp: None,
             grace: None,
             jobs: BTreeMap::new(),
@@ -258,7 +258,7 @@ impl Model {
     pub fn stamp(&mut self) {
         if let Some(last) = self.stamp.filter(|last| self.now - last > self.gap_max) {
             let from = match self.grace {
-                Some((from, until)) if self.now < until => from.min(last),
+                Some((from, until)) if last < until => from.min(last),
                 _ => last,
             };
             self.grace = Some((from, self.now + self.lease));

@@ -5,6 +5,7 @@
 -- Returns, for each: cancelled | requested | completed | failed | missing | kept (cancelled before answers cancelled too)
 local answers = {}
 for i = 3, #ARGV do
+  -- guard: open
   local kept = ARGV[2] == 'open' and tonumber(call('ZSCORE', OPEN, ARGV[i]) or now + 1) > now
   answers[i - 2] = kept and 'kept' or cancel_one(ARGV[i])
 end

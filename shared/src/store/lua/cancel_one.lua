@@ -9,9 +9,11 @@ local function cancel_one(id)
     tell('cancelling', id)
     return 'requested'
   end
+  -- guard: living
   if job.state == 'completed' or job.state == 'failed' or job.state == 'cancelled' then return job.state end
   if job.state == 'waiting' then
     if call('SADD', CANCELLING, id) == 1 then
+      -- guard: sealing
       redis.call('HSET', job.key, 'sealed', 1)
       call('ZREM', OPEN, id)
       call('HSET', CASCADES, id, 'cancel 0')

@@ -4,6 +4,7 @@
 -- KEYS: the partition. ARGV: now, parent, verb, from (number of the first item), ids of the items from there…
 -- Returns: moved (not at this step) | more | done
 local parent_id, verb, from = ARGV[2], ARGV[3], tonumber(ARGV[4])
+-- guard: standing
 if call('HGET', CASCADES, parent_id) ~= verb .. ' ' .. from then return 'moved' end
 local parent = read(parent_id)
 if not parent then

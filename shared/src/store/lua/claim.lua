@@ -20,7 +20,7 @@ local used, picked, taken, paused = {}, {}, {}, {}
 local function room(kind)
   local limit = limits[kind]
   if not limit then return 0 end
-  if limit == 0 then return slots end
+  if limit == 0 then return math.huge end
   if not used[kind] then used[kind] = call('SCARD', permits_key(kind)) end
   return limit - used[kind]
 end
@@ -84,6 +84,14 @@ local function take_from(queue, budget)
   for _, list in ipairs({ own .. ':high', own, own .. ':low' }) do budget = take(list, budget) end
 end
 
+-- Takes an id out of this worker's list, unless it stands there for a lease of its own: a claim that comes late.
+local function unless_leased(id)
+  local record = running(id)
+  -- guard: leased
+  if not record or record.worker ~= worker then call('LREM', claimed_key(worker), 1, id) end
+  return record
+end
+
 for _, r in ipairs(reservations) do
   local queue, id = r[1], r[2]
   -- guard: reserved
@@ -91,10 +99,10 @@ for _, r in ipairs(reservations) do
     local stopped = call('SISMEMBER', PAUSED, queue) == 1
     if stopped or slots <= 0 then
       local job = read(id)
-      call('LREM', claimed_key(worker), 1, id)
-      if job and not job.state and call('HEXISTS', RUNNING, id) == 0 then push(job, true) end
+      local record = unless_leased(id)
+      if job and not job.state and not record then push(job, true) end
     elseif not consider(id) then
-      call('LREM', claimed_key(worker), 1, id)
+      unless_leased(id)
     end
   end
 end

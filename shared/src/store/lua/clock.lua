@@ -10,10 +10,11 @@ local function stamp(lease_ms, gap_max_ms)
   if lease_max ~= tonumber(v[2]) then
     fields[3], fields[4] = 'lease_max_ms', lease_max
   end
-  -- guard: grace (a step back of up to a second is clock discipline, not a jump)
+  -- guard: gap (a step back of up to a second is clock discipline, not a jump)
   if last and (now - last > gap_max_ms or last - now > 1000) then
     local from = math.min(last, now)
-    if now < (tonumber(v[4]) or 0) then from = math.min(from, tonumber(v[3]) or from) end
+    -- guard: oldest (a gap that begins within a grace does not hide the one before it)
+    if last < (tonumber(v[4]) or 0) then from = math.min(from, tonumber(v[3]) or from) end
     fields[#fields + 1], fields[#fields + 2] = 'grace_from', from
     fields[#fields + 1], fields[#fields + 2] = 'grace_until', now + lease_max
   end
@@ -25,7 +26,7 @@ end
 local function cutoff()
   local v = call('HMGET', CLOCK, 'grace_from', 'grace_until', 'lease_max_ms')
   local from, until_ms, lease_max = tonumber(v[1]), tonumber(v[2]), tonumber(v[3]) or 0
-  -- A grace that lies further ahead than a lease is left from before the clock was set back.
-  if from and until_ms and now < until_ms and until_ms <= now + lease_max then return math.min(now, from), lease_max end
+  -- guard: grace
+  if from and until_ms and now < until_ms then return math.min(now, from), lease_max end
   return now, lease_max
 end

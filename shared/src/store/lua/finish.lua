@@ -44,6 +44,7 @@ local function revive_job(job)
   redis.call('HSET', job.key, 'updated_at', now)
   job.crashes = false
   gather('ZREM', P .. ':' .. job.state, job.id)
+  -- guard: revived
   if job.parent then count(job.parent, job.state, -1) else gather('ZREM', EXPIRY, job.id) end
 end
 
@@ -55,10 +56,13 @@ local function finish_parent(id)
   local ended = 0
   for i = 4, 7 do ended = ended + (tonumber(v[i]) or 0) end
   -- guard: sealed
-  if v[1] ~= 'waiting' or not v[2] or ended < (tonumber(v[3]) or 0) or call('HEXISTS', CASCADES, id) == 1 then return end
+  if v[1] ~= 'waiting' or not v[2] or ended < (tonumber(v[3]) or 0) then return end
+  -- guard: cascaded
+  if call('HEXISTS', CASCADES, id) == 1 then return end
   local parent = read(id)
   if not parent then return end
   call('ZREM', WAITING, id)
+  -- guard: flagged
   if call('SREM', CANCELLING, id) == 1 then
     end_job(parent, 'cancelled')
   elseif parent['then'] then

@@ -11,9 +11,11 @@ if not parent.items_total then return { 'childless' } end
 local total = tonumber(parent.items_total)
 local v = call('HMGET', parent.key, 'sealed', 'max_attempts', 'timeout_ms')
 if first > total or (last and first + n < total) then return { 'gap', total } end
+-- guard: unsealed
 if v[1] and first + n > total then return { 'sealed', total } end
 if v[1] then return { 'added', total } end
 
+-- guard: numbered (those already in are passed over)
 for k = math.max(first, total), first + n - 1 do
   local at = 6 + 2 * (k - first)
   local item = { id = ARGV[at], queue = parent.queue, priority = parent.priority }

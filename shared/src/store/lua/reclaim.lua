@@ -1,8 +1,10 @@
 -- Takes back running jobs whose lease has run out, grace aside; a job that keeps losing its worker fails.
 -- Transition: reclaim
--- KEYS: the partition. ARGV: now, limit, max_crashes, error (JSON, without its time)
+-- KEYS: the partition. ARGV: now, limit, max_crashes, error (JSON, without its time), lease_ms, gap_max_ms
 -- Returns: {id, queued|failed|cancelled|dropped}…
 local limit, max_crashes, crashed = tonumber(ARGV[2]), tonumber(ARGV[3]), cjson.decode(ARGV[4])
+-- guard: stamped (it may be the first to be heard after an outage)
+stamp(tonumber(ARGV[5]), tonumber(ARGV[6]))
 local by, lease_max = cutoff()
 
 local function reclaim(id)
@@ -39,6 +41,7 @@ end
 local replies = {}
 -- guard: expired
 for i, id in ipairs(call('ZRANGEBYSCORE', LEASES, '-inf', by, 'LIMIT', 0, limit)) do replies[i] = { id, reclaim(id) } end
+-- guard: cut (a lease that lies further ahead than any may is left from before the clock was set back)
 for _, id in ipairs(call('ZRANGEBYSCORE', LEASES, '(' .. now + lease_max, '+inf', 'LIMIT', 0, limit)) do
   if lease_max > 0 then gather('ZADD', LEASES, now + lease_max, id) end
 end

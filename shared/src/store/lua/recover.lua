@@ -1,19 +1,21 @@
 -- Puts reservations nobody leased back to the front of their queue: a live worker's own as its audit names them, a dead
 -- worker's all. Forgets a worker that has left, or has been gone for an hour, once its list is empty.
 -- Transition: recover
--- KEYS: the partition. ARGV: now, worker, mode (audit | dead | leave), limit, ids of an audit…
+-- KEYS: the partition. ARGV: now, worker, mode (audit | dead | leave), limit, lease_ms, gap_max_ms, ids of an audit…
 -- Returns: {how many were recovered, forgotten 1|0} | {alive}
 local worker, mode, limit = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local claimed = claimed_key(worker)
 local seen = tonumber(call('ZSCORE', WORKERS, worker) or 0)
 if mode == 'dead' then
+  stamp(tonumber(ARGV[5]), tonumber(ARGV[6]))
+  -- guard: gone
   local by, lease_max = cutoff()
   if seen > by - lease_max then return { 'alive' } end
 end
 
 local ids = {}
 if mode == 'audit' then
-  for i = 5, #ARGV do ids[i - 4] = ARGV[i] end
+  for i = 7, #ARGV do ids[i - 6] = ARGV[i] end
 else
   ids = call('LRANGE', claimed, -limit, -1)
 end
@@ -32,6 +34,7 @@ for _, id in ipairs(ids) do
 end
 flush()
 local forgotten = 0
+-- guard: empty
 if call('LLEN', claimed) == 0 and (mode == 'leave' or (mode == 'dead' and seen < now - WORKER_FORGET_MS)) then
   call('ZREM', WORKERS, worker)
   redis.call('DEL', worker_key(worker))

@@ -26,9 +26,11 @@ local function retry_one(id)
   local job = read(id)
   if not job then return 'missing' end
   local final = job.state == 'failed' or job.state == 'cancelled' or (job.items_total and job.state == 'completed')
+  -- guard: ended
   if not final then return 'refused' end
   if call('HEXISTS', CASCADES, id) == 1 then return 'missing' end -- it is being removed
   if job.items_total then return retry_parent(job) end
+  -- guard: parent
   if job.parent then
     if call('SISMEMBER', CANCELLING, job.parent) == 1 then return 'flagged' end
     if call('HGET', job_key(job.parent), 'state') ~= 'waiting' then return 'parent' end

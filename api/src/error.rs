@@ -1,0 +1,221 @@
+//! Problems (RFC 9457): what a client is told when it does not get what it asked for, and the only place that chooses a
+//! status.
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use leasehold::{Error, Refusal};
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+
+use crate::fault::Fault;
+
+/// What went wrong, in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // The table below says what each is.
+pub enum Code {
+    InvalidJson,
+    InvalidRequest,
+    NoRoute,
+    NoJob,
+    NoQueue,
+    MethodNotAllowed,
+    BodyTimeout,
+    WrongState,
+    BatchConflict,
+    KeyGone,
+    BodyTooLarge,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+    KeyConflict,
+    TooManyNames,
+    UnknownKind,
+    Internal,
+    Corrupt,
+    Unavailable,
+    OutcomeUnknown,
+    Full,
+    Busy,
+    DeadlineExceeded,
+    ShuttingDown,
+}
+
+/// A code's status, its word in JSON, its title, and after how many seconds to try again (0: it would not help).
+type Row = (StatusCode, &'static str, &'static str, u32);
+
+impl Code {
+    fn row(self) -> Row {
+        use StatusCode as S;
+        match self {
+            Code::InvalidJson => (S::BAD_REQUEST, "invalid_json", "The body is not JSON", 0),
+            Code::InvalidRequest => (S::BAD_REQUEST, "invalid_request", "The request is not valid", 0),
+            Code::NoRoute => (S::NOT_FOUND, "no_such_route", "There is no such route", 0),
+            Code::NoJob => (S::NOT_FOUND, "no_such_job", "There is no such job", 0),
+            Code::NoQueue => (S::NOT_FOUND, "no_such_queue", "There is no such queue", 0),
+            Code::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "The route has no such method", 0),
+            Code::BodyTimeout => (S::REQUEST_TIMEOUT, "body_timeout", "The body did not arrive in time", 0),
+            Code::WrongState => (S::CONFLICT, "wrong_state", "The job's state forbids it", 0),
+            Code::BatchConflict => (S::CONFLICT, "batch_conflict", "The job's batch forbids it", 0),
+            Code::KeyGone => (S::GONE, "job_gone", "The job of this Idempotency-Key is gone", 0),
+            Code::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large", 0),
+            Code::PayloadTooLarge => (S::PAYLOAD_TOO_LARGE, "payload_too_large", "A payload is too large", 0),
+            Code::UnsupportedMediaType => {
+                (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The body is of another type", 0)
+            }
+            Code::KeyConflict => {
+                (S::UNPROCESSABLE_ENTITY, "idempotency_conflict", "The Idempotency-Key has another request", 0)
+            }
+            Code::TooManyNames => (S::UNPROCESSABLE_ENTITY, "too_many_names", "There are too many kinds or queues", 0),
+            Code::UnknownKind => (S::UNPROCESSABLE_ENTITY, "unknown_kind", "The kind is not configured", 0),
+            Code::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "The API has a fault", 0),
+            Code::Corrupt => (S::INTERNAL_SERVER_ERROR, "corrupt_record", "A record in Redis cannot be read", 0),
+            Code::Unavailable => (S::SERVICE_UNAVAILABLE, "redis_unavailable", "Redis is not available", 2),
+            Code::OutcomeUnknown => (S::SERVICE_UNAVAILABLE, "outcome_unknown", "The outcome is not known", 2),
+            Code::Full => (S::SERVICE_UNAVAILABLE, "redis_full", "Redis is out of memory", 10),
+            Code::Busy => (S::SERVICE_UNAVAILABLE, "busy", "The API is busy", 1),
+            Code::DeadlineExceeded => (S::SERVICE_UNAVAILABLE, "deadline_exceeded", "The answer took too long", 2),
+            Code::ShuttingDown => (S::SERVICE_UNAVAILABLE, "shutting_down", "The API is shutting down", 1),
+        }
+    }
+}
+
+/// An answer that is no success.
+#[derive(Debug, Clone)]
+pub struct Problem(Box<Parts>);
+
+#[derive(Debug, Clone)]
+struct Parts {
+    code: Code,
+    detail: String,
+    faults: Vec<Fault>,
+    cause: Option<String>,
+}
+
+/// Why a request failed, for the log: an extension of a response with a status of 500 or more.
+#[derive(Debug, Clone)]
+pub struct Cause(pub String);
+
+impl Problem {
+    /// A problem; `detail` says what to do.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self(Box::new(Parts { code, detail: detail.into(), faults: Vec::new(), cause: None }))
+    }
+
+    /// A request with faults, at least one.
+    pub fn invalid(faults: Vec<Fault>) -> Self {
+        let too_large = faults.iter().all(|f| f.too_large);
+        let code = if too_large { Code::PayloadTooLarge } else { Code::InvalidRequest };
+        let mut detail = faults.first().map(Fault::to_string).unwrap_or_default();
+        if faults.len() > 1 {
+            detail += &format!(" (and {} more)", faults.len() - 1);
+        }
+        Self(Box::new(Parts { code, detail, faults, cause: None }))
+    }
+
+    /// What a failed read means: nothing was to be changed, so it may simply be repeated.
+    pub fn reading(error: Error) -> Self {
+        match error {
+            Error::OutcomeUnknown(reason) => Self::from_store(Error::Unavailable(reason)),
+            other => Self::from_store(other),
+        }
+    }
+
+    /// What a failed change means.
+    pub fn changing(error: Error) -> Self {
+        Self::from_store(error)
+    }
+
+    /// What a failed read means once the request has changed something.
+    pub fn after_a_change(error: Error) -> Self {
+        match error {
+            Error::Unavailable(reason) => Self::from_store(Error::OutcomeUnknown(reason)),
+            other => Self::from_store(other),
+        }
+    }
+
+    /// The same with another detail.
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.0.detail = detail.into();
+        self
+    }
+
+    /// What went wrong, in a word.
+    pub fn code(&self) -> Code {
+        self.0.code
+    }
+
+    fn from_store(error: Error) -> Self {
+        let cause = error.to_string();
+        let mut problem = match error {
+            Error::Unavailable(_) => Self::new(Code::Unavailable, "nothing was done; try again in a moment"),
+            Error::OutcomeUnknown(_) => Self::new(
+                Code::OutcomeUnknown,
+                "Redis did not answer in time, so this may or may not have been done; sending the same request again is \
+                 safe",
+            ),
+            Error::Full(_) => Self::new(
+                Code::Full,
+                "Redis is at its maxmemory and takes no new jobs until workers have drained some; try again later",
+            ),
+            Error::Refused(refusal) => return Self::refused(refusal),
+            Error::Corrupt { .. } => {
+                Self::new(Code::Corrupt, "it was left as it is; `leasehold doctor` says which and what to do")
+            }
+            Error::Config(_) => Self::new(Code::Internal, "Redis refuses this API; its log says why"),
+        };
+        problem.0.cause = Some(cause);
+        problem
+    }
+
+    /// What a refusal means.
+    pub fn refused(refusal: Refusal) -> Self {
+        let code = match refusal {
+            Refusal::NotFound(_) => Code::NoJob,
+            Refusal::KeyConflict(_) => Code::KeyConflict,
+            Refusal::KeyGone(_) => Code::KeyGone,
+            Refusal::TooManyNames { .. } => Code::TooManyNames,
+            Refusal::WrongState { .. } => Code::WrongState,
+            Refusal::RetryParent(_)
+            | Refusal::ParentCancelled(_)
+            | Refusal::RemoveParent(_)
+            | Refusal::NotABatch(_)
+            | Refusal::Sealed(_)
+            | Refusal::Gap(_) => Code::BatchConflict,
+        };
+        Self::new(code, refusal.to_string())
+    }
+}
+
+impl Serialize for Problem {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (status, word, title, _) = self.0.code.row();
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("type", &format!("urn:leasehold:problem:{word}"))?;
+        map.serialize_entry("title", title)?;
+        map.serialize_entry("status", &status.as_u16())?;
+        map.serialize_entry("detail", &self.0.detail)?;
+        map.serialize_entry("code", word)?;
+        if !self.0.faults.is_empty() {
+            map.serialize_entry("errors", &self.0.faults)?;
+        }
+        map.end()
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (status, word, _, again_s) = self.0.code.row();
+        let body = serde_json::to_vec(&self).expect("a problem is plain JSON");
+        let mut response = (status, body).into_response();
+        let problem_json = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(header::CONTENT_TYPE, problem_json);
+        if again_s > 0 {
+            response.headers_mut().insert(header::RETRY_AFTER, again_s.into());
+        }
+        if status.is_server_error() {
+            response
+                .extensions_mut()
+                .insert(Cause(self.0.cause.unwrap_or_else(|| format!("{word}: {}", self.0.detail))));
+        }
+        response
+    }
+}

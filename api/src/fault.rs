@@ -1,0 +1,55 @@
+//! What is wrong with a request, place by place.
+use serde::Serialize;
+
+/// Where in a request a fault is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    /// JSON pointer (RFC 6901) into the body; empty is the body itself.
+    Pointer(String),
+    /// A parameter of the path or the query.
+    Parameter(String),
+    /// A header.
+    Header(&'static str),
+}
+
+/// One thing that is wrong with a request, and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    /// Where.
+    #[serde(flatten)]
+    pub place: Place,
+    /// What, for people.
+    pub detail: String,
+    /// It is over a limit of size.
+    #[serde(skip)]
+    pub too_large: bool,
+}
+
+impl Fault {
+    /// A fault of a parameter in the path or the query.
+    pub fn parameter(name: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { place: Place::Parameter(name.into()), detail: detail.into(), too_large: false }
+    }
+
+    /// A fault of a header.
+    pub fn header(name: &'static str, detail: impl Into<String>) -> Self {
+        Self { place: Place::Header(name), detail: detail.into(), too_large: false }
+    }
+
+    /// A fault of the body.
+    pub fn pointer(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { place: Place::Pointer(pointer.into()), detail: detail.into(), too_large: false }
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.place {
+            Place::Pointer(at) if at.is_empty() => write!(f, "the body: {}", self.detail),
+            Place::Pointer(at) => write!(f, "{at}: {}", self.detail),
+            Place::Parameter(name) => write!(f, "parameter {name}: {}", self.detail),
+            Place::Header(name) => write!(f, "header {name}: {}", self.detail),
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Reads a JSON object field by field, and gathers everything that is wrong with it before anything is done.
+use std::fmt::Display;
+use std::str::FromStr;
+
+use leasehold::json::InvalidJson;
+use leasehold::{Json, Limits, Timestamp};
+use serde_json::value::RawValue;
+
+use crate::error::{Code, Problem};
+use crate::fault::{Fault, Place};
+use crate::raw::{elements, expected, members, sort, whole};
+
+/// Fields of one object that are looked at; no request has so many.
+const FIELDS_MAX: usize = 64;
+/// Faults that are reported.
+const FAULTS_MAX: usize = 50;
+
+/// An object that is being read.
+pub struct Reader<'a> {
+    at: String,
+    left: Vec<(String, &'a RawValue)>,
+    asked: Vec<&'static str>,
+    faults: Vec<Fault>,
+}
+
+impl<'a> Reader<'a> {
+    /// Opens a whole body.
+    ///
+    /// # Errors
+    /// A problem that says where the JSON breaks, or what stands there in place of an object.
+    pub fn open(text: &'a str) -> Result<Self, Problem> {
+        if text.trim_ascii().is_empty() {
+            return Err(Problem::new(Code::InvalidJson, "the body is empty; send a JSON object"));
+        }
+        let raw: &RawValue = serde_json::from_str(text).map_err(malformed)?;
+        Self::open_at(raw, String::new())
+    }
+
+    /// Opens an object within a body, at the JSON pointer `at`.
+    ///
+    /// # Errors
+    /// As [`Reader::open`].
+    pub fn open_at(raw: &'a RawValue, at: String) -> Result<Self, Problem> {
+        if sort(raw) != "an object" {
+            return Err(Problem::invalid(vec![Fault::pointer(at, expected("an object", raw))]));
+        }
+        let (left, over) = members(raw, FIELDS_MAX).map_err(malformed)?;
+        let mut reader = Self { at, left, asked: Vec::new(), faults: Vec::new() };
+        if over {
+            reader.fault("", format!("more than {FIELDS_MAX} fields"));
+        }
+        Ok(reader)
+    }
+
+    /// Notes a fault of a field; an empty name is the object itself.
+    pub fn fault(&mut self, field: &str, detail: impl Into<String>) {
+        self.push(Fault::pointer(self.pointer(field), detail));
+    }
+
+    /// Whether a fault of that field is known already.
+    pub fn is_faulty(&self, field: &str) -> bool {
+        let pointer = self.pointer(field);
+        self.faults.iter().any(|f| matches!(&f.place, Place::Pointer(at) if *at == pointer))
+    }
+
+    fn push(&mut self, fault: Fault) {
+        if self.faults.len() < FAULTS_MAX {
+            self.faults.push(fault);
+        }
+    }
+
+    fn pointer(&self, field: &str) -> String {
+        if field.is_empty() {
+            return self.at.clone();
+        }
+        format!("{}/{}", self.at, field.replace('~', "~0").replace('/', "~1"))
+    }
+
+    /// Ends the reading.
+    ///
+    /// # Errors
+    /// A problem with every fault, unknown fields among them.
+    pub fn finish(mut self) -> Result<(), Problem> {
+        for (name, _) in std::mem::take(&mut self.left) {
+            let near = |known: &&&str| strsim::damerau_levenshtein(known, &name) <= 1 + name.chars().count() / 4;
+            let nearest = self.asked.iter().filter(near).min_by_key(|k| strsim::damerau_levenshtein(k, &name));
+            let shown: String = name.chars().take(80).collect();
+            let advice = match nearest {
+                Some(known) => format!("unknown field {shown:?}; did you mean {known:?}?"),
+                None => format!("unknown field {shown:?}; known are {}", self.asked.join(", ")),
+            };
+            self.fault(&shown, advice);
+        }
+        if self.faults.is_empty() { Ok(()) } else { Err(Problem::invalid(self.faults)) }
+    }
+
+    /// The value of a field, also when it is null; a field given twice is a fault.
+    fn value(&mut self, field: &'static str) -> Option<&'a RawValue> {
+        self.asked.push(field);
+        let at = self.left.iter().position(|(name, _)| name == field)?;
+        let (_, value) = self.left.remove(at);
+        let before = self.left.len();
+        self.left.retain(|(name, _)| name != field);
+        if self.left.len() < before {
+            self.fault(field, "given more than once");
+        }
+        Some(value)
+    }
+
+    /// The value of a field that is neither absent nor null.
+    fn given(&mut self, field: &'static str) -> Option<&'a RawValue> {
+        self.value(field).filter(|raw| sort(raw) != "null")
+    }
+
+    /// The value of a field of that sort.
+    fn of_sort(&mut self, field: &'static str, wanted: &str) -> Option<&'a RawValue> {
+        let raw = self.given(field)?;
+        if sort(raw) == wanted {
+            return Some(raw);
+        }
+        self.fault(field, expected(wanted, raw));
+        None
+    }
+
+    /// A string.
+    pub fn text(&mut self, field: &'static str) -> Option<String> {
+        let raw = self.of_sort(field, "a string")?;
+        serde_json::from_str(raw.get()).map_err(|e| self.fault(field, format!("not a valid string: {e}"))).ok()
+    }
+
+    /// A string that its type can read.
+    pub fn name<T: FromStr<Err: Display>>(&mut self, field: &'static str) -> Option<T> {
+        let text = self.text(field)?;
+        text.parse().map_err(|e: T::Err| self.fault(field, e.to_string())).ok()
+    }
+
+    /// The same, of a field that must be there.
+    pub fn required<T: FromStr<Err: Display>>(&mut self, field: &'static str) -> Option<T> {
+        if !self.left.iter().any(|(name, value)| name == field && sort(value) != "null") {
+            self.fault(field, "required");
+        }
+        self.name(field)
+    }
+
+    /// `true` or `false`; absent is `false`.
+    pub fn flag(&mut self, field: &'static str) -> bool {
+        self.of_sort(field, "a boolean").is_some_and(|raw| raw.get() == "true")
+    }
+
+    /// A whole number from `least` to `most`.
+    pub fn whole(&mut self, field: &'static str, least: u64, most: u64) -> Option<u64> {
+        let raw = self.of_sort(field, "a number")?;
+        let number = whole(raw.get()).filter(|n| (least..=most).contains(n));
+        if number.is_none() {
+            let shown: String = raw.get().chars().take(40).collect();
+            self.fault(field, format!("{shown} is not a whole number from {least} to {most}"));
+        }
+        number
+    }
+
+    /// A time.
+    pub fn time(&mut self, field: &'static str) -> Option<Timestamp> {
+        let text = self.text(field)?;
+        let shown: String = text.chars().take(80).collect();
+        Timestamp::parse(&shown).map_err(|e| self.fault(field, e)).ok()
+    }
+
+    /// Any JSON within the limits of a payload, null too.
+    pub fn payload(&mut self, field: &'static str, limits: &Limits) -> Option<Json> {
+        let raw = self.value(field)?;
+        self.payload_at(raw, self.pointer(field), limits)
+    }
+
+    fn payload_at(&mut self, raw: &RawValue, pointer: String, limits: &Limits) -> Option<Json> {
+        let json = Json::from_raw(raw, limits.json_depth, limits.payload_bytes);
+        json.map_err(|e| {
+            let too_large = matches!(e, InvalidJson::TooLong(..));
+            self.push(Fault { too_large, ..Fault::pointer(pointer, e.to_string()) });
+        })
+        .ok()
+    }
+
+    /// An array of up to `most` elements.
+    pub fn list(&mut self, field: &'static str, most: usize) -> Option<Vec<&'a RawValue>> {
+        let raw = self.of_sort(field, "an array")?;
+        let (elements, over) = elements(raw, most).expect("it was found to be an array");
+        if over {
+            self.fault(field, format!("more than {most} elements"));
+            return None;
+        }
+        Some(elements)
+    }
+
+    /// An array of up to `most` payloads.
+    pub fn payloads(&mut self, field: &'static str, most: usize, limits: &Limits) -> Option<Vec<Json>> {
+        let elements = self.list(field, most)?;
+        let (mut payloads, at) = (Vec::with_capacity(elements.len()), self.pointer(field));
+        for (number, raw) in elements.into_iter().enumerate() {
+            payloads.extend(self.payload_at(raw, format!("{at}/{number}"), limits));
+        }
+        Some(payloads)
+    }
+}
+
+fn malformed(error: serde_json::Error) -> Problem {
+    Problem::new(Code::InvalidJson, error.to_string())
+}

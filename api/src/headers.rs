@@ -1,0 +1,129 @@
+//! Request headers that carry arguments.
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use leasehold::limits;
+
+use crate::error::Problem;
+use crate::fault::Fault;
+
+/// The Idempotency-Key, bare or as a quoted string; both forms name the same key.
+///
+/// # Errors
+/// A problem when it is empty, too long, not printable ASCII, badly quoted, or given twice.
+pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    const NAME: &str = "Idempotency-Key";
+    let invalid = |detail: String| Problem::invalid(vec![Fault::header(NAME, detail)]);
+    let mut given = headers.get_all("idempotency-key").iter();
+    let Some(value) = given.next() else { return Ok(None) };
+    if given.next().is_some() {
+        return Err(invalid("it is given twice; send one".into()));
+    }
+    let text = value.to_str().map_err(|_| invalid(key_rule().into()))?.trim();
+    let key = unquote(text).ok_or_else(|| invalid("its quotes do not match; send it bare or as \"key\"".into()))?;
+    check_key(&key).map_err(invalid)?;
+    Ok(Some(key))
+}
+
+fn key_rule() -> &'static str {
+    "it must be 1 to 255 printable ASCII characters"
+}
+
+/// Checks a key from a header or, in a bulk, from the body.
+///
+/// # Errors
+/// A sentence with the rule.
+pub fn check_key(key: &str) -> Result<(), String> {
+    let printable = key.bytes().all(|b| (b' '..=b'~').contains(&b));
+    if printable && (1..=limits::IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()) {
+        return Ok(());
+    }
+    Err(key_rule().into())
+}
+
+/// A bare text as it is, a quoted string (RFC 9651) without its quotes and escapes; `None` when the quotes do not match.
+fn unquote(text: &str) -> Option<String> {
+    let Some(rest) = text.strip_prefix('"') else { return Some(text.to_owned()) };
+    let mut key = String::new();
+    let mut chars = rest.chars();
+    loop {
+        match chars.next()? {
+            '"' => return chars.next().is_none().then_some(key),
+            '\\' => key.push(chars.next().filter(|c| matches!(c, '"' | '\\'))?),
+            c => key.push(c),
+        }
+    }
+}
+
+/// How long the client asks to wait (`Prefer: wait=30`), if it does; other preferences are passed over (RFC 7240).
+///
+/// # Errors
+/// A problem when the time is no whole number of seconds up to `most_s`.
+pub fn prefer_wait(headers: &HeaderMap, most_s: u64) -> Result<Option<Duration>, Problem> {
+    let invalid = || {
+        let rule = format!("write wait=N with N the seconds to wait, a whole number from 0 to {most_s}");
+        Problem::invalid(vec![Fault::header("Prefer", rule)])
+    };
+    for value in headers.get_all("prefer") {
+        let Ok(text) = value.to_str() else { continue };
+        for preference in text.split(',') {
+            let preference = preference.split(';').next().unwrap_or_default();
+            let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
+            if !name.trim().eq_ignore_ascii_case("wait") {
+                continue;
+            }
+            let digits = unquote(value.trim()).ok_or_else(invalid)?;
+            let whole = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+            let seconds: Option<u64> = if whole { digits.parse().ok() } else { None };
+            return seconds.filter(|s| *s <= most_s).map(|s| Some(Duration::from_secs(s))).ok_or_else(invalid);
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: &'static str, values: &[&str]) -> HeaderMap {
+        values.iter().map(|v| (name.parse().unwrap(), v.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn a_key_is_the_same_bare_and_quoted() {
+        let key = |text: &str| idempotency_key(&headers("idempotency-key", &[text])).unwrap();
+        assert_eq!(key("abc"), Some("abc".into()));
+        assert_eq!(key("\"abc\""), Some("abc".into()));
+        assert_eq!(key(r#""a\"b\\c""#), Some(r#"a"b\c"#.into()));
+        assert_eq!(idempotency_key(&HeaderMap::new()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_key_that_is_none_is_refused() {
+        for bad in ["", "\"\"", "\"a", "\"a\"b", "\"\\x\"", &"x".repeat(256)] {
+            assert!(idempotency_key(&headers("idempotency-key", &[bad])).is_err(), "{bad}");
+        }
+        let mut latin = HeaderMap::new();
+        latin.insert("idempotency-key", axum::http::HeaderValue::from_bytes(b"caf\xe9").unwrap());
+        assert!(idempotency_key(&latin).is_err());
+        assert!(idempotency_key(&headers("idempotency-key", &["a", "a"])).is_err());
+    }
+
+    #[test]
+    fn a_wait_is_found_among_other_preferences() {
+        let wait = |texts: &[&str]| prefer_wait(&headers("prefer", texts), 60).unwrap().map(|d| d.as_secs());
+        assert_eq!(wait(&["wait=30"]), Some(30));
+        assert_eq!(wait(&["respond-async, Wait=\"5\"; x=y"]), Some(5));
+        assert_eq!(wait(&["respond-async", "wait=0"]), Some(0));
+        assert_eq!(wait(&["respond-async"]), None);
+        assert_eq!(wait(&["wait=1, wait=2"]), Some(1));
+    }
+
+    #[test]
+    fn a_wait_beyond_the_limit_or_malformed_is_refused() {
+        for bad in ["wait=61", "wait", "wait=", "wait=-1", "wait=+1", "wait=1.5", "wait=x", "wait=99999999999999999999"]
+        {
+            assert!(prefer_wait(&headers("prefer", &[bad]), 60).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Parameters of the path and the query.
+use std::fmt::Display;
+use std::str::FromStr;
+
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::request::Parts;
+
+use crate::error::Problem;
+use crate::fault::Fault;
+
+/// The name in the path: an id or a queue.
+pub struct Named<T>(pub T);
+
+impl<T: FromStr<Err: Display>, S: Send + Sync> FromRequestParts<S> for Named<T> {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let invalid = |name: &str, detail: String| Problem::invalid(vec![Fault::parameter(name, detail)]);
+        let parameters = RawPathParams::from_request_parts(parts, state).await;
+        let parameters = parameters.map_err(|e| invalid("path", e.to_string()))?;
+        let (name, text) = parameters.iter().next().expect("the route has a parameter");
+        text.parse().map(Self).map_err(|e: T::Err| invalid(name, e.to_string()))
+    }
+}
+
+/// The query's parameters: each is taken once, and what nobody takes is refused.
+pub struct Query {
+    left: Vec<(String, String)>,
+    asked: Vec<&'static str>,
+    faults: Vec<Fault>,
+}
+
+impl<S: Sync> FromRequestParts<S> for Query {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
+        let pairs = pairs.map_err(|e| Problem::invalid(vec![Fault::parameter("query", e.to_string())]))?;
+        Ok(Self { left: pairs.0, asked: Vec::new(), faults: Vec::new() })
+    }
+}
+
+impl Query {
+    /// Notes a fault.
+    pub fn fault(&mut self, name: &str, detail: impl Into<String>) {
+        self.faults.push(Fault::parameter(name, detail));
+    }
+
+    /// A parameter as it is.
+    pub fn text(&mut self, name: &'static str) -> Option<String> {
+        self.asked.push(name);
+        let (mut given, left): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.left).into_iter().partition(|(n, _)| n == name);
+        self.left = left;
+        if given.len() > 1 {
+            self.fault(name, "given more than once");
+        }
+        given.pop().map(|(_, value)| value)
+    }
+
+    /// A parameter that `read` understands; it says what is wrong otherwise.
+    pub fn read<T, E: Display>(&mut self, name: &'static str, read: impl Fn(&str) -> Result<T, E>) -> Option<T> {
+        let text = self.text(name)?;
+        read(&text).map_err(|e| self.fault(name, e.to_string())).ok()
+    }
+
+    /// Ends the reading.
+    ///
+    /// # Errors
+    /// A problem with every fault, unknown parameters among them.
+    pub fn finish(mut self) -> Result<(), Problem> {
+        for (name, _) in std::mem::take(&mut self.left).into_iter().take(20) {
+            let shown: String = name.chars().take(80).collect();
+            let advice = if self.asked.is_empty() {
+                format!("unknown parameter {shown:?}; this route takes none")
+            } else {
+                format!("unknown parameter {shown:?}; known are {}", self.asked.join(", "))
+            };
+            self.fault(&shown, advice);
+        }
+        if self.faults.is_empty() { Ok(()) } else { Err(Problem::invalid(self.faults)) }
+    }
+}
+
+/// For routes that take no query: any is refused, rather than passed over.
+pub struct NoQuery;
+
+impl<S: Sync> FromRequestParts<S> for NoQuery {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        Query::from_request_parts(parts, state).await?.finish().map(|()| NoQuery)
+    }
+}

@@ -1,0 +1,134 @@
+//! What every request goes through: an id, a span, a deadline, and an answer even when its handler panics.
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use crate::body::Lent;
+use crate::deadline::Clock;
+use crate::error::{Cause, Code, Problem};
+use crate::state::Api;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Answers a request by `next`, whatever happens there.
+pub async fn handle(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let id = request_id(request.headers());
+    let shown = id.to_str().unwrap_or_default();
+    let span = tracing::info_span!("request", id = shown, method = %request.method(), path = request.uri().path());
+    let clock = Clock::new(Duration::from_millis(api.limits().request_ms));
+    let lent = Lent::take(&mut request);
+    request.extensions_mut().insert(clock.clone());
+    request.extensions_mut().insert(lent.clone());
+    let method = request.method().clone();
+    let mut response = async {
+        tokio::select! {
+            answered = AssertUnwindSafe(next.run(request)).catch_unwind() => answered.unwrap_or_else(|p| panicked(&*p)),
+            () = clock.run_out() => out_of_time(&method).into_response(),
+        }
+    }
+    .instrument(span.clone())
+    .await;
+    lent.drop_rest(api.limits());
+    span.in_scope(|| log(&response, begun.elapsed()));
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+/// The client's own id when it is fit to stand in a log, or a new one.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let fit = |value: &&HeaderValue| {
+        (1..=128).contains(&value.len())
+            && value.as_bytes().iter().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(b))
+    };
+    headers.get(REQUEST_ID).filter(fit).cloned().unwrap_or_else(|| {
+        let id = uuid::Uuid::now_v7().to_string();
+        HeaderValue::from_str(&id).expect("a UUID is printable ASCII")
+    })
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Response {
+    let message = panic.downcast_ref::<&str>().copied();
+    let message = message.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic");
+    let mut response =
+        Problem::new(Code::Internal, "it has been logged; the request id finds it there").into_response();
+    response.extensions_mut().insert(Cause(message.to_owned()));
+    response
+}
+
+fn out_of_time(method: &Method) -> Problem {
+    if method.is_safe() {
+        return Problem::new(Code::DeadlineExceeded, "no answer within the time of a request; try again");
+    }
+    let advice = "it may or may not have been done; sending the same request again is safe, a submit's only with the \
+                  same Idempotency-Key";
+    Problem::new(Code::OutcomeUnknown, advice)
+}
+
+/// The one place where a failed request is logged.
+fn log(response: &Response, took: Duration) {
+    let (status, took_ms) = (response.status().as_u16(), took.as_millis());
+    let cause = response.extensions().get::<Cause>().map_or("", |cause| cause.0.as_str());
+    match status {
+        ..500 => tracing::debug!(status, took_ms, "answered"),
+        503 => tracing::warn!(status, took_ms, cause, "not answered"),
+        _ => tracing::error!(status, took_ms, cause, "failed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::body::Body;
+    use axum::middleware::from_fn_with_state;
+    use axum::routing::{any, get};
+    use leasehold::{Config, Kinds};
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn answer(method: &str, path: &str) -> Response {
+        let mut config = Config::default();
+        config.limits.request_ms = 20;
+        let api = Api::new(config, Kinds::default(), Default::default());
+        let router = Router::new()
+            .route(
+                "/panic",
+                get(|| async {
+                    if true {
+                        panic!("a bug")
+                    }
+                }),
+            )
+            .route("/stuck", any(std::future::pending::<()>))
+            .layer(from_fn_with_state(api, handle));
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        router.oneshot(request).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_and_its_message_kept_for_the_log() {
+        let response = answer("GET", "/panic").await;
+        assert_eq!(response.status(), 500);
+        assert_eq!(response.extensions().get::<Cause>().unwrap().0, "a bug");
+        assert!(response.headers().contains_key("x-request-id"));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_takes_too_long_is_answered_and_a_change_is_not_called_a_failure() {
+        for (method, code) in [("GET", "deadline_exceeded"), ("POST", "outcome_unknown")] {
+            let response = answer(method, "/stuck").await;
+            assert_eq!(response.status(), 503);
+            let body = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
+            assert!(String::from_utf8_lossy(&body).contains(code), "{body:?}");
+        }
+    }
+}

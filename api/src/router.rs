@@ -1,0 +1,31 @@
+//! Every route on one screen.
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
+
+use crate::request;
+use crate::routes::{health, items, jobs, no_method, no_route, queues, submit, workers};
+use crate::state::Api;
+
+/// The API as a service.
+pub fn router(api: Api) -> Router {
+    Router::new()
+        .route("/api/v1/jobs", get(jobs::list).post(submit::submit))
+        .route("/api/v1/jobs/bulk", post(submit::bulk))
+        .route("/api/v1/jobs/{id}", get(jobs::get).delete(jobs::remove))
+        .route("/api/v1/jobs/{id}/history", get(jobs::history))
+        .route("/api/v1/jobs/{id}/items", get(items::list).post(items::add))
+        .route("/api/v1/jobs/{id}/cancel", post(jobs::cancel))
+        .route("/api/v1/jobs/{id}/retry", post(jobs::retry))
+        .route("/api/v1/queues", get(queues::list))
+        .route("/api/v1/queues/{queue}", get(queues::get))
+        .route("/api/v1/queues/{queue}/pause", post(queues::pause))
+        .route("/api/v1/queues/{queue}/resume", post(queues::resume))
+        .route("/api/v1/workers", get(workers::list))
+        .route("/livez", get(health::live))
+        .route("/readyz", get(health::ready))
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .layer(from_fn_with_state(api.clone(), request::handle))
+        .with_state(api)
+}

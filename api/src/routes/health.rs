@@ -1,0 +1,35 @@
+//! Whether the process lives, and whether it can do its work.
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::IntoResponse;
+use leasehold::Error;
+use leasehold::store::Standing;
+use serde_json::json;
+
+use super::Answer;
+use crate::error::{Code, Problem};
+use crate::state::Api;
+
+/// How long Redis may take to say that it is there: a probe's usual patience is short.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// `GET /livez`: the process turns.
+pub async fn live() -> impl IntoResponse {
+    Json(json!({ "status": "live" }))
+}
+
+/// `GET /readyz`: Redis answers and takes new jobs, and this process is not about to end.
+pub async fn ready(State(api): State<Api>) -> Answer {
+    if api.stopping().is_cancelled() {
+        return Err(Problem::new(Code::ShuttingDown, "another replica answers; this one ends"));
+    }
+    let store = api.store_now()?;
+    let late = || Error::Unavailable(format!("no answer within {} s", PATIENCE.as_secs()));
+    let standing = tokio::time::timeout(PATIENCE, store.standing()).await.unwrap_or_else(|_| Err(late()));
+    match standing.map_err(|e| Problem::new(Code::Unavailable, e.to_string()))? {
+        Standing::Ready => Ok(Json(json!({ "status": "ready", "redis": store.address() })).into_response()),
+        Standing::Full => Err(Problem::reading(Error::Full("used_memory has reached maxmemory".into()))),
+    }
+}

@@ -1,0 +1,41 @@
+//! The items of a batch.
+use axum::extract::State;
+use axum::http::StatusCode;
+use leasehold::store::ListQuery;
+use leasehold::{JobId, limits};
+
+use super::jobs::{existing, page, page_of};
+use super::{Answer, changed};
+use crate::body::BulkText;
+use crate::error::Problem;
+use crate::fields::Reader;
+use crate::query::{Named, NoQuery, Query};
+use crate::state::Api;
+
+/// `GET /api/v1/jobs/{id}/items`: a page of them, in their order.
+pub async fn list(State(api): State<Api>, Named(id): Named<JobId>, query: Query) -> Answer {
+    let wanted = page_of(ListQuery { parent: Some(id.clone()), ..ListQuery::default() }, query)?;
+    let store = api.store().await?;
+    existing(&store, &id).await?;
+    page(&api, &store, &wanted).await
+}
+
+/// `POST /api/v1/jobs/{id}/items`: a part of them; a part sent twice changes nothing.
+pub async fn add(State(api): State<Api>, Named(id): Named<JobId>, _: NoQuery, body: BulkText) -> Answer {
+    let mut reader = Reader::open(body.as_str())?;
+    let first = reader.whole("first", 0, u64::from(u32::MAX));
+    let items = reader.payloads("items", limits::ITEMS_PER_CALL_MAX, api.limits());
+    let last = reader.flag("last");
+    if first.is_none() && !reader.is_faulty("first") {
+        reader.fault("first", "required: the number of the first of these items, counted from 0");
+    }
+    if items.is_none() && !last && !reader.is_faulty("items") {
+        reader.fault("items", "required, unless last is true");
+    }
+    reader.finish()?;
+    drop(body);
+    let (first, items) = (first.unwrap_or_default(), items.unwrap_or_default());
+    let store = api.store().await?;
+    store.add_items(&id, first, &items, last).await.map_err(Problem::changing)?;
+    changed(&api, &store, StatusCode::OK, &id).await
+}

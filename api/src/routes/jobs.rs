@@ -1,0 +1,131 @@
+//! Jobs that exist: read, listed, cancelled, retried, removed.
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::IntoResponse;
+use leasehold::store::{Cancelled, ListQuery, Removed, Retried};
+use leasehold::{Job, JobId, Kind, QueueName, State as JobState, Store, limits};
+
+use super::{Answer, changed, found, object, only};
+use crate::deadline::Clock;
+use crate::error::Problem;
+use crate::fault::Fault;
+use crate::headers::prefer_wait;
+use crate::query::{Named, NoQuery, Query};
+use crate::state::Api;
+
+/// Jobs in a page when the client names no number.
+const PAGE_USUAL: usize = 50;
+
+/// `GET /api/v1/jobs`
+pub async fn list(State(api): State<Api>, mut query: Query) -> Answer {
+    let wanted = ListQuery {
+        kind: query.read("kind", Kind::parse),
+        queue: query.read("queue", QueueName::parse),
+        parent: query.read("parent", JobId::parse),
+        ..ListQuery::default()
+    };
+    let wanted = page_of(wanted, query)?;
+    page(&api, &api.store().await?, &wanted).await
+}
+
+/// Adds the state, limit and cursor that the query names, and ends it.
+pub(super) fn page_of(wanted: ListQuery, mut query: Query) -> Result<ListQuery, Problem> {
+    let state = query.read("state", |word| {
+        let words = || JobState::ALL.map(JobState::as_str).join(", ");
+        JobState::parse(word).ok_or_else(|| format!("write one of {}", words()))
+    });
+    let limit = query.read("limit", |text| {
+        let limit = text.parse().ok().filter(|n| (1..=limits::PAGE_MAX).contains(n));
+        limit.ok_or_else(|| format!("write a whole number from 1 to {}", limits::PAGE_MAX))
+    });
+    let cursor = query.text("cursor");
+    query.finish()?;
+    let wanted = ListQuery { state, limit: limit.unwrap_or(PAGE_USUAL), ..wanted };
+    let foreign = |e| Problem::invalid(vec![Fault::parameter("cursor", e)]);
+    match cursor {
+        Some(text) => wanted.with_cursor(&text).map_err(foreign),
+        None => Ok(wanted),
+    }
+}
+
+/// Answers with a page.
+pub(super) async fn page(api: &Api, store: &Store, wanted: &ListQuery) -> Answer {
+    let mut page = store.list(wanted).await.map_err(Problem::reading)?;
+    api.say_served(store, &mut page.jobs).await;
+    Ok(Json(page).into_response())
+}
+
+/// `GET /api/v1/jobs/{id}`; with `Prefer: wait=N` it answers when the job ends or the time is up.
+pub async fn get(
+    State(api): State<Api>,
+    Named(id): Named<JobId>,
+    _: NoQuery,
+    clock: Clock,
+    headers: HeaderMap,
+) -> Answer {
+    let wait = prefer_wait(&headers, api.limits().wait_s)?;
+    let (store, watcher) = api.watcher().await?;
+    let read = match wait {
+        None => store.get(&id).await,
+        Some(limit) => {
+            clock.stop();
+            let read = tokio::select! {
+                read = watcher.wait_for_end(&id, limit) => read,
+                () = api.stopping().cancelled() => store.get(&id).await,
+            };
+            clock.start();
+            read
+        }
+    };
+    let mut job = found(read.map_err(Problem::reading)?, &id)?;
+    api.say_served(&store, [&mut job]).await;
+    let mut response = Json(job).into_response();
+    if let Some(limit) = wait {
+        let applied = HeaderValue::from_str(&format!("wait={}", limit.as_secs())).expect("a number is ASCII");
+        response.headers_mut().insert("preference-applied", applied);
+    }
+    Ok(response)
+}
+
+/// `GET /api/v1/jobs/{id}/history`
+pub async fn history(State(api): State<Api>, Named(id): Named<JobId>, _: NoQuery) -> Answer {
+    let store = api.store().await?;
+    existing(&store, &id).await?;
+    let history = store.history(&id).await.map_err(Problem::reading)?;
+    Ok(object("history", history))
+}
+
+/// The job of that id.
+pub(super) async fn existing(store: &Store, id: &JobId) -> Result<Job, Problem> {
+    found(store.get(id).await.map_err(Problem::reading)?, id)
+}
+
+/// `POST /api/v1/jobs/{id}/cancel`
+pub async fn cancel(State(api): State<Api>, Named(id): Named<JobId>, _: NoQuery) -> Answer {
+    let store = api.store().await?;
+    let status = match only(store.cancel(std::slice::from_ref(&id)).await)? {
+        Cancelled::Done => StatusCode::OK,
+        Cancelled::Requested => StatusCode::ACCEPTED,
+    };
+    changed(&api, &store, status, &id).await
+}
+
+/// `POST /api/v1/jobs/{id}/retry`
+pub async fn retry(State(api): State<Api>, Named(id): Named<JobId>, _: NoQuery) -> Answer {
+    let store = api.store().await?;
+    let status = match only(store.retry(std::slice::from_ref(&id)).await)? {
+        Retried::Queued => StatusCode::OK,
+        Retried::Waiting => StatusCode::ACCEPTED,
+    };
+    changed(&api, &store, status, &id).await
+}
+
+/// `DELETE /api/v1/jobs/{id}`
+pub async fn remove(State(api): State<Api>, Named(id): Named<JobId>, _: NoQuery) -> Answer {
+    let store = api.store().await?;
+    match only(store.remove(std::slice::from_ref(&id)).await)? {
+        Removed::Done => Ok(StatusCode::NO_CONTENT.into_response()),
+        Removed::Begun => changed(&api, &store, StatusCode::ACCEPTED, &id).await,
+    }
+}

@@ -1,0 +1,51 @@
+//! Queues: how deep, how old, who serves them; paused and resumed.
+use axum::Json;
+use axum::extract::State;
+use axum::response::IntoResponse;
+use leasehold::QueueName;
+use leasehold::store::QueueStatus;
+
+use super::{Answer, object};
+use crate::error::{Code, Problem};
+use crate::query::{Named, NoQuery};
+use crate::state::Api;
+
+/// `GET /api/v1/queues`
+pub async fn list(State(api): State<Api>, _: NoQuery) -> Answer {
+    let queues = api.store().await?.queues(None).await.map_err(Problem::reading)?;
+    Ok(object("queues", queues))
+}
+
+/// `GET /api/v1/queues/{queue}`
+pub async fn get(State(api): State<Api>, Named(name): Named<QueueName>, _: NoQuery) -> Answer {
+    let queue = api.store().await?.queues(Some(&name)).await.map_err(Problem::reading)?.pop();
+    let unknown = || Problem::new(Code::NoQueue, format!("queue {name} was never used, and no worker serves it"));
+    Ok(Json(queue.ok_or_else(unknown)?).into_response())
+}
+
+/// `POST /api/v1/queues/{queue}/pause`: a queue may be paused before its first job.
+pub async fn pause(State(api): State<Api>, Named(name): Named<QueueName>, _: NoQuery) -> Answer {
+    set_paused(&api, name, true).await
+}
+
+/// `POST /api/v1/queues/{queue}/resume`
+pub async fn resume(State(api): State<Api>, Named(name): Named<QueueName>, _: NoQuery) -> Answer {
+    set_paused(&api, name, false).await
+}
+
+async fn set_paused(api: &Api, name: QueueName, paused: bool) -> Answer {
+    let store = api.store().await?;
+    store.pause(&name, paused).await.map_err(Problem::changing)?;
+    let queue = store.queues(Some(&name)).await.map_err(Problem::after_a_change)?.pop();
+    // One that was only ever paused is unknown again once it is resumed.
+    let queue = queue.unwrap_or_else(|| QueueStatus {
+        name,
+        queued: 0,
+        oldest_wait_ms: None,
+        running: 0,
+        paused,
+        served: false,
+        partitions: vec![0; usize::from(store.partitions())],
+    });
+    Ok(Json(queue).into_response())
+}

@@ -1,0 +1,214 @@
+//! The accept loop: every connection is bounded in number and in time.
+//!
+//! A head that does not arrive in time ends its connection, an idle one as well. When there is no room for another, the
+//! one that has gone longest without a request is closed, so that idlers never keep a client out.
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use leasehold::Limits;
+use nix::errno::Errno;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+/// Bytes of a request's head.
+const HEAD_BYTES: usize = 64 << 10;
+/// How long the process waits, beyond the time of a request, and for a client to take a last word.
+const LINGER: Duration = Duration::from_secs(1);
+/// The pause after a connection could not be accepted, and between two that are asked to make room.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+
+/// What the connections of a server share.
+struct Crowd {
+    router: Router,
+    idle: Duration,
+    /// Wakes the connection that has gone longest without a request: it is to close.
+    make_room: Notify,
+    stopping: CancellationToken,
+}
+
+/// Serves `router` until `stopping`, then lets requests finish for as long as a request may take. At most `connections`
+/// are served at once.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    connections: usize,
+    limits: &Limits,
+    stopping: CancellationToken,
+) {
+    let idle = Duration::from_millis(limits.idle_ms);
+    let crowd = Arc::new(Crowd { router, idle, make_room: Notify::new(), stopping: stopping.clone() });
+    let slots = Arc::new(Semaphore::new(connections));
+    let tasks = TaskTracker::new();
+    let accepting = async {
+        loop {
+            let slot = slot(&slots, &crowd).await;
+            let stream = accept(&listener, &crowd).await;
+            let crowd = crowd.clone();
+            tasks.spawn(async move {
+                connection(stream, &crowd).await;
+                drop(slot);
+            });
+        }
+    };
+    tokio::select! {
+        () = accepting => {}
+        () = stopping.cancelled() => {}
+    }
+    drop(listener);
+    tasks.close();
+    tracing::info!(connections = tasks.len(), "stopping: no new connections, requests finish");
+    let finished = tokio::time::timeout(Duration::from_millis(limits.request_ms) + LINGER, tasks.wait()).await;
+    if finished.is_err() {
+        tracing::warn!(connections = tasks.len(), "requests did not finish in time and are cut off");
+    }
+}
+
+/// A place for one more connection.
+async fn slot(slots: &Arc<Semaphore>, crowd: &Crowd) -> OwnedSemaphorePermit {
+    loop {
+        if let Ok(slot) = slots.clone().try_acquire_owned() {
+            return slot;
+        }
+        crowd.make_room.notify_one();
+        if let Ok(slot) = tokio::time::timeout(ACCEPT_PAUSE, slots.clone().acquire_owned()).await {
+            return slot.expect("the semaphore is never closed");
+        }
+    }
+}
+
+/// The next connection; a failure to accept (too many open files) is waited out.
+async fn accept(listener: &TcpListener, crowd: &Crowd) -> TcpStream {
+    let mut told = false;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(e) if e.raw_os_error().map(Errno::from_raw).is_some_and(is_want) => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!("no connection can be accepted, so an idle one is closed: {e}");
+                }
+                crowd.make_room.notify_one();
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            // The client was gone before it was accepted.
+            Err(e) => tracing::debug!("a connection was not accepted: {e}"),
+        }
+    }
+}
+
+/// Whether the process, or the machine, has no room for another connection.
+fn is_want(error: Errno) -> bool {
+    matches!(error, Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
+}
+
+async fn connection(stream: TcpStream, crowd: &Crowd) {
+    set_options(&stream, crowd.idle);
+    let begun = AtomicUsize::new(0);
+    let service = service_fn(|request: hyper::Request<Incoming>| {
+        begun.fetch_add(1, Ordering::Relaxed);
+        crowd.router.clone().oneshot(request.map(Body::new))
+    });
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(crowd.idle)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let ended = drive(Pin::new(&mut connection), crowd, &begun).await;
+    match ended {
+        Ok(()) => {}
+        Err(e) if e.is_timeout() => {
+            let parts = connection.into_parts();
+            // One that has sent nothing at all was merely idle.
+            if !parts.read_buf.is_empty() {
+                refuse_late_head(parts.io.into_inner()).await;
+            }
+        }
+        Err(e) => tracing::debug!("a connection ended: {e}"),
+    }
+}
+
+/// Runs a connection to its end; `begun` counts its requests. It is asked to close when room is needed or the process
+/// stops: at once when it is idle, else behind its answer.
+async fn drive<C>(mut connection: Pin<&mut C>, crowd: &Crowd, begun: &AtomicUsize) -> hyper::Result<()>
+where
+    C: Future<Output = hyper::Result<()>> + Graceful,
+{
+    let mut room = pin!(crowd.make_room.notified());
+    let mut stopping = pin!(crowd.stopping.cancelled());
+    let (mut known, mut asked) = (0, false);
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+            return Poll::Ready(ended);
+        }
+        let begun = begun.load(Ordering::Relaxed);
+        if begun != known {
+            // Whoever asks for something goes to the end of the line of those that must make room.
+            known = begun;
+            room.set(crowd.make_room.notified());
+        }
+        if !asked && (stopping.as_mut().poll(cx).is_ready() || room.as_mut().poll(cx).is_ready()) {
+            if begun == 0 {
+                // hyper would go on waiting for the rest of a first head.
+                return Poll::Ready(Ok(()));
+            }
+            asked = true;
+            connection.as_mut().close_gracefully();
+            return connection.as_mut().poll(cx);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// A connection that can be asked to close after its request.
+trait Graceful {
+    fn close_gracefully(self: Pin<&mut Self>);
+}
+
+impl<S> Graceful for http1::Connection<TokioIo<TcpStream>, S>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = Body, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+{
+    fn close_gracefully(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// No delay for small answers; a peer that vanishes, or does not read, is given up.
+fn set_options(stream: &TcpStream, idle: Duration) {
+    let socket = socket2::SockRef::from(stream);
+    let keepalive = socket2::TcpKeepalive::new().with_time(idle).with_interval(Duration::from_secs(5)).with_retries(3);
+    let set = stream
+        .set_nodelay(true)
+        .and_then(|()| socket.set_tcp_keepalive(&keepalive))
+        .and_then(|()| socket.set_tcp_user_timeout(Some(idle)));
+    if let Err(e) = set {
+        tracing::debug!("a connection's options were not set: {e}");
+    }
+}
+
+/// Tells a client that began a request and did not finish its head.
+async fn refuse_late_head(mut stream: TcpStream) {
+    let body = "{\"type\":\"urn:leasehold:problem:head_timeout\",\"title\":\"The head did not arrive in time\",\
+                \"status\":408,\"detail\":\"send the request again\",\"code\":\"head_timeout\"}";
+    let head = format!(
+        "HTTP/1.1 408 Request Timeout\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n",
+        body.len()
+    );
+    // A client that does not read it either needs no answer.
+    drop(tokio::time::timeout(LINGER, stream.write_all(format!("{head}{body}").as_bytes())).await);
+}

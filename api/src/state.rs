@@ -1,0 +1,171 @@
+//! What all requests share: the configuration, and the Store once Redis has been reached.
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use leasehold::store::Watcher;
+use leasehold::{Config, Error, Job, Kind, Kinds, Limits, State, Store, limits};
+use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Code, Problem};
+use crate::submission::Rules;
+
+/// How long what the workers serve is taken to be as it was.
+const SERVED_FOR: Duration = Duration::from_secs(1);
+/// How long an answer waits for it.
+const SERVED_WAIT: Duration = Duration::from_millis(500);
+/// The pause between two tries to reach Redis at the start.
+const CONNECT_PAUSE: Duration = Duration::from_millis(500);
+
+/// What all requests share; cheap to clone.
+#[derive(Clone)]
+pub struct Api(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    kinds: Kinds,
+    connection: watch::Sender<Option<Connection>>,
+    served: Mutex<Served>,
+    bodies: Arc<Semaphore>,
+    stopping: CancellationToken,
+}
+
+#[derive(Clone)]
+struct Connection {
+    store: Store,
+    watcher: Watcher,
+}
+
+/// The kinds that live workers serve, as they were last read; `None` when that failed.
+#[derive(Default)]
+struct Served {
+    read_at: Option<Instant>,
+    kinds: Option<Arc<HashSet<Kind>>>,
+}
+
+impl Api {
+    /// What requests share, not yet connected; `stopping` tells those that wait to answer.
+    pub fn new(config: Config, kinds: Kinds, stopping: CancellationToken) -> Self {
+        // A body over the budget could never be taken.
+        let bodies = limits::BODIES_BYTES_MAX.max(2 * config.limits.bulk_body_bytes);
+        Self(Arc::new(Inner {
+            config,
+            kinds,
+            connection: watch::Sender::new(None),
+            served: Mutex::default(),
+            bodies: Arc::new(Semaphore::new(bodies)),
+            stopping,
+        }))
+    }
+
+    /// Connects to Redis, however long that takes; requests are answered 503 until then.
+    ///
+    /// # Errors
+    /// [`Error::Config`] and [`Error::Corrupt`]: this API cannot serve this Redis.
+    pub async fn connect(&self) -> Result<(), Error> {
+        loop {
+            match self.try_connect().await {
+                Ok(store) => {
+                    tracing::info!(redis = store.address(), partitions = store.partitions(), "connected");
+                    let watcher = Watcher::spawn(store.clone());
+                    self.0.connection.send_replace(Some(Connection { store, watcher }));
+                    return Ok(());
+                }
+                Err(e @ (Error::Config(_) | Error::Corrupt { .. } | Error::Refused(_))) => return Err(e),
+                Err(e) => tracing::warn!("waiting for Redis: {e}"),
+            }
+            tokio::time::sleep(CONNECT_PAUSE).await;
+        }
+    }
+
+    async fn try_connect(&self) -> Result<Store, Error> {
+        let store = Store::connect(&self.0.config).await?;
+        store.register_kinds(&self.0.kinds).await?;
+        Ok(store)
+    }
+
+    /// The Store; waits for the first connection as long as any call rides out an outage.
+    ///
+    /// # Errors
+    /// A problem when Redis has not been reached since the start.
+    pub async fn store(&self) -> Result<Store, Problem> {
+        self.connection().await.map(|connection| connection.store)
+    }
+
+    /// The Store, and who waits for its jobs.
+    ///
+    /// # Errors
+    /// As [`Api::store`].
+    pub async fn watcher(&self) -> Result<(Store, Watcher), Problem> {
+        self.connection().await.map(|connection| (connection.store, connection.watcher))
+    }
+
+    async fn connection(&self) -> Result<Connection, Problem> {
+        let mut receiver = self.0.connection.subscribe();
+        let outage = Duration::from_millis(self.0.config.redis.outage_ms);
+        let connected = tokio::time::timeout(outage, receiver.wait_for(Option::is_some)).await;
+        let connection = connected.ok().and_then(Result::ok).and_then(|connection| connection.clone());
+        connection.ok_or_else(Self::not_connected)
+    }
+
+    /// The Store if Redis has been reached.
+    ///
+    /// # Errors
+    /// As [`Api::store`].
+    pub fn store_now(&self) -> Result<Store, Problem> {
+        self.0.connection.borrow().as_ref().map(|connection| connection.store.clone()).ok_or_else(Self::not_connected)
+    }
+
+    fn not_connected() -> Problem {
+        Problem::new(
+            Code::Unavailable,
+            "Redis has not been reached since this API started; nothing was done; try again",
+        )
+    }
+
+    /// Fills in, for jobs that wait for a worker, whether a live one serves their kind. A queued parent waits for one that
+    /// serves its `then`, which it does not name.
+    pub async fn say_served<'a>(&self, store: &Store, jobs: impl IntoIterator<Item = &'a mut Job>) {
+        let waits = |job: &&mut Job| job.state == State::Queued && job.items.is_none();
+        let waiting: Vec<&mut Job> = jobs.into_iter().filter(waits).collect();
+        if waiting.is_empty() {
+            return;
+        }
+        let Some(kinds) = self.served_kinds(store).await else { return };
+        waiting.into_iter().for_each(|job| job.served = Some(kinds.contains(&job.kind)));
+    }
+
+    async fn served_kinds(&self, store: &Store) -> Option<Arc<HashSet<Kind>>> {
+        let mut served = self.0.served.lock().await;
+        if served.read_at.is_none_or(|at| at.elapsed() >= SERVED_FOR) {
+            // An answer must not fail, or be late, for want of this.
+            let read = tokio::time::timeout(SERVED_WAIT, store.served_kinds()).await;
+            served.kinds = read.ok().and_then(Result::ok).map(Arc::new);
+            served.read_at = Some(Instant::now());
+        }
+        served.kinds.clone()
+    }
+
+    /// What submits are held against.
+    pub fn rules(&self) -> Rules<'_> {
+        let known_kinds_only = self.0.config.api.known_kinds_only;
+        Rules { kinds: &self.0.kinds, known_kinds_only, limits: &self.0.config.limits }
+    }
+
+    /// The configured bounds.
+    pub fn limits(&self) -> &Limits {
+        &self.0.config.limits
+    }
+
+    /// The memory that request bodies may take, in bytes.
+    pub fn bodies(&self) -> &Arc<Semaphore> {
+        &self.0.bodies
+    }
+
+    /// Set when the process is to end.
+    pub fn stopping(&self) -> &CancellationToken {
+        &self.0.stopping
+    }
+}

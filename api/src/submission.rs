@@ -1,0 +1,263 @@
+//! A submit as a client writes it: checked whole, and with what hangs on its kind filled in. Pure.
+use leasehold::job::{Due, Idempotency, NewBatch, Priority};
+use leasehold::store::request_digest;
+use leasehold::{Json, Kind, Kinds, Limits, NewJob, QueueName, limits};
+
+use crate::error::{Code, Problem};
+use crate::fields::Reader;
+
+/// What a submit is held against.
+#[derive(Clone, Copy)]
+pub struct Rules<'a> {
+    /// The configured kinds.
+    pub kinds: &'a Kinds,
+    /// Whether only those are taken.
+    pub known_kinds_only: bool,
+    /// Sizes.
+    pub limits: &'a Limits,
+}
+
+/// A submit as it was sent: nothing filled in.
+struct Sent {
+    kind: Option<Kind>,
+    payload: Option<Json>,
+    queue: Option<QueueName>,
+    priority: Option<Priority>,
+    due: Option<Due>,
+    max_attempts: Option<u64>,
+    timeout_ms: Option<u64>,
+    items: Option<Vec<Json>>,
+    items_open: bool,
+    then: Option<Kind>,
+}
+
+/// Reads a submit; `key` is its Idempotency-Key.
+///
+/// # Errors
+/// A problem with every fault of every field; or, with [`Rules::known_kinds_only`], one that names the kind.
+pub fn read(mut reader: Reader<'_>, key: Option<String>, rules: &Rules<'_>) -> Result<NewJob, Problem> {
+    let sent = sent(&mut reader, rules.limits);
+    reader.finish()?;
+    let kind = sent.kind.clone().expect("a missing kind is a fault");
+    known(&kind, rules)?;
+    if let Some(then) = &sent.then {
+        known(then, rules)?;
+    }
+    let config = rules.kinds.get(&kind);
+    let idempotency = key.map(|key| Idempotency { key, digest: digest(&sent) });
+    let max_attempts = sent.max_attempts.and_then(|n| u32::try_from(n).ok()).unwrap_or(config.max_attempts);
+    let is_batch = sent.items.is_some() || sent.items_open;
+    Ok(NewJob {
+        kind,
+        queue: sent.queue.unwrap_or_else(|| config.queue_name()),
+        priority: sent.priority.unwrap_or_default(),
+        payload: sent.payload.unwrap_or_else(Json::null),
+        due: sent.due.unwrap_or_default(),
+        max_attempts,
+        timeout_ms: sent.timeout_ms,
+        idempotency,
+        limited: config.max_running.is_some(),
+        batch: is_batch.then(|| NewBatch {
+            items: sent.items.unwrap_or_default(),
+            open: sent.items_open,
+            then: sent.then,
+        }),
+    })
+}
+
+fn sent(reader: &mut Reader<'_>, sizes: &Limits) -> Sent {
+    let sent = Sent {
+        kind: reader.required("kind"),
+        payload: reader.payload("payload", sizes),
+        queue: reader.name("queue"),
+        priority: priority(reader),
+        due: due(reader),
+        max_attempts: reader.whole("max_attempts", 1, limits::ATTEMPTS_MAX.into()),
+        timeout_ms: reader.whole("timeout_ms", 1, limits::TIMEOUT_MS_MAX),
+        items: reader.payloads("items", limits::ITEMS_PER_SUBMIT_MAX, sizes),
+        items_open: reader.flag("items_open"),
+        then: reader.name("then"),
+    };
+    let is_batch = sent.items.is_some() || sent.items_open;
+    if sent.then.is_some() && !is_batch {
+        reader.fault("then", "it runs over the items of a batch: give items, or items_open");
+    }
+    if is_batch {
+        match sent.due {
+            Some(Due::At(_)) => reader.fault("run_at", "a batch starts at once; leave it out"),
+            Some(Due::In(ms)) if ms > 0 => reader.fault("delay_ms", "a batch starts at once; leave it out"),
+            _ => {}
+        }
+    }
+    sent
+}
+
+fn priority(reader: &mut Reader<'_>) -> Option<Priority> {
+    let word = reader.text("priority")?;
+    let priority = Priority::parse(&word);
+    if priority.is_none() {
+        let shown: String = word.chars().take(80).collect();
+        reader.fault("priority", format!("{shown:?} is not high, normal or low"));
+    }
+    priority
+}
+
+fn due(reader: &mut Reader<'_>) -> Option<Due> {
+    let at = reader.time("run_at");
+    let delay_ms = reader.whole("delay_ms", 0, limits::DELAY_MS_MAX);
+    if at.is_some() && delay_ms.is_some() {
+        reader.fault("delay_ms", "run_at is given too; give one of them");
+    }
+    at.map(Due::At).or(delay_ms.map(Due::In))
+}
+
+fn known(kind: &Kind, rules: &Rules<'_>) -> Result<(), Problem> {
+    if !rules.known_kinds_only || rules.kinds.contains(kind) {
+        return Ok(());
+    }
+    let distance = |known: &Kind| strsim::damerau_levenshtein(known.as_str(), kind.as_str());
+    let nearest = rules.kinds.iter().map(|(known, _)| known).min_by_key(|known| distance(known));
+    let advice = nearest.map_or_else(|| "it names none".to_owned(), |known| format!("did you mean {known}?"));
+    Err(Problem::new(Code::UnknownKind, format!("kind {kind} is not in the kinds file; {advice}")))
+}
+
+/// White space and the order of fields do not matter to it.
+fn digest(sent: &Sent) -> String {
+    let or_empty = |text: Option<&str>| text.unwrap_or_default().to_owned();
+    let number = |n: Option<u64>| n.map(|n| n.to_string()).unwrap_or_default();
+    let due = match sent.due {
+        None => String::new(),
+        Some(Due::Now) => "now".into(),
+        Some(Due::In(ms)) => format!("+{ms}"),
+        Some(Due::At(time)) => time.0.to_string(),
+    };
+    let fixed = [
+        or_empty(sent.kind.as_ref().map(Kind::as_str)),
+        or_empty(sent.payload.as_ref().map(Json::as_str)),
+        or_empty(sent.queue.as_ref().map(QueueName::as_str)),
+        or_empty(sent.priority.map(Priority::as_str)),
+        due,
+        number(sent.max_attempts),
+        number(sent.timeout_ms),
+        sent.items_open.to_string(),
+        or_empty(sent.then.as_ref().map(Kind::as_str)),
+        number(sent.items.as_ref().map(|items| items.len() as u64)),
+    ];
+    let items = sent.items.iter().flatten().map(Json::as_str);
+    request_digest(fixed.iter().map(String::as_str).chain(items))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KINDS: &str = "[kinds.resize]\nqueue = \"images\"\nmax_attempts = 2\nmax_running = 1\n";
+
+    fn read_with(text: &str, known_kinds_only: bool) -> Result<NewJob, serde_json::Value> {
+        let kinds = Kinds::parse(KINDS, "/".into()).unwrap();
+        let limits = Limits { payload_bytes: 100, ..Limits::default() };
+        let rules = Rules { kinds: &kinds, known_kinds_only, limits: &limits };
+        let job = Reader::open(text).and_then(|reader| read(reader, Some("key".into()), &rules));
+        job.map_err(|problem| serde_json::to_value(&problem).unwrap())
+    }
+
+    fn digest_of(text: &str) -> String {
+        read_with(text, false).unwrap().idempotency.unwrap().digest
+    }
+
+    #[test]
+    fn what_a_submit_leaves_out_comes_from_its_kind() {
+        let job = read_with(r#"{"kind": "resize"}"#, true).unwrap();
+        assert_eq!((job.queue.as_str(), job.max_attempts, job.limited), ("images", 2, true));
+        assert_eq!((job.payload.as_str(), job.due, job.timeout_ms), ("null", Due::Now, None));
+        let job = read_with(r#"{"kind": "x", "queue": "y", "max_attempts": 9.0, "queue2": null}"#, false);
+        assert!(job.is_err(), "an unknown field is refused, null or not");
+    }
+
+    #[test]
+    fn each_fault_is_named_with_its_pointer() {
+        for (text, pointer, said) in [
+            ("[1]", "", "expected an object, got an array"),
+            ("{}", "/kind", "required"),
+            (r#"{"kind": null}"#, "/kind", "required"),
+            (r#"{"kind": 5}"#, "/kind", "expected a string, got a number"),
+            (r#"{"kind": "A b"}"#, "/kind", "1 to 64 of a-z"),
+            (r#"{"kind": "a", "kind": "b"}"#, "/kind", "more than once"),
+            (r#"{"kind": "a", "queue": "-"}"#, "/queue", "beginning with a letter"),
+            (r#"{"kind": "a", "paylaod": 1}"#, "/paylaod", "did you mean \"payload\"?"),
+            (r#"{"kind": "a", "x/y~": 1}"#, "/x~1y~0", "known are kind, payload"),
+            (r#"{"kind": "a", "priority": "urgent"}"#, "/priority", "high, normal or low"),
+            (r#"{"kind": "a", "delay_ms": -5}"#, "/delay_ms", "-5 is not a whole number from 0"),
+            (r#"{"kind": "a", "delay_ms": 1.5}"#, "/delay_ms", "1.5 is not a whole number"),
+            (r#"{"kind": "a", "delay_ms": 1e400}"#, "/delay_ms", "1e400"),
+            (r#"{"kind": "a", "run_at": "tomorrow"}"#, "/run_at", "RFC 3339"),
+            (r#"{"kind": "a", "run_at": 5}"#, "/run_at", "expected a string"),
+            (r#"{"kind": "a", "run_at": "2030-01-01T00:00:00Z", "delay_ms": 1}"#, "/delay_ms", "run_at is given too"),
+            (r#"{"kind": "a", "max_attempts": 0}"#, "/max_attempts", "from 1 to 1000"),
+            (r#"{"kind": "a", "timeout_ms": 0}"#, "/timeout_ms", "from 1"),
+            (r#"{"kind": "a", "timeout_ms": 604800001}"#, "/timeout_ms", "604800000"),
+            (r#"{"kind": "a", "items": {}}"#, "/items", "expected an array, got an object"),
+            (r#"{"kind": "a", "items_open": "yes"}"#, "/items_open", "expected a boolean"),
+            (r#"{"kind": "a", "then": "b"}"#, "/then", "items"),
+            (r#"{"kind": "a", "items": [], "delay_ms": 5}"#, "/delay_ms", "a batch starts at once"),
+        ] {
+            let problem = read_with(text, false).expect_err(text);
+            assert_eq!((&problem["status"], &problem["code"]), (&400.into(), &"invalid_request".into()), "{problem}");
+            assert_eq!(problem["errors"][0]["pointer"], pointer, "{problem}");
+            assert!(problem["errors"][0]["detail"].as_str().unwrap().contains(said), "{problem}");
+        }
+    }
+
+    #[test]
+    fn all_faults_are_told_at_once() {
+        let problem = read_with(r#"{"kind": "A", "queue": 1, "max_attempts": 0, "x": 1}"#, false).unwrap_err();
+        let pointers: Vec<_> = problem["errors"].as_array().unwrap().iter().map(|e| e["pointer"].clone()).collect();
+        assert_eq!(pointers, ["/kind", "/queue", "/max_attempts", "/x"]);
+        assert!(problem["detail"].as_str().unwrap().ends_with("(and 3 more)"), "{problem}");
+    }
+
+    #[test]
+    fn a_payload_is_held_to_its_limits() {
+        let long = format!(r#"{{"kind": "a", "items": [1, "{}"]}}"#, "x".repeat(100));
+        let problem = read_with(&long, false).unwrap_err();
+        assert_eq!((&problem["status"], &problem["errors"][0]["pointer"]), (&413.into(), &"/items/1".into()));
+        let deep = format!(r#"{{"kind": "a", "payload": {}1{}}}"#, "[".repeat(65), "]".repeat(65));
+        let problem = read_with(&deep, false).unwrap_err();
+        assert_eq!((&problem["status"], &problem["errors"][0]["pointer"]), (&400.into(), &"/payload".into()));
+        let bomb = format!(r#"{{"kind": "a", "payload": {}"#, "[".repeat(1_000_000));
+        assert_eq!(read_with(&bomb, false).unwrap_err()["code"], "invalid_json");
+    }
+
+    #[test]
+    fn broken_json_is_told_by_line_and_column() {
+        for (text, said) in [("", "empty"), ("{\"kind\":\n \"a\",}", "line 2 column 6"), ("{} {}", "trailing")] {
+            let problem = read_with(text, false).unwrap_err();
+            assert_eq!(problem["code"], "invalid_json");
+            assert!(problem["detail"].as_str().unwrap().contains(said), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_kind_that_is_not_configured_can_be_refused() {
+        let problem = read_with(r#"{"kind": "resise"}"#, true).unwrap_err();
+        assert_eq!((&problem["status"], &problem["code"]), (&422.into(), &"unknown_kind".into()));
+        assert!(problem["detail"].as_str().unwrap().contains("did you mean resize?"), "{problem}");
+        assert_eq!(read_with(r#"{"kind": "resize", "items": [], "then": "x"}"#, true).unwrap_err()["status"], 422);
+    }
+
+    #[test]
+    fn a_digest_sees_what_matters_and_nothing_else() {
+        let one = digest_of(r#"{"kind": "a", "payload": {"x": [1, 2]}, "delay_ms": 5}"#);
+        assert_eq!(one, digest_of("{\"delay_ms\":5,\n \"payload\": { \"x\":[1,2] }, \"kind\":\"a\", \"queue\": null}"));
+        for other in [
+            r#"{"kind": "a", "payload": {"x": [1, 3]}, "delay_ms": 5}"#,
+            r#"{"kind": "a", "payload": {"x": [1, 2]}, "delay_ms": 6}"#,
+            r#"{"kind": "a", "payload": {"x": [1, 2]}, "delay_ms": 5, "queue": "default"}"#,
+            r#"{"kind": "a", "payload": {"x": [1, 2]}, "delay_ms": 5, "max_attempts": 5}"#,
+            r#"{"kind": "a", "payload": {"x": [1, 2]}}"#,
+        ] {
+            assert_ne!(one, digest_of(other), "{other}");
+        }
+        assert_ne!(digest_of(r#"{"kind": "a", "items": []}"#), digest_of(r#"{"kind": "a", "items_open": true}"#));
+    }
+}

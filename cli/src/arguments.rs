@@ -1,0 +1,131 @@
+//! What the commands have in common on their command lines: where Redis is, the form of the output, times and durations.
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use leasehold::config::LogConfig;
+use leasehold::{Config, Error, Store, Timestamp};
+
+use crate::failure::Failure;
+
+/// How long a command rides out an outage of Redis, ms.
+const OUTAGE_MS_MAX: u64 = 2_000;
+
+/// Where the configuration comes from.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Source {
+    /// Where Redis is, in place of LEASEHOLD_REDIS_URL: redis://[user:password@]host:port, or rediss:// for TLS.
+    #[arg(long, value_name = "URL", help_heading = "Common options")]
+    pub redis_url: Option<String>,
+    /// The configuration file, in place of ./leasehold.toml.
+    #[arg(long, value_name = "FILE", help_heading = "Common options")]
+    pub config: Option<PathBuf>,
+}
+
+/// Where the configuration comes from, and the form of the output.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Common {
+    #[command(flatten)]
+    source: Source,
+    /// `table` for people, `json` for programs.
+    #[arg(short, long, value_enum, default_value = "table", help_heading = "Common options")]
+    pub output: Output,
+}
+
+/// The form of the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Table,
+    /// For programs: the shapes of the HTTP API.
+    Json,
+}
+
+impl Source {
+    /// Reads file, environment, and these flags and `more`.
+    pub(crate) fn load(&self, more: impl IntoIterator<Item = (&'static str, String)>) -> Result<Config, Failure> {
+        let flags = self.redis_url.iter().map(|url| ("redis_url", url.clone())).chain(more);
+        Ok(Config::load(self.config.as_deref(), &flags.collect::<Vec<_>>())?)
+    }
+}
+
+impl Common {
+    /// Reads file, environment and flags, and sets up the log when one was asked for.
+    pub(crate) fn load(&self) -> Result<Config, Failure> {
+        let mut config = self.source.load([])?;
+        // A person waits for the answer, or a script that can call again.
+        config.redis.outage_ms = config.redis.outage_ms.min(OUTAGE_MS_MAX);
+        // A command's answer is its output: it logs only when somebody asks for more than the default.
+        if config.log != LogConfig::default() {
+            leasehold::log::init(&config.log)?;
+        }
+        Ok(config)
+    }
+
+    /// Connects to the Redis that the configuration names.
+    pub(crate) async fn connect(&self) -> Result<Store, Failure> {
+        let config = self.load()?;
+        reached(Store::connect(&config).await, &config)
+    }
+
+    /// Whether the output is for programs.
+    pub(crate) fn json(&self) -> bool {
+        self.output == Output::Json
+    }
+}
+
+/// The Store; or where Redis was looked for, and how to name another.
+pub(crate) fn reached(store: leasehold::Result<Store>, config: &Config) -> Result<Store, Failure> {
+    store.map_err(|e| match e {
+        Error::Unavailable(reason) | Error::OutcomeUnknown(reason) => {
+            let address = without_password(&config.redis_url);
+            let advice = "start one (`leasehold up` does), or name yours with LEASEHOLD_REDIS_URL or --redis-url";
+            Failure::Failed(format!("no Redis answers at {address} ({reason}); {advice}"))
+        }
+        other => other.into(),
+    })
+}
+
+/// A URL as it may be shown.
+pub(crate) fn without_password(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{rest}"),
+        _ => url.to_owned(),
+    }
+}
+
+/// Reads a duration with its unit: `500ms`, `5s`, `2m`, `1h`, `7d`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let advice = || format!("{text:?} is no duration; write a whole number and a unit, as in 500ms, 5s, 2m, 1h or 7d");
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let number: u64 = text[..digits].parse().map_err(|_| advice())?;
+    let unit_ms = match &text[digits..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(advice()),
+    };
+    number.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(advice)
+}
+
+/// Reads an RFC 3339 time.
+pub(crate) fn time(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_has_a_number_and_a_unit() {
+        for (text, ms) in [("0s", 0), ("500ms", 500), ("5s", 5_000), ("2m", 120_000), ("1h", 3_600_000)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in ["", "5", "s", "-5s", "5 s", "1.5s", "5S", "5sec", "99999999999999999999s", "18446744073709551615d"] {
+            assert!(duration(text).is_err_and(|e| e.contains("500ms")), "{text}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! `jobs show` and `jobs history`.
+use comfy_table::Cell;
+use leasehold::{Job, JobId, Refusal, State, Store};
+
+use crate::arguments::Common;
+use crate::failure::Failure;
+use crate::print::{self, Table, age, cell, span};
+
+/// Shows a job, whole.
+pub(super) async fn job(id: &JobId, common: &Common) -> Result<(), Failure> {
+    let store = common.connect().await?;
+    let job = read(&store, id).await?;
+    if common.json() {
+        return Ok(print::json(&job)?);
+    }
+    Ok(print::list(&entries(&store, &job))?)
+}
+
+/// Reads a job.
+pub(super) async fn read(store: &Store, id: &JobId) -> Result<Job, Failure> {
+    let missing = || Failure::Failed(Refusal::NotFound(id.clone()).to_string());
+    let mut job = store.get(id).await?.ok_or_else(missing)?;
+    super::say_served(store, std::slice::from_mut(&mut job)).await?;
+    Ok(job)
+}
+
+fn entries(store: &Store, job: &Job) -> Vec<(&'static str, String)> {
+    let mut entries = vec![
+        ("id", job.id.to_string()),
+        ("kind", job.kind.to_string()),
+        ("queue", format!("{}, priority {}", job.queue, job.priority.as_str())),
+        ("partition", store.partition_of(&job.id).to_string()),
+        ("state", state(job)),
+        ("attempt", format!("{} of {}, {} crashes", job.attempt, job.max_attempts, job.crashes)),
+        ("created", format!("{} ({})", job.created_at, age(job.created_at))),
+    ];
+    let mut add = |name, value: Option<String>| entries.extend(value.map(|value| (name, value)));
+    add("due", job.scheduled_at.map(|at| format!("{at} ({})", age(at))));
+    add("started", job.started_at.map(|at| format!("{at} ({})", age(at))));
+    add("finished", job.finished_at.map(|at| format!("{at} ({})", age(at))));
+    add("worker", job.worker.as_ref().map(ToString::to_string));
+    add("token", job.token.map(|token| token.to_string()));
+    add("progress", job.progress.as_ref().map(super::progress));
+    add("parent", job.parent.as_ref().map(ToString::to_string));
+    add("items", job.items.as_ref().map(items));
+    add("skipped", job.skipped.as_deref().map(print::plain));
+    add("error", job.error.as_ref().map(|e| format!("{}: {}", code(e), print::plain(&e.message))));
+    add("payload", Some(print::shown(job.payload.as_str())));
+    add("result", job.result.as_ref().map(|result| print::shown(result.as_str())));
+    entries
+}
+
+fn state(job: &Job) -> String {
+    let mut text = job.state.to_string();
+    if job.cancel_requested {
+        text += ", a cancel is asked";
+    }
+    if let Some(end) = job.lease_expires_at {
+        text += &format!(", its lease ends {}", age(end));
+    }
+    if let (State::Completed, Some(start), Some(end)) = (job.state, job.started_at, job.finished_at) {
+        text += &format!(", took {}", span(end.0 - start.0));
+    }
+    if job.served == Some(false) {
+        text += &format!("; no living worker serves kind {}", job.kind);
+    }
+    text
+}
+
+fn items(items: &leasehold::job::Items) -> String {
+    let open = if items.open { ", more may come" } else { "" };
+    format!(
+        "{}: {} succeeded, {} failed, {} skipped, {} cancelled{open}",
+        items.total, items.succeeded, items.failed, items.skipped, items.cancelled
+    )
+}
+
+fn code(error: &leasehold::JobError) -> String {
+    serde_json::to_value(error.code).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+/// Shows a job's history.
+pub(super) async fn history(id: &JobId, common: &Common) -> Result<(), Failure> {
+    let store = common.connect().await?;
+    let job = read(&store, id).await?;
+    let history = store.history(id).await?;
+    if common.json() {
+        return Ok(print::json_list("history", &history)?);
+    }
+    if history.is_empty() {
+        let state = job.state;
+        return Ok(print::line(format_args!("job {id} is {state} and has no history: nothing out of the plain path"))?);
+    }
+    let mut table = Table::new(&["AT", "EVENT", "ATTEMPT", "WORKER", "DETAIL"]);
+    for entry in history {
+        let error = entry.error.as_ref().map(|e| format!("{}: {}", code(e), e.message));
+        table.row(vec![
+            Cell::new(entry.at),
+            Cell::new(&entry.event),
+            Cell::new(entry.attempt.map_or_else(String::new, |n| n.to_string())),
+            Cell::new(entry.worker.as_ref().map_or("", |worker| worker.as_str())),
+            cell(entry.message.or(error).unwrap_or_default()),
+        ]);
+    }
+    Ok(table.print()?)
+}

@@ -1,0 +1,135 @@
+//! `leasehold queues`: where jobs wait.
+use clap::{Args, Subcommand};
+use comfy_table::{Cell, Color};
+use leasehold::store::QueueStatus;
+use leasehold::{QueueName, Store};
+
+use crate::arguments::Common;
+use crate::failure::Failure;
+use crate::print::{self, Table, span};
+
+/// List, show, pause and resume queues.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// List the queues.
+    #[command(visible_alias = "list")]
+    Ls {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Show one queue, with its depth in each partition.
+    Show(One),
+    /// Stop claims from queues; what runs goes on, and jobs are still accepted.
+    Pause(Many),
+    /// Let workers take from queues again.
+    Resume(Many),
+}
+
+/// One queue.
+#[derive(Args)]
+pub(crate) struct One {
+    /// The queue's name.
+    queue: QueueName,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// One queue or more.
+#[derive(Args)]
+pub(crate) struct Many {
+    /// The queues' names.
+    #[arg(required = true, value_name = "QUEUE")]
+    queues: Vec<QueueName>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Runs one of the commands.
+pub(crate) async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Ls { common } => list(&common).await,
+        Command::Show(One { queue, common }) => show(&queue, &common).await,
+        Command::Pause(Many { queues, common }) => pause(&queues, true, &common).await,
+        Command::Resume(Many { queues, common }) => pause(&queues, false, &common).await,
+    }
+}
+
+async fn list(common: &Common) -> Result<(), Failure> {
+    let queues = common.connect().await?.queues(None).await?;
+    if common.json() {
+        return Ok(print::json_list("queues", &queues)?);
+    }
+    let mut table = Table::new(&["QUEUE", "QUEUED", "OLDEST", "RUNNING", "STATUS"]);
+    for queue in &queues {
+        let (status, colour) = status(queue);
+        table.row(vec![
+            Cell::new(&queue.name),
+            Cell::new(queue.queued),
+            Cell::new(queue.oldest_wait_ms.map_or_else(|| "-".into(), wait)),
+            Cell::new(queue.running),
+            Cell::new(status).fg(colour),
+        ]);
+    }
+    table.numbers(&[1, 3]);
+    Ok(table.print()?)
+}
+
+/// Whether anybody takes from a queue.
+fn status(queue: &QueueStatus) -> (&'static str, Color) {
+    match (queue.paused, queue.served) {
+        (true, true) => ("paused", Color::Yellow),
+        (true, false) => ("paused, and no living worker serves it", Color::Yellow),
+        (false, true) => ("served", Color::Green),
+        (false, false) => ("no living worker serves it", Color::Red),
+    }
+}
+
+fn wait(ms: u64) -> String {
+    span(i64::try_from(ms).unwrap_or(i64::MAX))
+}
+
+async fn find(store: &Store, name: &QueueName) -> Result<QueueStatus, Failure> {
+    let unknown = || Failure::Failed(format!("there is no queue {name}; `leasehold queues ls` lists them"));
+    store.queues(Some(name)).await?.into_iter().next().ok_or_else(unknown)
+}
+
+async fn show(name: &QueueName, common: &Common) -> Result<(), Failure> {
+    let queue = find(&common.connect().await?, name).await?;
+    if common.json() {
+        return Ok(print::json(&queue)?);
+    }
+    let mut entries = vec![
+        ("queue", queue.name.to_string()),
+        ("status", status(&queue).0.to_owned()),
+        ("queued", queue.queued.to_string()),
+        ("oldest", queue.oldest_wait_ms.map_or_else(|| "none waits".into(), wait)),
+        ("running", queue.running.to_string()),
+    ];
+    let shares = queue.partitions.iter().enumerate().map(|(partition, depth)| format!("{partition}: {depth}"));
+    entries.push(("partitions", shares.collect::<Vec<_>>().join(", ")));
+    Ok(print::list(&entries)?)
+}
+
+async fn pause(names: &[QueueName], paused: bool, common: &Common) -> Result<(), Failure> {
+    let store = common.connect().await?;
+    let mut queues = Vec::new();
+    for name in names {
+        store.pause(name, paused).await?;
+        if !common.json() {
+            print::line(format_args!("{name}  {}", if paused { "paused" } else { "resumed" }))?;
+        } else {
+            // One that was only ever paused is unknown again once it is resumed.
+            let blank = || QueueStatus {
+                name: name.clone(),
+                queued: 0,
+                oldest_wait_ms: None,
+                running: 0,
+                paused,
+                served: false,
+                partitions: Vec::new(),
+            };
+            queues.push(store.queues(Some(name)).await?.into_iter().next().unwrap_or_else(blank));
+        }
+    }
+    if common.json() { Ok(print::json_list("queues", &queues)?) } else { Ok(()) }
+}

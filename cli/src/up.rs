@@ -1,0 +1,187 @@
+//! `leasehold up`: a whole system on this machine that stays up, for trying things.
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use leasehold::{Config, Store};
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::arguments::{Source, reached};
+use crate::failure::{Failure, complain};
+use crate::keeper::Keeper;
+use crate::port::{self, Port};
+use crate::print;
+use crate::redis_server::RedisServer;
+use crate::stop::Signals;
+use crate::system::{self, Plan};
+
+/// How long the API may take to finish its requests.
+const API_GRACE: Duration = Duration::from_secs(35);
+/// How long Redis may take to write its files.
+const REDIS_GRACE: Duration = Duration::from_secs(60);
+/// What a worker may take beyond the time it gives its handlers.
+const WORKER_MARGIN: Duration = Duration::from_secs(10);
+
+/// What to start.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Where the private Redis keeps its data, over runs; logs too.
+    #[arg(long, value_name = "FOLDER", default_value = "leasehold-data")]
+    data: PathBuf,
+    /// Where the API listens, in place of LEASEHOLD_API__LISTEN or 127.0.0.1:8080.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// How many workers to start.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
+    workers: u8,
+    #[command(flatten)]
+    source: Source,
+}
+
+/// Starts a system, keeps it up, and stops it in order when told to.
+pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let mut signals = Signals::listen()?;
+    let config = arguments.source.load(arguments.listen.iter().map(|listen| ("api.listen", listen.clone())))?;
+    let (logs, _lock) = own(&arguments.data)?;
+    let mut keeper = Keeper::default();
+    let started = tokio::select! {
+        started = start(&arguments, config, &logs, &mut keeper) => started,
+        () = signals.received() => Err(Failure::Said),
+    };
+    if started.is_ok() {
+        signals.received().await;
+        drop(print::line("\nstopping: the API, the workers, then Redis"));
+    }
+    tokio::select! {
+        () = keeper.stop() => drop(print::line("stopped; nothing is left running")),
+        () = signals.received() => complain("told to stop twice: everything is killed"),
+    }
+    started
+}
+
+/// Makes the data folder ours: one `up` at a time. Returns the folder of the logs, emptied.
+fn own(data: &Path) -> Result<(PathBuf, Flock<std::fs::File>), Failure> {
+    let fault = |e: std::io::Error| Failure::Failed(format!("data folder {}: {e}", data.display()));
+    let logs = data.join("logs");
+    std::fs::create_dir_all(&logs).map_err(fault)?;
+    let file = std::fs::File::create(data.join("lock")).map_err(fault)?;
+    let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock);
+    let lock = lock.map_err(|(_, e)| match e {
+        nix::errno::Errno::EWOULDBLOCK => Failure::Failed(format!(
+            "another `leasehold up` uses {}; stop it, or name another folder with --data",
+            data.display()
+        )),
+        e => fault(e.into()),
+    })?;
+    for log in std::fs::read_dir(&logs).map_err(fault)?.flatten() {
+        drop(std::fs::remove_file(log.path()));
+    }
+    Ok((std::fs::canonicalize(logs).map_err(fault)?, lock))
+}
+
+async fn start(arguments: &Arguments, mut config: Config, logs: &Path, keeper: &mut Keeper) -> Result<(), Failure> {
+    let (mut environment, mut redis) = (Vec::new(), None);
+    let given = std::env::var_os("LEASEHOLD_REDIS_URL").is_some() || config.redis_url != Config::default().redis_url;
+    let store = if given {
+        reached(Store::connect(&config).await, &config)?
+    } else {
+        let folder = std::fs::canonicalize(&arguments.data)?.join("redis");
+        let server = RedisServer::prepare(&folder, logs.join("redis.log")).await?;
+        config.redis_url = server.url();
+        let mut child = server.program.start()?;
+        let store = system::redis_ready(&server.program, &mut child, &config).await?;
+        keeper.keep(vec![(server.program.clone(), child)], REDIS_GRACE);
+        redis = Some(server);
+        store
+    };
+    environment.push(("LEASEHOLD_REDIS_URL".to_owned(), config.redis_url.clone()));
+    let (listen, reservation) = listen(&config)?;
+    environment.push(("LEASEHOLD_API__LISTEN".to_owned(), listen.clone()));
+    environment.extend(example(&config, &arguments.data)?);
+    let arguments_of = arguments.source.config.iter().flat_map(|file| ["--config".to_owned(), file.display().to_string()]);
+    let plan =
+        Plan { environment, arguments: arguments_of.collect(), private: false, folder: None, logs: logs.to_owned() };
+    let grace = Duration::from_millis(config.worker.grace_ms) + WORKER_MARGIN;
+    let mut workers = Vec::new();
+    for number in 1..=arguments.workers {
+        let program = plan.program(&format!("worker-{number}"), "leasehold-worker")?;
+        let child = program.start()?;
+        workers.push((program, child));
+    }
+    for (program, child) in &mut workers {
+        system::worker_ready(program, child, &store).await?;
+    }
+    keeper.keep(workers, grace);
+    let api = plan.program("api", "leasehold-api")?;
+    let mut child = api.start()?;
+    system::api_ready(&api, &mut child, &format!("http://{listen}")).await?;
+    keeper.keep(vec![(api, child)], API_GRACE);
+    Ok(welcome(arguments, &config, redis.as_ref(), &listen, reservation)?)
+}
+
+/// Where the API listens: where it was told to, or on 8080, or on a free port when that is taken and was not asked for.
+fn listen(config: &Config) -> Result<(String, Option<Port>), Failure> {
+    let listen = config.api.listen.clone();
+    if listen != Config::default().api.listen || std::env::var_os("LEASEHOLD_API__LISTEN").is_some() {
+        return match port::is_free(&listen) {
+            true => Ok((listen, None)),
+            false => Err(Failure::Failed(format!("api.listen is {listen}, which is taken or none of this machine's"))),
+        };
+    }
+    if port::is_free(&listen) {
+        return Ok((listen, None));
+    }
+    let port = Port::reserve()?;
+    Ok((format!("127.0.0.1:{}", port.number()), Some(port)))
+}
+
+/// The kinds and documents of the example, where the configuration names none.
+fn example(config: &Config, data: &Path) -> Result<Vec<(String, String)>, Failure> {
+    let mut environment = Vec::new();
+    if config.kinds.is_none() {
+        let path = data.join("kinds.toml");
+        let written = std::fs::write(&path, system::KINDS).and_then(|()| std::fs::canonicalize(&path));
+        let path = written.map_err(|e| Failure::Failed(format!("kinds file {}: {e}", path.display())))?;
+        environment.push(("LEASEHOLD_KINDS".to_owned(), path.display().to_string()));
+    }
+    if let (None, Some(documents)) = (&config.document_root, system::documents()) {
+        environment.push(("LEASEHOLD_DOCUMENT_ROOT".to_owned(), documents.display().to_string()));
+    }
+    Ok(environment)
+}
+
+fn welcome(
+    arguments: &Arguments,
+    config: &Config,
+    redis: Option<&RedisServer>,
+    listen: &str,
+    moved: Option<Port>,
+) -> std::io::Result<()> {
+    let data = arguments.data.display();
+    let moved = if moved.is_some() { "  (port 8080 is taken)" } else { "" };
+    let address = match redis {
+        Some(server) => format!("{}  (Redis {}, private; its data stays in {data}/redis)", server.url(), server.version),
+        None => format!("{}  (yours)", crate::arguments::without_password(&config.redis_url)),
+    };
+    let workers = format!("{} of {} slots, lease {} s", arguments.workers, config.worker.concurrency, config.lease_ms / 1_000);
+    print::line("Leasehold is up. Ctrl-C stops it.\n")?;
+    for (name, value) in [
+        ("api", format!("http://{listen}{moved}")),
+        ("redis", address),
+        ("workers", workers),
+        ("logs", format!("{data}/logs")),
+    ] {
+        print::line(format_args!("  {name:8} {value}"))?;
+    }
+    let this = std::env::args().next().unwrap_or_else(|| "leasehold".into());
+    // Somebody who has brought a Redis has its address, and its password.
+    let export = redis.map_or_else(String::new, |server| format!("  export LEASEHOLD_REDIS_URL={}\n", server.url()));
+    print::line(format_args!(
+        "\nTry, in another terminal:\n
+  curl -s http://{listen}/api/v1/jobs -H 'content-type: application/json' \\
+       -d '{{\"kind\": \"process-files\", \"payload\": {{\"file\": \"harbour-rules.pdf\"}}}}'
+{export}  {this} jobs ls
+  {this} jobs submit --kind process-files --payload '{{\"file\": \"broken-report.pdf\"}}' --wait
+  {this} workers ls
+  {this} doctor\n"
+    ))
+}

@@ -1,0 +1,192 @@
+//! The audit of a worker's claimed list, as a pure state machine: which entries nobody here holds, and when they may be
+//! given back.
+//!
+//! An entry is an id with the token of its lease, or none for a reservation. A lost reply leaves one behind; so does, for a
+//! moment, every claim and every settle that is on its way. Hence two looks: the first marks, the second gives back, and
+//! only once every call that was open at the first (and so may have brought the entry) has been answered.
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use leasehold::JobId;
+
+/// An id in the claimed list, with the token under which this worker has it on lease.
+pub(crate) type Entry = (JobId, Option<u64>);
+
+/// The pops and claims of one partition that have not been answered.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    newest: u64,
+    open: BTreeMap<u64, Instant>,
+}
+
+impl Calls {
+    /// A call that may bring jobs is about to be sent.
+    pub fn begin(&mut self, now: Instant) -> u64 {
+        self.newest += 1;
+        self.open.insert(self.newest, now);
+        self.newest
+    }
+
+    /// It was answered and what it brought is held, or it was given up.
+    pub fn end(&mut self, call: u64) {
+        self.open.remove(&call);
+    }
+
+    /// The oldest open call that began after `since`; what an older one still brings is refused at the intake.
+    fn oldest_open(&self, since: Option<Instant>) -> Option<u64> {
+        let live = |(_, began): &(&u64, &Instant)| since.is_none_or(|since| **began >= since);
+        self.open.iter().find(live).map(|(call, _)| *call)
+    }
+}
+
+/// What the audit of one partition remembers from one look to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Audit {
+    /// Entries seen unheld, each with the newest call there was then.
+    marks: HashMap<Entry, u64>,
+    /// Leases given back, and when: a claim that brings one after all is not to be started.
+    given_back: HashMap<Entry, Instant>,
+}
+
+impl Audit {
+    /// Looks at the claimed list as a renewal brought it; returns what is to be given back now. `patience` is how old a call
+    /// may be and still bring a job that would be started.
+    pub fn look(
+        &mut self,
+        listed: &[Entry],
+        held: impl Fn(&Entry) -> bool,
+        calls: &Calls,
+        now: Instant,
+        patience: Duration,
+    ) -> Vec<Entry> {
+        let oldest_open = calls.oldest_open(now.checked_sub(patience));
+        let seen: HashSet<&Entry> = listed.iter().collect();
+        self.marks.retain(|entry, _| seen.contains(entry));
+        self.given_back.retain(|_, at| now.duration_since(*at) < 4 * patience);
+        let mut due = Vec::new();
+        for entry in seen {
+            if held(entry) {
+                self.marks.remove(entry);
+                continue;
+            }
+            match self.marks.get(entry) {
+                Some(newest) if oldest_open.is_none_or(|open| open > *newest) => due.push(entry.clone()),
+                Some(_) => {}
+                None => drop(self.marks.insert(entry.clone(), calls.newest)),
+            }
+        }
+        let leases = due.iter().filter(|(_, token)| token.is_some());
+        self.given_back.extend(leases.map(|entry| (entry.clone(), now)));
+        due
+    }
+
+    /// Whether entries were seen unheld and not yet again.
+    pub fn suspects_any(&self) -> bool {
+        !self.marks.is_empty()
+    }
+
+    /// Whether this lease was given back.
+    pub fn gave_back(&self, entry: &Entry) -> bool {
+        self.given_back.contains_key(entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(15);
+
+    struct Bench {
+        audit: Audit,
+        calls: Calls,
+        now: Instant,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self { audit: Audit::default(), calls: Calls::default(), now: Instant::now() }
+        }
+
+        /// A look five seconds after the last.
+        fn look(&mut self, listed: &[&Entry], held: &[&Entry]) -> Vec<Entry> {
+            self.now += Duration::from_secs(5);
+            let listed: Vec<Entry> = listed.iter().map(|entry| (*entry).clone()).collect();
+            self.audit.look(&listed, |entry| held.contains(&entry), &self.calls, self.now, PATIENCE)
+        }
+
+        fn call(&mut self) -> u64 {
+            self.calls.begin(self.now)
+        }
+    }
+
+    fn entry(id: &str, token: impl Into<Option<u64>>) -> Entry {
+        (JobId::parse(id).unwrap(), token.into())
+    }
+
+    #[test]
+    fn an_unheld_entry_is_marked_and_given_back_when_seen_again() {
+        let mut bench = Bench::new();
+        let stray = entry("a", 7);
+        assert_eq!(bench.look(&[&stray], &[]), []);
+        assert!(bench.audit.suspects_any());
+        assert_eq!(bench.look(&[&stray], &[]).len(), 1);
+        assert!(bench.audit.gave_back(&stray) && !bench.audit.gave_back(&entry("a", 8)));
+        // The call that gave it back was lost: once more.
+        assert_eq!(bench.look(&[&stray], &[]), [stray]);
+        assert_eq!(bench.look(&[], &[]), []);
+        assert!(!bench.audit.suspects_any());
+    }
+
+    #[test]
+    fn what_is_held_is_never_given_back() {
+        let mut bench = Bench::new();
+        let job = entry("a", 7);
+        for _ in 0..3 {
+            assert_eq!(bench.look(&[&job], &[&job]), []);
+        }
+        assert!(!bench.audit.suspects_any());
+    }
+
+    #[test]
+    fn a_mark_is_of_one_token() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.look(&[&entry("a", None)], &[]), []);
+        assert_eq!(bench.look(&[&entry("a", 7)], &[]), []);
+        assert_eq!(bench.look(&[&entry("a", 8)], &[]), []);
+        assert_eq!(bench.look(&[&entry("a", 8)], &[]), [entry("a", 8)]);
+    }
+
+    #[test]
+    fn an_entry_waits_for_the_calls_that_may_have_brought_it() {
+        let mut bench = Bench::new();
+        let stray = entry("a", None);
+        let call = bench.call();
+        assert_eq!(bench.look(&[&stray], &[]), []);
+        assert_eq!(bench.look(&[&stray], &[]), []);
+        bench.calls.end(call);
+        // A later call cannot have brought what stood there before it.
+        bench.call();
+        assert_eq!(bench.look(&[&stray], &[]), [stray]);
+    }
+
+    #[test]
+    fn a_call_that_is_too_old_to_bring_a_job_is_not_waited_for() {
+        let mut bench = Bench::new();
+        let stray = entry("a", 7);
+        bench.call();
+        for _ in 0..3 {
+            assert_eq!(bench.look(&[&stray], &[]), []);
+        }
+        assert_eq!(bench.look(&[&stray], &[]), [stray]);
+    }
+
+    #[test]
+    fn an_entry_that_went_away_begins_anew() {
+        let mut bench = Bench::new();
+        let stray = entry("a", None);
+        assert_eq!(bench.look(&[&stray], &[]), []);
+        assert_eq!(bench.look(&[], &[]), []);
+        assert_eq!(bench.look(&[&stray], &[]), []);
+    }
+}

@@ -1,0 +1,314 @@
+//! The claim loop: takes as many jobs as there are free slots, by the claim script while there is work and by blocking pops
+//! while there is none.
+//!
+//! The script serves priorities, weights, suspects and parked jobs, and fills all free slots in one round trip, but asking it
+//! again and again costs an idle Redis work and a waiting job time. A blocking pop costs nothing while it waits and wakes
+//! within the millisecond, but sees one list only, and what it moves is a mere reservation until the script leases it. So
+//! each does what it is good at.
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use leasehold::store::{ClaimRequest, Claimed, Reservation};
+use leasehold::{Error, QueueName, limits};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::budget::Budgets;
+use crate::contact::{Backoff, is_outage};
+use crate::holds::Call;
+use crate::pops::{List, Popped, Pops};
+use crate::run::Running;
+use crate::slot::Run;
+
+/// How soon a list that has no pop of its own is looked at.
+const PASS_EVERY: Duration = Duration::from_millis(500);
+/// How often the claim script is asked while Redis refuses pops for want of memory.
+const FULL_EVERY: Duration = Duration::from_secs(1);
+/// How soon a paused queue is looked at without a hint.
+const PAUSED_EVERY: Duration = Duration::from_secs(5);
+/// How soon a partition without fresh renewals is looked at without a word from the lease thread.
+const STALE_EVERY: Duration = Duration::from_secs(1);
+/// How long a shutdown waits for its pops to come back before it drops their connections.
+const UNBLOCK_WITHIN: Duration = Duration::from_secs(1);
+
+/// What the claim loop is told.
+pub(crate) enum Event {
+    /// A pop came back.
+    Popped(Popped),
+    /// There may be work in this partition.
+    Look(u16),
+    /// A queue was resumed.
+    Resumed(QueueName),
+    /// A queue was paused.
+    Paused(QueueName),
+}
+
+/// One partition, as the claim loop sees it.
+struct Share {
+    /// The claim script is to be asked.
+    due: bool,
+    /// It is due by then at the latest.
+    due_at: Option<Instant>,
+    /// Not before then: the last call failed.
+    rests_until: Instant,
+    /// What the pops have brought, each with the call to end once it is leased.
+    reserved: Vec<(Reservation, Call)>,
+}
+
+impl Share {
+    fn due_by(&mut self, by: Instant) {
+        self.due_at = Some(self.due_at.map_or(by, |at| at.min(by)));
+    }
+}
+
+/// The claim loop of one worker.
+pub(crate) struct Claimer {
+    running: Arc<Running>,
+    events: UnboundedReceiver<Event>,
+    pops: Pops,
+    budgets: Budgets,
+    shares: Vec<Share>,
+    turn: usize,
+    backoff: Backoff,
+    /// Slots were taken when it last looked: pops have been asked to come back.
+    was_full: bool,
+}
+
+impl Claimer {
+    pub fn new(running: Arc<Running>, events: UnboundedReceiver<Event>) -> Self {
+        let wait = Duration::from_millis(limits::POP_MS_MAX.min(running.config.lease_ms / 3));
+        let share = || Share { due: true, due_at: None, rests_until: Instant::now(), reserved: Vec::new() };
+        Self {
+            pops: Pops::new(Arc::clone(&running), running.events.clone(), wait),
+            budgets: Budgets::new(&running.queues),
+            shares: (0..running.store.partitions()).map(|_| share()).collect(),
+            turn: 0,
+            backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(1)),
+            was_full: false,
+            events,
+            running,
+        }
+    }
+
+    /// Claims until the shutdown begins; then nothing is popped any more, and what pops have brought is back in its queue.
+    pub async fn run(mut self) {
+        let running = Arc::clone(&self.running);
+        while !running.shutdown.begun.is_cancelled() {
+            while let Ok(event) = self.events.try_recv() {
+                self.hear(event);
+            }
+            self.ripen();
+            if let Some(partition) = self.next_due() {
+                self.claim(partition).await;
+                continue;
+            }
+            self.keep_pops();
+            let next = self.next_time();
+            tokio::select! {
+                biased;
+                () = running.shutdown.begun.cancelled() => {}
+                event = self.events.recv() => if let Some(event) = event { self.hear(event) },
+                () = running.slots.freed() => {}
+                () = tokio::time::sleep_until(next.into()) => {}
+            }
+        }
+        self.stop().await;
+    }
+
+    fn hear(&mut self, event: Event) {
+        match event {
+            Event::Popped(popped) => self.popped(popped),
+            Event::Look(partition) => self.shares[usize::from(partition)].due = true,
+            Event::Resumed(queue) => self.set_paused(&queue, false),
+            Event::Paused(queue) => self.set_paused(&queue, true),
+        }
+    }
+
+    fn popped(&mut self, mut popped: Popped) {
+        self.pops.returned(&mut popped);
+        let list = &mut self.pops.lists[popped.list];
+        let share = &mut self.shares[usize::from(list.partition)];
+        match popped.answer {
+            Ok(reserved) => {
+                self.running.contact.works();
+                self.backoff.reset();
+                match reserved {
+                    Some(reservation) => share.reserved.push((reservation, popped.call)),
+                    None => share.due = true,
+                }
+            }
+            Err(Error::Full(reason)) => {
+                tracing::debug!("a pop was refused: {reason}");
+                share.due = true;
+                list.rests_until = Instant::now() + FULL_EVERY;
+            }
+            Err(e) => {
+                // Whether Redis is away the renewals tell: a pop fails, too, in a process that was stopped for a while.
+                if !is_outage(&e) {
+                    self.running.contact.failed("waiting for jobs", &e);
+                }
+                list.rests_until = Instant::now() + self.backoff.delay();
+                if matches!(e, Error::OutcomeUnknown(_)) {
+                    popped.call.lost();
+                }
+            }
+        }
+    }
+
+    fn set_paused(&mut self, queue: &QueueName, paused: bool) {
+        for list in self.pops.lists.iter_mut().filter(|list| list.queue == *queue) {
+            list.paused = paused;
+            self.shares[usize::from(list.partition)].due = true;
+        }
+    }
+
+    /// What has become due by time, or by a slot that let something run that was held back.
+    fn ripen(&mut self) {
+        let now = Instant::now();
+        for (partition, share) in (0..).zip(&mut self.shares) {
+            if share.due_at.is_some_and(|at| at <= now) {
+                (share.due, share.due_at) = (true, None);
+            }
+            share.due |= self.running.slots.look_again(partition);
+        }
+    }
+
+    /// The partition to claim from now, in turn. Reservations are brought to the script even without a free slot: it puts
+    /// them back.
+    fn next_due(&mut self) -> Option<u16> {
+        let (now, count) = (Instant::now(), self.shares.len());
+        let free = self.running.slots.free();
+        let is_due = |at: &usize| {
+            let (share, partition) = (&self.shares[*at], u16::try_from(*at).expect("partitions are u16"));
+            (share.due && free > 0 || !share.reserved.is_empty())
+                && share.rests_until <= now
+                && self.running.holds.is_fresh(partition)
+        };
+        let at = (0..count).map(|step| (self.turn + step) % count).find(is_due)?;
+        self.turn = at + 1;
+        u16::try_from(at).ok()
+    }
+
+    async fn claim(&mut self, partition: u16) {
+        let running = Arc::clone(&self.running);
+        let (slots, share) = (running.slots.free(), usize::from(partition));
+        let (reservations, mut calls): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.shares[share].reserved).into_iter().unzip();
+        let request = ClaimRequest {
+            worker: &running.worker,
+            lease_ms: running.config.lease_ms,
+            slots,
+            suspects: 1_usize.saturating_sub(running.slots.suspects()),
+            reservations: &reservations,
+            queues: &self.budgets.share(slots),
+            kinds: &running.served,
+        };
+        calls.push(running.holds.begin_call(partition));
+        let sent = Instant::now();
+        match running.store.claim(partition, &request).await {
+            Ok(claimed) => {
+                running.contact.works();
+                self.backoff.reset();
+                self.answered(partition, slots, sent, claimed);
+            }
+            Err(e) => {
+                running.contact.failed("claiming jobs", &e);
+                let share = &mut self.shares[share];
+                (share.due, share.rests_until) = (true, Instant::now() + self.backoff.delay());
+                match e {
+                    // Nothing was done: the reservations are still ours.
+                    Error::Unavailable(_) => share.reserved.extend(reservations.into_iter().zip(calls)),
+                    _ => calls.into_iter().for_each(Call::lost),
+                }
+            }
+        }
+    }
+
+    fn answered(&mut self, partition: u16, slots: usize, sent: Instant, claimed: Claimed) {
+        let share = &mut self.shares[usize::from(partition)];
+        let filled = claimed.jobs.len() >= slots;
+        // Pops that are not armed see nothing, so a full worker must ask again when it is no longer.
+        share.due = claimed.more || filled;
+        for list in self.pops.lists.iter_mut().filter(|list| list.partition == partition) {
+            list.paused = claimed.paused.contains(&list.queue);
+        }
+        if !claimed.paused.is_empty() {
+            share.due_by(Instant::now() + PAUSED_EVERY);
+        }
+        for job in claimed.jobs {
+            let limited = self.running.kinds.get(&job.kind).max_running.is_some();
+            let slot = self.running.slots.take(partition, job.crashes > 0, limited);
+            Run::start(&self.running, job, slot, sent);
+        }
+    }
+
+    /// Arms pops while slots are free, and ends them while none is.
+    fn keep_pops(&mut self) {
+        let running = Arc::clone(&self.running);
+        let (now, free) = (Instant::now(), running.slots.free());
+        if free == 0 {
+            if !std::mem::replace(&mut self.was_full, true) {
+                // One that comes back with an id all the same is put back.
+                self.unblock(|_| true);
+            }
+            self.shares.iter_mut().for_each(|share| share.due_by(now + PASS_EVERY));
+            return;
+        }
+        self.was_full = false;
+        let shares = &self.shares;
+        let open = free.saturating_sub(self.pops.armed());
+        let without = self.pops.arm(open, |list| {
+            let share = &shares[usize::from(list.partition)];
+            list.rests_until <= now && share.rests_until <= now && !share.due && running.holds.is_fresh(list.partition)
+        });
+        without.into_iter().for_each(|partition| self.shares[usize::from(partition)].due_by(now + PASS_EVERY));
+        self.unblock(|list| list.paused);
+    }
+
+    /// Asks the pops on such lists to come back; does not wait, since Redis may be away.
+    fn unblock(&self, which: impl Fn(&List) -> bool) {
+        let (store, armed) = (self.running.store.clone(), self.pops.connections(which));
+        if !armed.is_empty() {
+            tokio::spawn(async move { drop(store.unblock(&armed).await) });
+        }
+    }
+
+    /// When something becomes due that nobody tells of.
+    fn next_time(&self) -> Instant {
+        let now = Instant::now();
+        let mut next = now + STALE_EVERY;
+        for share in &self.shares {
+            next = share.due_at.map_or(next, |at| next.min(at));
+            if share.rests_until > now {
+                next = next.min(share.rests_until);
+            }
+        }
+        let resting = self.pops.lists.iter().map(|list| list.rests_until).filter(|at| *at > now);
+        resting.fold(next, Instant::min)
+    }
+
+    /// Ends all pops, and puts back what they have brought.
+    async fn stop(mut self) {
+        let (running, end) = (Arc::clone(&self.running), Instant::now() + UNBLOCK_WITHIN);
+        while self.pops.armed() > 0 && Instant::now() < end {
+            // A pop that has not reached Redis yet is asked again.
+            self.unblock(|_| true);
+            let wait = Duration::from_millis(100);
+            while let Ok(Some(event)) = tokio::time::timeout(wait, self.events.recv()).await {
+                self.hear(event);
+                if self.pops.armed() == 0 {
+                    break;
+                }
+            }
+        }
+        if self.pops.abandon() > 0 {
+            running.holds.begin_call(0).lost();
+        }
+        for (partition, share) in (0..).zip(self.shares) {
+            let (reserved, calls): (Vec<_>, Vec<_>) = share.reserved.into_iter().unzip();
+            let ids: Vec<_> = reserved.into_iter().map(|reservation| reservation.id).collect();
+            if !ids.is_empty() && running.store.recover(partition, &running.worker, &ids).await.is_err() {
+                calls.into_iter().for_each(Call::lost);
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What a handler is given besides its payload.
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use leasehold::json::InvalidJson;
+use leasehold::store::Held;
+use leasehold::{JobId, Json, Kind, Limits};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::report::{Reporter, Telling};
+use crate::slots::Slot;
+use crate::stop::{Stop, StopReason};
+
+/// The attempt a handler runs. Clones are one; the slot is free again once the attempt is settled and every clone is gone,
+/// so work on other threads that outlives the handler keeps its slot by keeping a clone.
+#[derive(Clone)]
+pub struct Context {
+    pub(crate) attempt: Arc<Attempt>,
+}
+
+pub(crate) struct Attempt {
+    pub held: Held,
+    pub kind: Kind,
+    pub number: u32,
+    pub parent: Option<JobId>,
+    pub checkpoint: Option<Json>,
+    pub deadline: Option<Instant>,
+    pub stop: Arc<Stop>,
+    pub telling: Arc<Telling>,
+    pub reporter: Reporter,
+    pub limits: Limits,
+    pub _slot: Slot,
+}
+
+/// Why a checkpoint was not saved.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CheckpointError {
+    /// It cannot be written as JSON.
+    #[error("the checkpoint is no JSON: {0}")]
+    NotJson(String),
+    /// It is over a limit.
+    #[error("the checkpoint is refused: {0} (limits.checkpoint_bytes, limits.json_depth)")]
+    OverLimit(InvalidJson),
+    /// The lease is somebody else's, or gone: the handler is to stop.
+    #[error("the job's lease is lost")]
+    Lost,
+    /// The job's record cannot be written.
+    #[error("the checkpoint cannot be saved: {0}")]
+    Refused(String),
+}
+
+impl Context {
+    /// The job.
+    pub fn job_id(&self) -> &JobId {
+        &self.attempt.held.id
+    }
+
+    /// Proof of the lease: larger with every claim of this job. A database that refuses a smaller one than it has seen is
+    /// safe from an attempt that has lost its lease.
+    pub fn token(&self) -> u64 {
+        self.attempt.held.token
+    }
+
+    /// 1, 2, …: failed attempts + 1.
+    pub fn attempt(&self) -> u32 {
+        self.attempt.number
+    }
+
+    /// The job's kind; for a batch that runs its `then`, that kind.
+    pub fn kind(&self) -> &Kind {
+        &self.attempt.kind
+    }
+
+    /// The batch it belongs to, for an item.
+    pub fn parent(&self) -> Option<&JobId> {
+        self.attempt.parent.as_ref()
+    }
+
+    /// When the attempt will have run too long; `None`: it may run for ever.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.attempt.deadline
+    }
+
+    /// What the last attempt, or this one before, saved; `None` when nothing was.
+    ///
+    /// # Errors
+    /// serde_json's, when it is not what `T` expects.
+    pub fn checkpoint<T: DeserializeOwned>(&self) -> Result<Option<T>, serde_json::Error> {
+        self.attempt.checkpoint.as_ref().map(|json| serde_json::from_str(json.as_str())).transpose()
+    }
+
+    /// Saves where the next attempt is to begin, and returns once Redis has it; rides out an outage. A checkpoint that
+    /// differs from the last forgives the crashes before it.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]; after [`CheckpointError::Lost`] nothing this attempt does is recorded any more.
+    pub async fn save_checkpoint<T: Serialize>(&self, value: &T) -> Result<(), CheckpointError> {
+        let text = serde_json::to_string(value).map_err(|e| CheckpointError::NotJson(e.to_string()))?;
+        let json = Json::parse(&text, self.limits().json_depth, self.limits().checkpoint_bytes);
+        self.save(json.map_err(CheckpointError::OverLimit)?).await
+    }
+
+    pub(crate) async fn save(&self, checkpoint: Json) -> Result<(), CheckpointError> {
+        self.attempt.reporter.save(&self.attempt.telling, checkpoint).await
+    }
+
+    /// Tells how far the job is, 0 to 100, and the phase it is in (empty: the same as before). Cheap, and may be called from
+    /// any thread: the first is written at once, then the last at most every 500 ms; each change of the phase is kept in the
+    /// job's history.
+    pub fn progress(&self, percent: f64, message: &str) {
+        self.tell(Some(percent), (!message.is_empty()).then_some(message));
+    }
+
+    pub(crate) fn tell(&self, percent: Option<f64>, message: Option<&str>) {
+        let percent = percent.filter(|p| p.is_finite()).map(|p| p.clamp(0.0, 100.0));
+        self.attempt.reporter.tell(&self.attempt.telling, percent, message);
+    }
+
+    /// Returns when the handler is to stop; [`Context::stop_reason`] says why. It then has a few seconds to end by itself,
+    /// best with a failure: a result counts as done, unless its time was up.
+    pub async fn cancelled(&self) {
+        self.attempt.stop.token().cancelled().await;
+    }
+
+    /// Whether the handler is to stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.attempt.stop.token().is_cancelled()
+    }
+
+    /// Why the handler is to stop; `None` while it is not.
+    pub fn stop_reason(&self) -> Option<StopReason> {
+        self.attempt.stop.reason()
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.attempt.limits
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("kind", self.kind())
+            .field("job", self.job_id())
+            .field("token", &self.token())
+            .field("attempt", &self.attempt())
+            .finish_non_exhaustive()
+    }
+}

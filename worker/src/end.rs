@@ -1,0 +1,70 @@
+//! How a worker ends: it waits for its handlers, stops those that outlast the grace, gives their jobs back, and leaves. Runs on
+//! the lease thread, which no handler can hold up.
+use std::time::{Duration, Instant};
+
+use leasehold::Store;
+use leasehold::store::Settle;
+use tokio::time::{sleep, timeout, timeout_at};
+
+use crate::Error;
+use crate::lease::release;
+use crate::run::Running;
+use crate::stop::{HANDLER_GRACE, StopReason};
+
+/// How long a hurried shutdown waits for handlers to be dropped and their jobs to be released.
+const HURRIED: Duration = Duration::from_millis(1_200);
+/// How long the last calls may take.
+const LAST_CALLS: Duration = Duration::from_millis(400);
+/// How long Redis may still run a pop or claim that its sender gave up.
+const LATE_CALL: Duration = Duration::from_secs(60);
+
+/// Returns when the worker has ended: after a shutdown, or because no handler stops any more.
+pub(crate) async fn see_to_the_end(running: &Running, store: &Store) -> Result<(), Error> {
+    tokio::select! {
+        () = running.shutdown.begun.cancelled() => {}
+        () = stuck(running) => return Err(Error::Stuck(running.slots.total())),
+    }
+    let grace = Instant::now() + Duration::from_millis(running.config.worker.grace_ms);
+    let in_time = async {
+        running.claims_over.cancelled().await;
+        running.tasks.wait().await;
+    };
+    tokio::select! {
+        _ = timeout_at(grace.into(), in_time) => {}
+        () = running.shutdown.hurried.cancelled() => {}
+        () = stuck(running) => {}
+    }
+    running.holds.stop_all(StopReason::Shutdown);
+    let last = async { timeout(HANDLER_GRACE + Duration::from_secs(1), running.tasks.wait()).await };
+    tokio::select! {
+        _ = last => {}
+        () = async { running.shutdown.hurried.cancelled().await; sleep(HURRIED).await } => {}
+        () = stuck(running) => {}
+    }
+    give_up(running, store).await
+}
+
+/// Gives back what handlers still run, and leaves.
+async fn give_up(running: &Running, store: &Store) -> Result<(), Error> {
+    let unended: Vec<Settle> = running.holds.unended().into_iter().map(release).collect();
+    let mut left = running.holds.count();
+    if !unended.is_empty()
+        && let Ok(Ok(_)) = timeout(LAST_CALLS, store.settle_many(&running.worker, &unended)).await
+    {
+        left -= unended.len();
+    }
+    // A pop that ran after the worker had left would move an id into a list that nobody looks at.
+    let alone = running.claims_over.is_cancelled() && !running.holds.lost_a_call_within(LATE_CALL);
+    if alone && left == 0 {
+        drop(timeout(LAST_CALLS, store.leave(&running.worker)).await);
+    }
+    if left == 0 { Ok(()) } else { Err(Error::Abandoned(left)) }
+}
+
+/// Holds the handlers to their times; returns when every slot has one that does not stop.
+async fn stuck(running: &Running) {
+    let every = (running.holds.lease() / 20).clamp(Duration::from_millis(10), Duration::from_millis(250));
+    while running.holds.watch() < running.slots.total() {
+        sleep(every).await;
+    }
+}

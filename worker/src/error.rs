@@ -1,0 +1,22 @@
+//! Why a worker did not start, or did not end as it should.
+
+/// Why [`Worker::run`](crate::Worker::run) failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What an operator wrote cannot be used, or Redis is not fit to keep jobs.
+    #[error(transparent)]
+    Store(#[from] leasehold::Error),
+    /// The system gave no thread.
+    #[error("a thread cannot be started: {0}")]
+    Thread(#[from] std::io::Error),
+    /// Handlers that were told to stop run on in every slot: only a new process can work again.
+    #[error("all {0} slots are held by handlers that were told to stop and do not; start the worker again")]
+    Stuck(usize),
+    /// The worker ended without Redis's answer for so many jobs; they are reclaimed when their leases run out.
+    #[error("{0} jobs could not be given back; they are reclaimed when their leases run out")]
+    Abandoned(usize),
+}
+
+pub(crate) fn config(reason: impl Into<String>) -> Error {
+    Error::Store(leasehold::Error::Config(reason.into()))
+}

@@ -1,0 +1,190 @@
+//! What a Rust user writes: an async function of a context and a typed payload, registered by kind.
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use leasehold::job::ErrorCode;
+use leasehold::retry::Wish;
+use leasehold::{Json, Kind, Limits};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::Context;
+
+/// Runs the jobs of one kind. Any `async fn(Context, P) -> Result<Done<T>, Failure>` is one, where `P` can be read from
+/// JSON and `T` written as JSON.
+pub trait Handler<P>: Send + Sync + 'static {
+    /// What it makes: the job's result.
+    type Output: Serialize;
+
+    /// Runs one attempt. It may be given the same job again after a crash or a failure, so it should be safe to repeat; the
+    /// context's token lets a database of its own refuse an attempt that has lost its lease.
+    fn call(&self, context: Context, payload: P) -> impl Future<Output = Result<Done<Self::Output>, Failure>> + Send;
+}
+
+impl<F, P, Fut, T> Handler<P> for F
+where
+    F: Fn(Context, P) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Done<T>, Failure>> + Send,
+    T: Serialize,
+{
+    type Output = T;
+
+    fn call(&self, context: Context, payload: P) -> impl Future<Output = Result<Done<T>, Failure>> + Send {
+        self(context, payload)
+    }
+}
+
+/// How an attempt succeeded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Done<T> {
+    /// With this result.
+    Result(T),
+    /// There was nothing to do, for this reason.
+    Skipped(String),
+}
+
+impl<T> From<T> for Done<T> {
+    fn from(result: T) -> Self {
+        Done::Result(result)
+    }
+}
+
+/// How an attempt failed, and what is to come of it. Any error becomes one by `?`: tried again by the kind's policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub(crate) code: ErrorCode,
+    pub(crate) message: String,
+    pub(crate) wish: Wish,
+}
+
+impl Failure {
+    /// Tried again by the kind's policy: after its back-off, while attempts are left.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { code: ErrorCode::Failed, message: message.into(), wish: Wish::Policy }
+    }
+
+    /// Not tried again.
+    pub fn fatal(message: impl Into<String>) -> Self {
+        Self { wish: Wish::Never, ..Self::new(message) }
+    }
+
+    /// Tried again after `delay` (at most a day), while attempts are left.
+    pub fn retry_in(delay: Duration, message: impl Into<String>) -> Self {
+        Self { wish: Wish::In(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)), ..Self::new(message) }
+    }
+
+    pub(crate) fn coded(self, code: ErrorCode) -> Self {
+        Self { code, ..self }
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            message = format!("{message}: {cause}");
+            source = cause.source();
+        }
+        Self::new(message)
+    }
+}
+
+/// What an attempt made, as it is settled: the result, and the reason when it was skipped.
+pub(crate) type Made = (Json, Option<String>);
+pub(crate) type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Made, Failure>> + Send + 'a>>;
+
+/// A handler of any payload and result.
+pub(crate) trait Work: Send + Sync {
+    fn attempt<'a>(&'a self, context: Context, payload: &'a Json) -> Attempt<'a>;
+}
+
+/// A [`Handler`] with its types forgotten.
+struct Typed<H, P> {
+    handler: H,
+    limits: Limits,
+    payload: std::marker::PhantomData<fn() -> P>,
+}
+
+impl<P: DeserializeOwned + Send + 'static, H: Handler<P>> Work for Typed<H, P> {
+    fn attempt<'a>(&'a self, context: Context, payload: &'a Json) -> Attempt<'a> {
+        Box::pin(async move {
+            let payload: P = serde_json::from_str(payload.as_str()).map_err(|e| {
+                Failure::fatal(format!("the payload is not what this kind takes: {e}")).coded(ErrorCode::BadPayload)
+            })?;
+            match self.handler.call(context, payload).await? {
+                Done::Result(result) => {
+                    let text = serde_json::to_string(&result)
+                        .map_err(|e| Failure::fatal(format!("its result is no JSON: {e}")))?;
+                    result_within(&text, &self.limits).map(|result| (result, None))
+                }
+                Done::Skipped(reason) => Ok((Json::null(), Some(reason))),
+            }
+        })
+    }
+}
+
+/// Takes a result if it keeps to the limits.
+pub(crate) fn result_within(text: &str, limits: &Limits) -> Result<Json, Failure> {
+    Json::parse(text, limits.json_depth, limits.result_bytes)
+        .map_err(|e| Failure::fatal(format!("its result is refused: {e} (limits.result_bytes, limits.json_depth)")))
+}
+
+/// The handlers of a worker, by kind.
+#[derive(Clone, Default)]
+pub(crate) struct Registry {
+    handlers: BTreeMap<Kind, Arc<dyn Work>>,
+}
+
+impl Registry {
+    /// Adds a Rust user's handler.
+    pub fn add<P, H>(&mut self, kind: Kind, handler: H, limits: &Limits) -> Result<(), String>
+    where
+        P: DeserializeOwned + Send + 'static,
+        H: Handler<P>,
+    {
+        self.add_work(kind, Arc::new(Typed { handler, limits: limits.clone(), payload: std::marker::PhantomData }))
+    }
+
+    /// Adds one of the worker's own; a kind has one handler.
+    pub fn add_work(&mut self, kind: Kind, work: Arc<dyn Work>) -> Result<(), String> {
+        match self.handlers.insert(kind.clone(), work) {
+            Some(_) => Err(format!("kind {kind} has two handlers; name each kind once, here or as a command")),
+            None => Ok(()),
+        }
+    }
+
+    pub fn get(&self, kind: &Kind) -> Option<&Arc<dyn Work>> {
+        self.handlers.get(kind)
+    }
+
+    pub fn kinds(&self) -> impl Iterator<Item = &Kind> {
+        self.handlers.keys()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_becomes_a_failure_with_its_causes() {
+        let failure = Failure::from(leasehold::Error::Config("no".into()));
+        assert_eq!((failure.wish, failure.message.as_str()), (Wish::Policy, "no"));
+        assert_eq!(Failure::retry_in(Duration::from_secs(2), "later").wish, Wish::In(2_000));
+        assert_eq!(Failure::fatal("never").wish, Wish::Never);
+    }
+
+    #[test]
+    fn a_result_over_a_limit_names_it() {
+        let limits = Limits { result_bytes: 4, json_depth: 2, ..Limits::default() };
+        for (text, named) in [("\"12345\"", "result_bytes"), ("[[[1]]]", "json_depth")] {
+            let failure = result_within(text, &limits).expect_err("over the limit");
+            assert!(failure.wish == Wish::Never && failure.message.contains(named), "{failure:?}");
+        }
+        assert_eq!(result_within("[[1]]", &Limits::default()).map(|j| j.as_str().to_owned()), Ok("[[1]]".into()));
+    }
+}

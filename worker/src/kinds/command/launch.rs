@@ -1,0 +1,202 @@
+//! Starting commands so that none outlives its worker.
+//!
+//! The kernel kills a child when the *thread* that forked it ends (`PR_SET_PDEATHSIG`), so all are forked by one thread that
+//! lives as long as the worker. That reaches the child alone; a small shell, the guard, holds the other end of a pipe and,
+//! when the worker is gone by whatever cause, kills the groups that are left and removes the scratch folders.
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, mpsc};
+
+use leasehold::Json;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Pid, getpid, getppid};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio::sync::oneshot;
+
+/// Reads `+ group` and `- group` until the pipe closes.
+const GUARD: &str = r#"
+trap '' HUP INT QUIT TERM
+groups=' '
+while read -r sign group; do
+  case $sign in
+    +) groups="$groups$group " ;;
+    -) groups="${groups%% $group *} ${groups#* $group }" ;;
+  esac
+done
+for group in $groups; do kill -KILL -- "-$group"; done
+rm -rf -- "$1"
+"#;
+
+/// What is to be started.
+pub(super) struct Order {
+    pub words: Vec<OsString>,
+    pub environment: Vec<(&'static str, String)>,
+    pub checkpoint: Option<Json>,
+}
+
+/// A started command. Dropping it kills its process group and removes its folder.
+pub(super) struct Launched {
+    pub group: Group,
+    pub child: Child,
+    pub scratch: TempDir,
+}
+
+type Answer = oneshot::Sender<io::Result<Launched>>;
+
+/// Starts the commands of one worker.
+#[derive(Default)]
+pub(crate) struct Launcher {
+    orders: Mutex<Option<mpsc::Sender<(Order, Answer)>>>,
+}
+
+impl Launcher {
+    /// Starts a command in a scratch folder of its own, from a tokio runtime.
+    ///
+    /// # Errors
+    /// What the system says: there is no such program, or no room for its folder.
+    pub(super) async fn launch(&self, order: Order) -> io::Result<Launched> {
+        let (answer, launched) = oneshot::channel();
+        self.thread()?.send((order, answer)).map_err(io::Error::other)?;
+        launched.await.map_err(io::Error::other)?
+    }
+
+    /// The thread, started for the first command.
+    fn thread(&self) -> io::Result<mpsc::Sender<(Order, Answer)>> {
+        let mut orders = self.orders.lock().expect("nobody panics with it");
+        if let Some(orders) = &*orders {
+            return Ok(orders.clone());
+        }
+        let yard = Yard::open()?;
+        let (sender, inbox) = mpsc::channel::<(Order, Answer)>();
+        let runtime = tokio::runtime::Handle::current();
+        std::thread::Builder::new().name("launcher".into()).spawn(move || {
+            let _entered = runtime.enter();
+            for (order, answer) in inbox {
+                // One that nobody waits for any more is dropped, and so killed.
+                drop(answer.send(yard.launch(&order)));
+            }
+        })?;
+        Ok(orders.insert(sender).clone())
+    }
+}
+
+/// Where the commands of one worker run.
+struct Yard {
+    guard: Arc<Guard>,
+    folder: TempDir,
+}
+
+impl Yard {
+    fn open() -> io::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("leasehold-worker-").tempdir()?;
+        let guard = Guard::start(folder.path()).inspect_err(|e| {
+            tracing::warn!("no shell ({e}): what commands start themselves may outlive a worker that is killed");
+        });
+        Ok(Self { guard: Arc::new(guard.unwrap_or_default()), folder })
+    }
+
+    fn launch(&self, order: &Order) -> io::Result<Launched> {
+        let scratch = tempfile::Builder::new().prefix("job-").tempdir_in(self.folder.path())?;
+        for folder in ["in", "out"] {
+            std::fs::create_dir(scratch.path().join(folder))?;
+        }
+        let (program, arguments) = order.words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut command = std::process::Command::new(program);
+        command.args(arguments).current_dir(scratch.path()).process_group(0);
+        // What configures the worker, its password for Redis above all, is not the command's to know.
+        let ours =
+            std::env::vars_os().map(|(name, _)| name).filter(|n| n.as_encoded_bytes().starts_with(b"LEASEHOLD_"));
+        for name in ours {
+            command.env_remove(name);
+        }
+        command.envs(order.environment.iter().map(|(name, value)| (name, value)));
+        if let Some(checkpoint) = &order.checkpoint {
+            let file = scratch.path().join("checkpoint.json");
+            std::fs::write(&file, checkpoint.as_str())?;
+            command.env("LEASEHOLD_CHECKPOINT", file);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        die_with_this_thread(&mut command);
+        let child = Command::from(command).kill_on_drop(true).spawn()?;
+        let group = Group::new(&child, Arc::clone(&self.guard))?;
+        Ok(Launched { group, child, scratch })
+    }
+}
+
+fn die_with_this_thread(command: &mut std::process::Command) {
+    let worker = getpid();
+    // SAFETY: between fork and exec it makes two system calls and builds an error from an errno: no lock, no allocation.
+    unsafe {
+        command.pre_exec(move || {
+            set_pdeathsig(Signal::SIGKILL)?;
+            // The worker may have died before the line above.
+            if getppid() == worker { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+        });
+    }
+}
+
+/// The processes of one command: its group. Dropping it kills them.
+pub(super) struct Group {
+    leader: Pid,
+    guard: Arc<Guard>,
+}
+
+impl Group {
+    fn new(child: &Child, guard: Arc<Guard>) -> io::Result<Self> {
+        let id = child.id().and_then(|id| i32::try_from(id).ok()).ok_or(io::ErrorKind::NotFound)?;
+        guard.tell('+', id);
+        Ok(Self { leader: Pid::from_raw(id), guard })
+    }
+
+    /// Sends a signal to all of them; one that has ended needs none.
+    pub fn signal(&self, signal: Signal) {
+        let _ = killpg(self.leader, signal);
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.guard.tell('-', self.leader.as_raw());
+    }
+}
+
+/// The shell that outlives the worker for a moment; without a shell, nothing.
+#[derive(Default)]
+struct Guard {
+    shell: Mutex<Option<std::process::Child>>,
+}
+
+impl Guard {
+    fn start(folder: &Path) -> io::Result<Self> {
+        let folder: PathBuf = folder.into();
+        let mut shell = std::process::Command::new("/bin/sh");
+        shell.args(["-c", GUARD, "leasehold-guard"]).arg(folder).current_dir("/").env_clear();
+        shell.env("PATH", "/usr/bin:/bin");
+        // In a group of its own: what is sent to the worker's, from a terminal say, is not for it.
+        shell.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(Self { shell: Mutex::new(Some(shell.spawn()?)) })
+    }
+
+    fn tell(&self, sign: char, group: i32) {
+        let mut shell = self.shell.lock().expect("nobody panics with it");
+        if let Some(pipe) = shell.as_mut().and_then(|shell| shell.stdin.as_mut()) {
+            // A guard that was killed guards no more; the commands still die with their worker.
+            drop(writeln!(pipe, "{sign} {group}"));
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(mut shell) = self.shell.lock().expect("nobody panics with it").take() {
+            drop(shell.stdin.take());
+            drop(shell.wait());
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! What a command writes, read line by line: what is said to Leasehold, and its log. Pure.
+use std::collections::{BTreeMap, VecDeque};
+
+use serde_json::value::RawValue;
+
+/// Bytes of one line that are kept; the rest of a longer one is dropped.
+pub(super) const LINE_BYTES_MAX: usize = 1 << 20;
+/// Bytes kept of the end of a command's log, for its error message.
+const LOG_BYTES_MAX: usize = 3 << 10;
+
+/// A line of output, without its end.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    /// The whole of it.
+    Whole(Vec<u8>),
+    /// The beginning of one longer than [`LINE_BYTES_MAX`].
+    Cut(Vec<u8>),
+}
+
+/// Cuts a stream of bytes into lines of bounded length.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    line: Vec<u8>,
+    is_cut: bool,
+}
+
+impl Lines {
+    /// Takes the next bytes; `each` gets every line that they end.
+    pub fn push(&mut self, bytes: &[u8], mut each: impl FnMut(Line)) {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let (text, ends) =
+                part.split_last().filter(|(last, _)| **last == b'\n').map_or((part, false), |(_, t)| (t, true));
+            let room = LINE_BYTES_MAX - self.line.len();
+            self.is_cut |= text.len() > room;
+            self.line.extend_from_slice(&text[..text.len().min(room)]);
+            if ends {
+                each(self.take());
+            }
+        }
+    }
+
+    /// The last line, when the stream ended without a line end.
+    pub fn finish(&mut self) -> Option<Line> {
+        (!self.line.is_empty() || self.is_cut).then(|| self.take())
+    }
+
+    fn take(&mut self) -> Line {
+        let line = std::mem::take(&mut self.line);
+        if std::mem::take(&mut self.is_cut) { Line::Cut(line) } else { Line::Whole(line) }
+    }
+}
+
+/// What a line says to Leasehold.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    /// A percentage, or null, and a phase.
+    pub progress: Option<(Option<f64>, Option<String>)>,
+    /// Where the next attempt is to begin.
+    pub checkpoint: Option<Box<RawValue>>,
+    /// The job's result.
+    pub result: Option<Box<RawValue>>,
+    /// Why there was nothing to do.
+    pub skip: Option<String>,
+}
+
+/// Reads a line; `None`: it is log. A key whose value is of the wrong type makes the line log too.
+pub(super) fn said(line: &[u8]) -> Option<Said> {
+    if line.trim_ascii_start().first() != Some(&b'{') {
+        return None;
+    }
+    let mut fields: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(line).ok()?;
+    let text = |value: Box<RawValue>| serde_json::from_str::<Option<String>>(value.get()).ok();
+    let mut said = Said::default();
+    if let Some(percent) = fields.remove("progress") {
+        let message = fields.remove("message").map(text).unwrap_or(Some(None))?;
+        said.progress = Some((serde_json::from_str(percent.get()).ok()?, message));
+    }
+    if let Some(reason) = fields.remove("skip") {
+        said.skip = Some(serde_json::from_str(reason.get()).ok()?);
+    }
+    said.checkpoint = fields.remove("checkpoint");
+    said.result = fields.remove("result");
+    let heard = said.progress.is_some() || said.skip.is_some() || said.checkpoint.is_some() || said.result.is_some();
+    heard.then_some(said)
+}
+
+/// Which of `result` and `checkpoint` a line that was cut would have said, as far as its beginning shows.
+pub(super) fn too_long(beginning: &[u8]) -> Option<&'static str> {
+    let inner = beginning.trim_ascii_start().strip_prefix(b"{")?.trim_ascii_start();
+    ["result", "checkpoint"].into_iter().find(|key| inner.starts_with(format!("\"{key}\"").as_bytes()))
+}
+
+/// The end of a command's log.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    tail: VecDeque<u8>,
+    is_cut: bool,
+}
+
+impl Log {
+    /// Keeps a line.
+    pub fn push(&mut self, line: &[u8]) {
+        let kept = &line[line.len().saturating_sub(LOG_BYTES_MAX)..];
+        self.is_cut |= kept.len() < line.len();
+        self.tail.extend(kept);
+        self.tail.push_back(b'\n');
+        let over = self.tail.len().saturating_sub(LOG_BYTES_MAX);
+        self.is_cut |= over > 0;
+        self.tail.drain(..over);
+    }
+
+    /// The end as text, for an error message; empty when there was no log.
+    pub fn end(&self) -> String {
+        let bytes: Vec<u8> = self.tail.iter().copied().collect();
+        // A character that the cut has split is not shown.
+        let whole = bytes.iter().position(|byte| byte & 0xc0 != 0x80).unwrap_or(0);
+        let text = String::from_utf8_lossy(&bytes[whole..]);
+        let text = text.trim_end();
+        if self.is_cut { format!("…{text}") } else { text.to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(parts: &[&[u8]]) -> Vec<Line> {
+        let (mut lines, mut all) = (Lines::default(), Vec::new());
+        parts.iter().for_each(|part| lines.push(part, |line| all.push(line)));
+        all.extend(lines.finish());
+        all
+    }
+
+    #[test]
+    fn lines_are_found_however_they_arrive() {
+        let whole = |text: &str| Line::Whole(text.into());
+        assert_eq!(lines(&[b"a\nb", b"c\n\nd"]), [whole("a"), whole("bc"), whole(""), whole("d")]);
+        assert_eq!(lines(&[b"a\n"]), [whole("a")]);
+        assert_eq!(lines(&[]), []);
+    }
+
+    #[test]
+    fn a_line_that_never_ends_is_cut() {
+        let part = vec![b'x'; LINE_BYTES_MAX];
+        let got = lines(&[&part, &part, &part, b"\nnext\n"]);
+        assert_eq!(got, [Line::Cut(part.clone()), Line::Whole("next".into())]);
+        assert_eq!(lines(&[&part, &part]), [Line::Cut(part)]);
+    }
+
+    #[test]
+    fn what_is_said_is_heard_and_all_else_is_log() {
+        let heard = said(br#" {"progress": 40, "message": "half"}"#).expect("progress");
+        assert_eq!(heard.progress, Some((Some(40.0), Some("half".into()))));
+        assert_eq!(said(br#"{"progress": null, "message": "m"}"#).unwrap().progress, Some((None, Some("m".into()))));
+        assert_eq!(said(br#"{"result": null}"#).unwrap().result.unwrap().get(), "null");
+        assert_eq!(
+            said(br#"{"checkpoint": {"at": [1, 2]}, "x": 1}"#).unwrap().checkpoint.unwrap().get(),
+            r#"{"at": [1, 2]}"#
+        );
+        assert_eq!(said(br#"{"skip": "nothing new"}"#).unwrap().skip.as_deref(), Some("nothing new"));
+        for log in [
+            r#"{"level": "info", "message": "hello"}"#,
+            r#"{"progress": "half"}"#,
+            r#"{"skip": 1}"#,
+            r#"{"result": }"#,
+            r#"["result"]"#,
+            "result",
+            "",
+        ] {
+            assert!(said(log.as_bytes()).is_none(), "{log}");
+        }
+    }
+
+    #[test]
+    fn a_deep_result_is_read_without_using_the_stack() {
+        let bomb = format!("{{\"result\": {}{}}}", "[".repeat(300_000), "]".repeat(300_000));
+        assert!(said(bomb.as_bytes()).expect("said").result.is_some());
+        assert_eq!(too_long(b" { \"result\": [[["), Some("result"));
+        assert_eq!(too_long(b"{\"level\": 1"), None);
+    }
+
+    #[test]
+    fn the_end_of_the_log_is_kept() {
+        let mut log = Log::default();
+        assert_eq!(log.end(), "");
+        log.push("first".as_bytes());
+        assert_eq!(log.end(), "first");
+        log.push("ä".repeat(LOG_BYTES_MAX).as_bytes());
+        log.push(b"last");
+        let end = log.end();
+        assert!(end.starts_with("…ä") && end.ends_with("ä\nlast") && end.len() <= LOG_BYTES_MAX + 3, "{}", end.len());
+    }
+}

@@ -1,0 +1,74 @@
+//! The kinds a worker serves besides its program's own: the commands of the kinds file, and what is built in.
+mod command;
+pub mod process_files;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use leasehold::{Config, Kind, Kinds};
+
+use crate::handler::Registry;
+use crate::{Context, Done, Error, Failure, error};
+use command::{Command, Launcher};
+use process_files::{Payload, Report};
+
+/// The built-in kind.
+const PROCESS_FILES: &str = "process-files";
+
+/// Adds what the kinds file names and what is built in. Every kind of the file must have a handler then.
+pub(crate) fn register(registry: &mut Registry, kinds: &Kinds, config: &Config) -> Result<(), Error> {
+    let launcher = Arc::new(Launcher::default());
+    for (kind, settings) in kinds.iter() {
+        if let Some(words) = &settings.command {
+            let command = Command::new(words, kinds.dir(), &config.limits, &launcher);
+            registry.add_work(kind.clone(), Arc::new(command)).map_err(error::config)?;
+        }
+    }
+    let built_in = Kind::parse(PROCESS_FILES).expect("a constant");
+    if registry.get(&built_in).is_none() {
+        match &config.document_root {
+            Some(root) => serve_documents(registry, built_in, root, config)?,
+            None if kinds.contains(&built_in) => {
+                return Err(error::config(format!(
+                    "the kinds file configures the built-in kind {PROCESS_FILES}, which reads below a document root; set \
+                     LEASEHOLD_DOCUMENT_ROOT to that folder, or take [kinds.{PROCESS_FILES}] out"
+                )));
+            }
+            None => {}
+        }
+    }
+    let unknown = kinds.iter().map(|(kind, _)| kind).find(|kind| registry.get(kind).is_none());
+    let Some(unknown) = unknown else { return Ok(()) };
+    let known: Vec<&str> = registry.kinds().map(Kind::as_str).chain([PROCESS_FILES]).collect();
+    Err(error::config(format!(
+        "the kinds file names {unknown} without a command, and this worker has no such handler; give it a command, or one of \
+         the names it has: {}",
+        known.join(", ")
+    )))
+}
+
+fn serve_documents(registry: &mut Registry, kind: Kind, root: &Path, config: &Config) -> Result<(), Error> {
+    if !root.is_dir() {
+        let shown = root.display();
+        return Err(error::config(format!("document_root {shown} is no folder; write the folder of the documents")));
+    }
+    let root: PathBuf = root.into();
+    let handler = move |context: Context, payload: Payload| process(root.clone(), context, payload);
+    registry.add(kind, handler, &config.limits).map_err(error::config)
+}
+
+/// Reads one document, off the async threads.
+async fn process(root: PathBuf, context: Context, payload: Payload) -> Result<Done<Report>, Failure> {
+    let reading = tokio::task::spawn_blocking(move || {
+        // It keeps the slot for as long as it reads, since it cannot be stopped.
+        let mut progress = |percent: f64, phase: &str| context.progress(percent, phase);
+        process_files::process(&root, &payload.file, &mut progress)
+    });
+    match reading.await {
+        Ok(Ok(report)) => Ok(report.into()),
+        Ok(Err(e)) if e.is_retryable() => Err(Failure::new(e.to_string())),
+        Ok(Err(e)) => Err(Failure::fatal(e.to_string())),
+        Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
+        Err(e) => Err(Failure::new(format!("reading was interrupted: {e}"))),
+    }
+}

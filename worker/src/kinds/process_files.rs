@@ -1,0 +1,165 @@
+//! The work of the kind `process-files`: read one document below a root, count its text, fingerprint its bytes.
+//!
+//! Pure and blocking: no Redis, no clock but a time limit, no job. The handler that calls it runs it off the async
+//! threads, passes the progress on and turns [`ProcessError::is_retryable`] into a retry or a final failure.
+//!
+//! What it leaves open: [`process`] cannot be stopped from outside. A PDF is given up after [`PDF_SECONDS_MAX`], but only
+//! between two pages or two pieces of text. A PDF made to do harm can still keep its thread busy for longer or take more
+//! memory than there is, by a packed cross reference or the ranges of a character map, which the library takes apart
+//! unasked; then the worker goes down with it, and the job counts a crash.
+
+mod open;
+mod page;
+mod pdf;
+#[cfg(test)]
+mod tests;
+mod text;
+mod unpack;
+
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+/// The largest file that is read, in bytes: it is held in memory while it is counted, one per slot of the worker.
+pub const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How long the text of one PDF may take, in seconds. A book of 1,200 pages takes four.
+pub const PDF_SECONDS_MAX: u64 = 60;
+
+/// What a submit of this kind carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Payload {
+    /// Path of the document, relative to the document root.
+    pub file: String,
+}
+
+/// What is known of a document once it has been read: the job's result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// The name as it was submitted.
+    pub file: String,
+    /// Length of the file, in bytes.
+    pub bytes: u64,
+    /// Pages of a PDF. For plain text, one more than its form feeds; one at the very end ends the last page and opens none.
+    /// So an empty text has one page.
+    pub pages: u64,
+    /// Runs of characters between Unicode white space, as [`str::split_whitespace`] has them.
+    pub words: u64,
+    /// Unicode scalar values of the extracted text, white space included, a byte order mark not. Of a PDF, these include the
+    /// spaces and line ends that the extraction puts where the page shows a gap, so other extractors count differently.
+    pub characters: u64,
+    /// SHA-256 of the file's bytes, as 64 lower-case hexadecimal digits.
+    pub sha256: String,
+}
+
+/// Why a document could not be reported on. The text is fit for a client: it names the file as submitted, never the root.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// The name is empty.
+    #[error("The file name is empty")]
+    EmptyName,
+    /// Nothing is there, or what is there lies outside the root.
+    #[error("File not found: {file}")]
+    NotFound {
+        /// The name as submitted.
+        file: String,
+    },
+    /// A directory, a pipe, a device or a socket.
+    #[error("Not a regular file: {file}")]
+    NotAFile {
+        /// The name as submitted.
+        file: String,
+    },
+    /// The document root itself cannot be reached, as when a volume is not mounted.
+    #[error("The document root cannot be read: {source}")]
+    RootUnreadable {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is there and the system would not let it be read.
+    #[error("File could not be read: {file}: {source}")]
+    Unreadable {
+        /// The name as submitted.
+        file: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Over [`FILE_BYTES_MAX`].
+    #[error("File is larger than {} MiB: {file}", FILE_BYTES_MAX / 1024 / 1024)]
+    TooLarge {
+        /// The name as submitted.
+        file: String,
+    },
+    /// Neither a PDF nor anything that reads as text.
+    #[error("Not a text or PDF document: {file}: {reason}")]
+    NotText {
+        /// The name as submitted.
+        file: String,
+        /// What speaks against text.
+        reason: String,
+    },
+    /// A PDF that opens only with a password.
+    #[error("PDF is encrypted and needs a password: {file}")]
+    EncryptedPdf {
+        /// The name as submitted.
+        file: String,
+    },
+    /// A PDF that is damaged, or beyond what the PDF library understands.
+    #[error("PDF could not be read: {file}: {reason}")]
+    BrokenPdf {
+        /// The name as submitted.
+        file: String,
+        /// What is wrong, with the page where it is known.
+        reason: String,
+    },
+    /// A PDF that unpacks to more than this worker is willing to hold.
+    #[error("PDF asks for too much memory: {file}: {reason}")]
+    PdfTooCostly {
+        /// The name as submitted.
+        file: String,
+        /// Which limit it went over.
+        reason: String,
+    },
+    /// A PDF that was not done in [`PDF_SECONDS_MAX`]; a busy machine may be the cause.
+    #[error("PDF took longer than {} s to read: {file}", PDF_SECONDS_MAX)]
+    OutOfTime {
+        /// The name as submitted.
+        file: String,
+    },
+}
+
+impl ProcessError {
+    /// Whether the same file may succeed later: trouble with the system, not with the name or the content.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::RootUnreadable { .. } | Self::Unreadable { .. } | Self::OutOfTime { .. })
+    }
+}
+
+/// Reads the document `file` below `root` and reports on it. Blocks; takes a few times the file's size in memory.
+///
+/// `progress` hears a percentage from 0 to 100 and the phase, `reading` or `extracting text`; it is called once a page at most
+/// and must not panic. Whether the file is a PDF is told by its content: a header in its first 1,024 bytes.
+pub fn process(root: &Path, file: &str, progress: &mut dyn FnMut(f64, &str)) -> Result<Report, ProcessError> {
+    progress(0.0, "reading");
+    let document = open::read(root, file)?;
+    progress(10.0, "extracting text");
+    let mut extracted = |share: f64| progress(10.0 + 90.0 * share, "extracting text");
+    let (pages, tally) = if pdf::is_pdf(&document.content) {
+        let deadline = Instant::now() + Duration::from_secs(PDF_SECONDS_MAX);
+        pdf::count(file, &document.content, deadline, &mut extracted)?
+    } else {
+        let counted = text::count(&document.content);
+        extracted(1.0);
+        counted.map_err(|reason| ProcessError::NotText { file: open::shown(file), reason })?
+    };
+    Ok(Report {
+        file: file.to_owned(),
+        bytes: document.content.len() as u64,
+        pages,
+        words: tally.words,
+        characters: tally.characters,
+        sha256: document.sha256,
+    })
+}

@@ -1,0 +1,133 @@
+//! Finding a document below the root, opening it without being led astray, and reading it whole.
+
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Component, Path, PathBuf};
+
+use nix::fcntl::OFlag;
+use sha2::{Digest, Sha256};
+
+use super::{FILE_BYTES_MAX, ProcessError};
+
+const SHOWN_CHARS_MAX: usize = 200;
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// A file's bytes, and their SHA-256 in hexadecimal.
+pub(super) struct Document {
+    pub content: Vec<u8>,
+    pub sha256: String,
+}
+
+/// The whole content of `file` below `root`.
+pub(super) fn read(root: &Path, file: &str) -> Result<Document, ProcessError> {
+    let (root, path) = resolve(root, file)?;
+    let mut opened = open(&root, &path, file)?;
+    let mut hash = Sha256::new();
+    let mut content = Vec::new();
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        let length = match opened.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(length) => length,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(refused(file, error)),
+        };
+        if content.len() as u64 + length as u64 > FILE_BYTES_MAX {
+            return Err(ProcessError::TooLarge { file: shown(file) });
+        }
+        hash.update(&chunk[..length]);
+        content.extend_from_slice(&chunk[..length]);
+    }
+    let sha256 = hash.finalize().iter().fold(String::with_capacity(64), |mut digits, byte| {
+        write!(digits, "{byte:02x}").expect("a String takes every write");
+        digits
+    });
+    Ok(Document { content, sha256 })
+}
+
+/// A name, or what a library says of a file, as an error may show it: control characters escaped, so that it cannot forge a
+/// line of a log, and cut to a length that fits one.
+pub(super) fn shown(text: &str) -> String {
+    let mut shown = String::new();
+    for (index, character) in text.chars().enumerate() {
+        if index == SHOWN_CHARS_MAX {
+            shown.push('…');
+            break;
+        }
+        if character.is_control() {
+            shown.extend(character.escape_unicode());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+/// The real paths of the root and of the file in it.
+pub(super) fn resolve(root: &Path, file: &str) -> Result<(PathBuf, PathBuf), ProcessError> {
+    if file.is_empty() {
+        return Err(ProcessError::EmptyName);
+    }
+    if !stays_below(Path::new(file)) {
+        return Err(ProcessError::NotFound { file: shown(file) });
+    }
+    let root = fs::canonicalize(root).map_err(|source| ProcessError::RootUnreadable { source })?;
+    let path = fs::canonicalize(root.join(file)).map_err(|error| refused(file, error))?;
+    if path.starts_with(&root) { Ok((root, path)) } else { Err(ProcessError::NotFound { file: shown(file) }) }
+}
+
+/// Whether the name alone stays below the root. Asked before the file system is, whose answers tell what exists outside.
+fn stays_below(file: &Path) -> bool {
+    let mut depth = 0_usize;
+    file.components().all(|component| match component {
+        Component::CurDir => true,
+        Component::Normal(_) => {
+            depth += 1;
+            true
+        }
+        Component::ParentDir if depth > 0 => {
+            depth -= 1;
+            true
+        }
+        Component::ParentDir | Component::RootDir | Component::Prefix(_) => false,
+    })
+}
+
+/// Opens a regular file. The path was resolved a moment ago and may have changed since, so what was opened is asked again:
+/// the kernel's own name for it must lie below the root.
+pub(super) fn open(root: &Path, path: &Path, file: &str) -> Result<File, ProcessError> {
+    // Asked before opening, since opening a device can be an act in itself.
+    let before = fs::symlink_metadata(path).map_err(|error| refused(file, error))?;
+    if !before.is_file() {
+        return Err(ProcessError::NotAFile { file: shown(file) });
+    }
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_NOCTTY;
+    let opened =
+        OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).map_err(|error| refused(file, error))?;
+    let found = opened.metadata().map_err(|error| refused(file, error))?;
+    if !found.is_file() {
+        return Err(ProcessError::NotAFile { file: shown(file) });
+    }
+    let real = fs::read_link(format!("/proc/self/fd/{}", opened.as_raw_fd()))
+        .map_err(|source| ProcessError::Unreadable { file: shown(file), source })?;
+    if !real.starts_with(root) {
+        return Err(ProcessError::NotFound { file: shown(file) });
+    }
+    Ok(opened)
+}
+
+/// The system's refusal, told apart: a name that cannot be there (NUL in it, too long, through a file, a ring of links) is
+/// not found, all else may be better another time.
+fn refused(file: &str, error: io::Error) -> ProcessError {
+    let ring = error.raw_os_error() == Some(nix::errno::Errno::ELOOP as i32);
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidInput | ErrorKind::InvalidFilename => {
+            ProcessError::NotFound { file: shown(file) }
+        }
+        _ if ring => ProcessError::NotFound { file: shown(file) },
+        _ => ProcessError::Unreadable { file: shown(file), source: error },
+    }
+}

@@ -1,0 +1,191 @@
+//! PDF: from a file's bytes to pages and counted text, with the PDF library kept on a short lead.
+//!
+//! `pdf-extract` panics on what it does not know and on much that is malformed, some of it in good documents: a colour space,
+//! an image drawn as if it were a form. So it is given each page alone, rewritten to nothing but the showing of text
+//! (see [`page`]), and its panics are caught and kept off stderr. A page that cannot be read fails the document:
+//! a count that leaves something out in silence would be worse.
+
+use std::cell::Cell;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Once;
+use std::time::Instant;
+
+use pdf_extract::{
+    Document, LoadOptions, Object, ObjectId, OutputDev, OutputError, Stream, Transform, output_doc_page,
+};
+
+use super::text::{self, Tally};
+use super::unpack::{self, Refusal};
+use super::{ProcessError, open, page};
+
+/// Where the header of a PDF is looked for, in bytes from the start, as readers of PDF do.
+const HEADER_BYTES: usize = 1024;
+const MAGIC: &[u8] = b"%PDF-";
+
+/// Whether this is a PDF by its content. A text that merely mentions the header in a line of prose is not one.
+pub(super) fn is_pdf(bytes: &[u8]) -> bool {
+    let head = &bytes[..bytes.len().min(HEADER_BYTES)];
+    match head.windows(MAGIC.len()).position(|window| window == MAGIC) {
+        None => false,
+        Some(0) => true,
+        Some(at) => matches!(head[at - 1], b'\n' | b'\r') || text::count(bytes).is_err(),
+    }
+}
+
+/// Pages and text of a PDF. `progress` hears the share done, from 0 to 1, after each page.
+pub(super) fn count(
+    file: &str,
+    bytes: &[u8],
+    deadline: Instant,
+    progress: &mut dyn FnMut(f64),
+) -> Result<(u64, Tally), ProcessError> {
+    let refused = |refusal: Refusal, at: Option<usize>| refusal.into_error(open::shown(file), at);
+    let (mut document, pages) = quietly(|| load(bytes)).map_err(|refusal| refused(refusal, None))?;
+    let mut tally = Tally::default();
+    for (index, id) in pages.iter().enumerate() {
+        let mut scribe = Scribe { tally: &mut tally, deadline, end: (0.0, 0.0), at_start: true, piece_begins: true };
+        quietly(|| read_page(&mut document, *id, &mut scribe)).map_err(|refusal| refused(refusal, Some(index + 1)))?;
+        tally.end_word();
+        progress((index + 1) as f64 / pages.len() as f64);
+    }
+    Ok((pages.len() as u64, tally))
+}
+
+/// The document, unlocked if an empty password does it, and its pages in order.
+fn load(bytes: &[u8]) -> Result<(Document, Vec<ObjectId>), Refusal> {
+    unpack::forget_refusal();
+    let options = LoadOptions { filter: Some(unpack::admit), ..LoadOptions::default() };
+    let mut document = Document::load_mem_with_options(bytes, options)?;
+    unpack::recall_refusal()?;
+    if document.is_encrypted() {
+        document.decrypt("").map_err(|_| Refusal::Encrypted)?;
+    }
+    unpack::check_streams(&mut document)?;
+    let pages: Vec<ObjectId> = document.page_iter().collect();
+    let promised = document
+        .catalog()
+        .and_then(|catalog| catalog.get_deref(b"Pages", &document))
+        .and_then(|root| root.as_dict()?.get_deref(b"Count", &document)?.as_i64());
+    match promised {
+        _ if pages.is_empty() => Err(Refusal::Broken("it has no pages".to_owned())),
+        Ok(promised) if promised > pages.len() as i64 => {
+            Err(Refusal::Broken(format!("of its {promised} pages only {} can be found", pages.len())))
+        }
+        _ => Ok((document, pages)),
+    }
+}
+
+/// Has the library read one page: a page of our making, alone in the tree, so that finding it costs the same in any document.
+fn read_page(document: &mut Document, id: ObjectId, scribe: &mut Scribe<'_>) -> Result<(), Refusal> {
+    if Instant::now() > scribe.deadline {
+        return Err(Refusal::OutOfTime);
+    }
+    let (content, resources) = page::text_only(document, id)?;
+    let content = document.add_object(Stream::new(Default::default(), content));
+    let mut page = pdf_extract::Dictionary::new();
+    page.set("Type", "Page");
+    page.set("MediaBox", vec![Object::from(0), Object::from(0), Object::from(612), Object::from(792)]);
+    page.set("Resources", resources);
+    page.set("Contents", content);
+    let page = document.add_object(page);
+    let root = document.catalog()?.get(b"Pages")?.as_reference()?;
+    let tree = document.get_dictionary_mut(root)?;
+    tree.set("Kids", vec![Object::Reference(page)]);
+    let read = output_doc_page(document, scribe, 1);
+    document.objects.remove(&content);
+    document.objects.remove(&page);
+    read.map_err(|error| match error {
+        OutputError::FormatError(_) => Refusal::OutOfTime,
+        error => Refusal::Broken(error.to_string()),
+    })
+}
+
+/// Takes down the characters of a page, with a space or a line end where the page shows a gap. Gaps are measured along and
+/// across the baseline, whichever way the text runs.
+struct Scribe<'a> {
+    tally: &'a mut Tally,
+    deadline: Instant,
+    /// Where the last character ended, in the page's units.
+    end: (f64, f64),
+    at_start: bool,
+    piece_begins: bool,
+}
+
+impl OutputDev for Scribe<'_> {
+    fn begin_page(
+        &mut self,
+        _: u32,
+        _: &pdf_extract::MediaBox,
+        _: Option<(f64, f64, f64, f64)>,
+    ) -> Result<(), OutputError> {
+        Ok(())
+    }
+
+    fn end_page(&mut self) -> Result<(), OutputError> {
+        Ok(())
+    }
+
+    fn output_character(
+        &mut self,
+        at: &Transform,
+        width: f64,
+        _: f64,
+        size: f64,
+        text: &str,
+    ) -> Result<(), OutputError> {
+        let stretch = at.m11.hypot(at.m12);
+        let (right, up) = (at.m11 / stretch, at.m12 / stretch);
+        let size = (size * (at.m11 * at.m22 - at.m12 * at.m21).abs().sqrt()).abs();
+        if self.piece_begins && !self.at_start {
+            let (x, y) = (at.m31 - self.end.0, at.m32 - self.end.1);
+            let (along, across) = (x * right + y * up, (y * right - x * up).abs());
+            if across > size * 1.5 || (across > size * 0.5 && along < 0.0) {
+                self.tally.push('\n');
+            } else if along > size * 0.1 || along < -size {
+                self.tally.push(' ');
+            }
+        }
+        text.chars().for_each(|character| self.tally.push(character));
+        self.end = (at.m31 + right * width * size, at.m32 + up * width * size);
+        (self.at_start, self.piece_begins) = (false, false);
+        Ok(())
+    }
+
+    fn begin_word(&mut self) -> Result<(), OutputError> {
+        self.piece_begins = true;
+        if Instant::now() > self.deadline { Err(std::fmt::Error.into()) } else { Ok(()) }
+    }
+
+    fn end_word(&mut self) -> Result<(), OutputError> {
+        Ok(())
+    }
+
+    fn end_line(&mut self) -> Result<(), OutputError> {
+        Ok(())
+    }
+}
+
+thread_local! {
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work`, turning a panic in it into a refusal. The report that a panic prints is withheld for this thread meanwhile, by
+/// a hook put before the one in place at the first call.
+fn quietly<T>(work: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let loud = panic::take_hook();
+        panic::set_hook(Box::new(move |report| {
+            if !QUIET.get() {
+                loud(report);
+            }
+        }));
+    });
+    QUIET.set(true);
+    let outcome = panic::catch_unwind(AssertUnwindSafe(work));
+    QUIET.set(false);
+    outcome.unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        Err(Refusal::Broken(format!("the PDF library gave up: {}", said.unwrap_or("it gave no reason"))))
+    })
+}

@@ -1,0 +1,98 @@
+//! Plain text: telling it from other bytes, decoding it, counting it.
+
+/// Of a hundred bytes, how many may be control characters that no text needs.
+const CONTROLS_PERCENT_MAX: usize = 1;
+/// Of a hundred bytes that are not UTF-8, how many may lie outside ASCII. French in Windows-1252 has about 4; a text in
+/// another script or a compressed file has 50 and more, and its words would be counted wrong.
+const FOREIGN_PERCENT_MAX: usize = 30;
+
+/// Windows-1252 from 0x80 to 0x9F; the rest of it is Latin-1. The five codes it leaves open stand for themselves.
+const WINDOWS_1252: [char; 32] = [
+    '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}', //
+    '\u{90}', '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
+];
+
+/// A running count of a text that comes in pieces.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub words: u64,
+    pub characters: u64,
+    in_word: bool,
+}
+
+impl Tally {
+    pub fn push(&mut self, character: char) {
+        self.characters += 1;
+        let in_word = !character.is_whitespace();
+        self.words += u64::from(in_word && !self.in_word);
+        self.in_word = in_word;
+    }
+
+    /// Ends the word that is open, as the end of a page does, without counting a character.
+    pub fn end_word(&mut self) {
+        self.in_word = false;
+    }
+}
+
+/// Counts a plain text: its pages, and its words and characters. The error says why it is no text.
+///
+/// UTF-8, with or without a byte order mark; UTF-16 with one; and what is neither but looks like text, as Windows-1252.
+pub(super) fn count(bytes: &[u8]) -> Result<(u64, Tally), String> {
+    match bytes {
+        [0xFF, 0xFE, rest @ ..] => utf_16(rest, u16::from_le_bytes),
+        [0xFE, 0xFF, rest @ ..] => utf_16(rest, u16::from_be_bytes),
+        [0xEF, 0xBB, 0xBF, rest @ ..] => single_byte_or_utf_8(rest),
+        _ => single_byte_or_utf_8(bytes),
+    }
+}
+
+fn utf_16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<(u64, Tally), String> {
+    let (pairs, odd) = bytes.as_chunks::<2>();
+    let text: Result<String, _> = char::decode_utf16(pairs.iter().map(|pair| unit(*pair))).collect();
+    match text {
+        Ok(text) if odd.is_empty() && !text.contains('\0') => Ok(pages_and_tally(text.chars())),
+        _ => Err("it is marked as UTF-16 and is not".to_owned()),
+    }
+}
+
+fn single_byte_or_utf_8(bytes: &[u8]) -> Result<(u64, Tally), String> {
+    if bytes.contains(&0) {
+        return Err("it has NUL bytes".to_owned());
+    }
+    let controls = bytes.iter().filter(|byte| is_stray_control(**byte)).count();
+    if controls * 100 > bytes.len() * CONTROLS_PERCENT_MAX {
+        return Err(format!("{controls} of its {} bytes are control characters", bytes.len()));
+    }
+    if let Ok(text) = str::from_utf8(bytes) {
+        return Ok(pages_and_tally(text.chars()));
+    }
+    let foreign = bytes.iter().filter(|byte| !byte.is_ascii()).count();
+    if foreign * 100 > bytes.len() * FOREIGN_PERCENT_MAX {
+        return Err("it is not UTF-8, and too little of it is ASCII for a text in Windows-1252".to_owned());
+    }
+    Ok(pages_and_tally(bytes.iter().map(|byte| windows_1252(*byte))))
+}
+
+/// A control character other than white space, backspace (overstruck print), escape (coloured logs) and the end mark of DOS.
+fn is_stray_control(byte: u8) -> bool {
+    byte.is_ascii_control() && !matches!(byte, 0x08..=0x0D | 0x1A | 0x1B)
+}
+
+fn windows_1252(byte: u8) -> char {
+    match byte {
+        0x80..=0x9F => WINDOWS_1252[usize::from(byte - 0x80)],
+        _ => char::from(byte),
+    }
+}
+
+fn pages_and_tally(text: impl Iterator<Item = char>) -> (u64, Tally) {
+    let mut tally = Tally::default();
+    let mut pages = 1;
+    let mut after_feed = false;
+    for character in text {
+        pages += u64::from(after_feed);
+        after_feed = character == '\u{c}';
+        tally.push(character);
+    }
+    (pages, tally)
+}

@@ -1,0 +1,147 @@
+//! The lease thread: renews what this worker holds, audits its claimed list, brings cancels to their handlers, and sees the
+//! worker to its end.
+//!
+//! It has a thread, a runtime and connections of its own: a handler that hogs every thread of the worker's runtime costs its
+//! neighbours neither their leases nor the worker its orderly end.
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use leasehold::store::{Held, Hint, Outcome, RenewRequest, Settle, WorkerInfo};
+use leasehold::{Config, JobId, Store};
+use tokio::sync::oneshot;
+use tokio::time::{sleep, sleep_until};
+
+use crate::Error;
+use crate::audit::Entry;
+use crate::claim::Event;
+use crate::contact::Backoff;
+use crate::end;
+use crate::run::Running;
+
+/// The second look of an audit after contact was lost.
+const AUDIT_AGAIN: Duration = Duration::from_secs(1);
+
+/// Starts the thread. What it answers is how the worker ended; nothing when `running.gone` came first.
+pub(crate) fn spawn(running: Arc<Running>, info: WorkerInfo) -> Result<oneshot::Receiver<Result<(), Error>>, Error> {
+    let store = running.store.apart(&own_connections(&running.config, running.store.partitions()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (sender, ended) = oneshot::channel();
+    let life = async move {
+        for partition in 0..store.partitions() {
+            tokio::spawn(beat(Arc::clone(&running), store.clone(), info.clone(), partition));
+        }
+        tokio::spawn(hear(Arc::clone(&running), store.clone()));
+        tokio::select! {
+            result = end::see_to_the_end(&running, &store) => drop(sender.send(result)),
+            () = running.gone.cancelled() => {}
+        }
+    };
+    std::thread::Builder::new().name("leases".into()).spawn(move || runtime.block_on(life))?;
+    Ok(ended)
+}
+
+/// A renewal is not ridden out by the Store, since the next one is as good; and it must not wait for long.
+fn own_connections(config: &Config, partitions: u16) -> Config {
+    let mut own = config.clone();
+    own.redis.outage_ms = 0;
+    own.redis.response_ms = own.redis.response_ms.min((config.lease_ms / 3).max(1_000));
+    own.redis.connections = usize::from(partitions.min(4)) + 1;
+    own
+}
+
+/// One partition's heartbeat: every sixth of a lease.
+async fn beat(running: Arc<Running>, store: Store, mut info: WorkerInfo, partition: u16) {
+    let every = running.holds.lease() / 6;
+    let mut backoff = Backoff::new(Duration::from_millis(100), every.min(Duration::from_secs(1)));
+    let (mut next, mut hurried, mut failing) = (Instant::now(), false, false);
+    loop {
+        tokio::select! {
+            () = sleep_until(next.into()) => {}
+            () = running.holds.beat_now(partition) => hurried = true,
+        }
+        let sent = Instant::now();
+        match renew(&running, &store, &mut info, partition).await {
+            Ok(stray) => {
+                running.contact.works();
+                backoff.reset();
+                give_back(&running, &store, partition, stray).await;
+                // What the last outage may have left is looked at again soon, until nothing is left of it.
+                hurried = failing || (hurried && running.holds.suspects_any(partition));
+                failing = false;
+                next = sent + if hurried { every.min(AUDIT_AGAIN) } else { every };
+            }
+            Err(e) => {
+                running.contact.failed("renewing leases", &e);
+                failing = true;
+                next = Instant::now() + backoff.delay();
+            }
+        }
+    }
+}
+
+async fn renew(
+    running: &Running,
+    store: &Store,
+    info: &mut WorkerInfo,
+    partition: u16,
+) -> Result<Vec<Entry>, leasehold::Error> {
+    info.running = running.holds.running();
+    let (sent, named) = (Instant::now(), running.holds.to_renew(partition));
+    let lease_ms = running.config.lease_ms;
+    let renewed = store.renew(partition, &RenewRequest { info, lease_ms, held: &named }).await?;
+    let was_fresh = running.holds.is_fresh(partition);
+    let stray = running.holds.renewed(partition, sent, &named, &renewed);
+    if !was_fresh {
+        running.tell_claimer(Event::Look(partition));
+    }
+    Ok(stray)
+}
+
+/// Gives back what nobody here holds. What fails is seen again by the next renewal.
+async fn give_back(running: &Running, store: &Store, partition: u16, stray: Vec<Entry>) {
+    let (mut reserved, mut leased): (Vec<JobId>, Vec<Settle>) = (Vec::new(), Vec::new());
+    for (id, token) in stray {
+        tracing::info!(job = %id, token, "given back: it is in this worker's list, and nobody here holds it");
+        match token {
+            None => reserved.push(id),
+            Some(token) => leased.push(release(Held { id, token })),
+        }
+    }
+    if !reserved.is_empty()
+        && let Err(e) = store.recover(partition, &running.worker, &reserved).await
+    {
+        running.contact.failed("giving reservations back", &e);
+    }
+    if !leased.is_empty()
+        && let Err(e) = store.settle_many(&running.worker, &leased).await
+    {
+        running.contact.failed("giving jobs back", &e);
+    }
+}
+
+pub(crate) fn release(held: Held) -> Settle {
+    Settle { held, outcome: Outcome::Release { delay_ms: None } }
+}
+
+/// Passes on what others tell between the renewals.
+async fn hear(running: Arc<Running>, store: Store) {
+    loop {
+        let mut hints = store.hints();
+        loop {
+            match hints.recv().await {
+                Ok(Hint::Cancel { worker, id, token }) if worker == running.worker => {
+                    running.holds.cancel(store.partition_of(&id), &Held { id, token });
+                }
+                Ok(Hint::Cancel { .. }) => {}
+                Ok(Hint::Resume(queue)) => running.tell_claimer(Event::Resumed(queue)),
+                Ok(Hint::Pause(queue)) => running.tell_claimer(Event::Paused(queue)),
+                // What was missed, the renewals tell.
+                Ok(Hint::Reconnected) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
+                    (0..store.partitions()).for_each(|partition| running.holds.hurry(partition));
+                }
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => break,
+            }
+        }
+        sleep(AUDIT_AGAIN).await;
+    }
+}

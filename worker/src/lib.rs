@@ -1,0 +1,106 @@
+//! Leasehold's worker: claims jobs, runs their handlers, settles them, and sweeps.
+//!
+//! Reading order: [`Worker`] is what a program builds; `run` starts its roles. A job's way is `claim` (with `pops` and
+//! `budget`) → `slot` (take in, run, settle) with `holds`, `lease` and `audit` keeping it held. `sweeper` and `end` are for the
+//! others' jobs and for the worker's own end. What runs is a [`Handler`] or a command of the kinds file (`kinds`).
+//!
+//! A program with handlers of its own:
+//! ```no_run
+//! use leasehold_worker::{Context, Done, Failure, Shutdown, Worker};
+//!
+//! #[derive(serde::Deserialize)]
+//! struct Greet {
+//!     name: String,
+//! }
+//!
+//! async fn greet(context: Context, payload: Greet) -> Result<Done<String>, Failure> {
+//!     if payload.name.is_empty() {
+//!         return Ok(Done::Skipped("nobody to greet".into()));
+//!     }
+//!     context.progress(50.0, "greeting");
+//!     if context.is_cancelled() {
+//!         return Err(Failure::new("interrupted"));
+//!     }
+//!     Ok(format!("Hello {}", payload.name).into())
+//! }
+//!
+//! # async fn program() -> Result<(), leasehold_worker::Error> {
+//! let config = leasehold::Config::load(None, &[])?;
+//! let kinds = config.load_kinds()?;
+//! let shutdown = Shutdown::new();
+//! Worker::new(config, kinds).handler("greet", greet).run(shutdown).await
+//! # }
+//! ```
+mod audit;
+mod budget;
+mod claim;
+mod contact;
+mod context;
+mod end;
+mod error;
+mod handler;
+mod holds;
+pub mod kinds;
+mod lease;
+mod pops;
+mod progress;
+mod report;
+mod run;
+mod shutdown;
+mod slot;
+mod slots;
+mod stop;
+mod sweeper;
+
+use leasehold::{Config, Kind, Kinds};
+use serde::de::DeserializeOwned;
+
+pub use context::{CheckpointError, Context};
+pub use error::Error;
+pub use handler::{Done, Failure, Handler};
+pub use shutdown::Shutdown;
+pub use stop::StopReason;
+
+use handler::{Registry, Work};
+
+/// A worker to be: its configuration, the kinds file, and the handlers of a Rust program.
+pub struct Worker {
+    config: Config,
+    kinds: Kinds,
+    registry: Registry,
+    fault: Option<String>,
+}
+
+impl Worker {
+    /// A worker that serves the commands of the kinds file and the built-in kinds.
+    pub fn new(config: Config, kinds: Kinds) -> Self {
+        Self { config, kinds, registry: Registry::default(), fault: None }
+    }
+
+    /// Adds a handler for a kind. What the kinds file says of that kind (queue, attempts, back-off, …) holds for it. A name
+    /// that is none, or a kind that has a handler already, is an error of [`Worker::run`].
+    pub fn handler<P, H>(mut self, kind: &str, handler: H) -> Self
+    where
+        P: DeserializeOwned + Send + 'static,
+        H: Handler<P>,
+    {
+        let added = Kind::parse(kind)
+            .map_err(|e| e.to_string())
+            .and_then(|kind| self.registry.add(kind, handler, &self.config.limits));
+        self.fault = self.fault.or(added.err());
+        self
+    }
+
+    /// Runs until `shutdown`, in the runtime that polls this; then all jobs are settled or given back. Waits for Redis at the
+    /// start, and rides out any outage later.
+    ///
+    /// # Errors
+    /// [`Error`]: a configuration that cannot be used, or an end that left jobs to be reclaimed.
+    pub async fn run(mut self, shutdown: Shutdown) -> Result<(), Error> {
+        if let Some(fault) = self.fault {
+            return Err(error::config(fault));
+        }
+        kinds::register(&mut self.registry, &self.kinds, &self.config)?;
+        run::run(self.config, self.kinds, self.registry, shutdown).await
+    }
+}

@@ -1,0 +1,144 @@
+//! The blocking pops of an idle worker: which lists they wait on, and the connections they wait with.
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use leasehold::store::{Popper, Reservation};
+use leasehold::{Error, QueueName};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::AbortHandle;
+
+use crate::claim::Event;
+use crate::holds::Call;
+use crate::run::Running;
+
+/// A queue's own list in one partition.
+pub(crate) struct List {
+    pub partition: u16,
+    pub queue: QueueName,
+    /// Nothing is to be taken from it until it is resumed.
+    pub paused: bool,
+    /// No pop is armed before then: Redis refused one, or was away.
+    pub rests_until: Instant,
+    armed: Option<Armed>,
+}
+
+struct Armed {
+    /// The popper's connection, once it has one.
+    connection: Arc<AtomicI64>,
+    task: AbortHandle,
+}
+
+/// How a pop came back.
+pub(crate) struct Popped {
+    /// The list's place.
+    pub list: usize,
+    pub answer: Result<Option<Reservation>, Error>,
+    /// The call it is part of, to be ended once what it brought is held.
+    pub call: Call,
+    popper: Option<Popper>,
+}
+
+/// All lists of this worker, and at most one pop on each.
+pub(crate) struct Pops {
+    running: Arc<Running>,
+    events: UnboundedSender<Event>,
+    pub lists: Vec<List>,
+    idle: Vec<Popper>,
+    wait: Duration,
+    turn: usize,
+}
+
+impl Pops {
+    pub fn new(running: Arc<Running>, events: UnboundedSender<Event>, wait: Duration) -> Self {
+        let list = |partition: u16, queue: &QueueName| List {
+            partition,
+            queue: queue.clone(),
+            paused: false,
+            rests_until: Instant::now(),
+            armed: None,
+        };
+        let queues = || running.queues.iter().map(|(queue, _)| queue);
+        let lists = (0..running.store.partitions()).flat_map(|p| queues().map(move |q| list(p, q))).collect();
+        Self { events, lists, idle: Vec::new(), wait, turn: 0, running }
+    }
+
+    pub fn armed(&self) -> usize {
+        self.lists.iter().filter(|list| list.armed.is_some()).count()
+    }
+
+    /// Arms up to `count` more pops, in turn, on lists that `wants` one. Returns the partitions in which a list goes without.
+    pub fn arm(&mut self, count: usize, wants: impl Fn(&List) -> bool) -> Vec<u16> {
+        let (mut left, mut without) = (count, Vec::new());
+        for step in 0..self.lists.len() {
+            let at = (self.turn + step) % self.lists.len();
+            let list = &self.lists[at];
+            if list.armed.is_some() || list.paused || !wants(list) {
+                continue;
+            }
+            if left == 0 {
+                without.push(list.partition);
+                continue;
+            }
+            self.arm_one(at);
+            left -= 1;
+            if left == 0 {
+                self.turn = at + 1;
+            }
+        }
+        without.dedup();
+        without
+    }
+
+    fn arm_one(&mut self, at: usize) {
+        let list = &mut self.lists[at];
+        let call = self.running.holds.begin_call(list.partition);
+        let connection = Arc::new(AtomicI64::new(0));
+        let popper = self.idle.pop();
+        let (partition, queue, wait) = (list.partition, list.queue.clone(), self.wait);
+        let (running, events, named) = (Arc::clone(&self.running), self.events.clone(), Arc::clone(&connection));
+        let task = tokio::spawn(async move {
+            let mut popper = popper;
+            let answer = pop(&running, &mut popper, &named, partition, &queue, wait).await;
+            drop(events.send(Event::Popped(Popped { list: at, answer, call, popper })));
+        });
+        list.armed = Some(Armed { connection, task: task.abort_handle() });
+    }
+
+    /// Takes back a pop's connection; it must have been one of ours.
+    pub fn returned(&mut self, popped: &mut Popped) {
+        self.lists[popped.list].armed = None;
+        self.idle.extend(popped.popper.take());
+    }
+
+    /// The connections of armed pops on lists that `which`, for [`leasehold::Store::unblock`].
+    pub fn connections(&self, which: impl Fn(&List) -> bool) -> Vec<i64> {
+        let armed = self.lists.iter().filter(|list| which(list)).filter_map(|list| list.armed.as_ref());
+        armed.map(|armed| armed.connection.load(Ordering::Acquire)).filter(|id| *id != 0).collect()
+    }
+
+    /// Drops the connections of all pops that have not come back, and so the pops. Returns how many there were.
+    pub fn abandon(&mut self) -> usize {
+        let left = self.lists.iter_mut().filter_map(|list| list.armed.take());
+        left.map(|armed| armed.task.abort()).count()
+    }
+}
+
+/// One pop; a popper that failed is dropped, connection and all.
+async fn pop(
+    running: &Running,
+    popper: &mut Option<Popper>,
+    named: &AtomicI64,
+    partition: u16,
+    queue: &QueueName,
+    wait: Duration,
+) -> Result<Option<Reservation>, Error> {
+    let mut connected = match popper.take() {
+        Some(popper) => popper,
+        None => running.store.popper().await?,
+    };
+    named.store(connected.id(), Ordering::Release);
+    let answer = connected.reserve(partition, queue, &running.worker, wait).await?;
+    *popper = Some(connected);
+    Ok(answer)
+}

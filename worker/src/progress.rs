@@ -1,0 +1,95 @@
+//! How often a job's progress is written: the first at once, then at most every 500 ms, the last value wins, and no change of
+//! the message is lost. Pure: the caller brings the clock.
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use leasehold::job::Progress;
+use leasehold::limits;
+
+/// The least time between two reports of one job.
+pub(crate) const REPORT_EVERY: Duration = Duration::from_millis(500);
+
+/// What one job has told and Redis does not know yet.
+#[derive(Debug, Default)]
+pub(crate) struct Throttle {
+    sent_at: Option<Instant>,
+    /// One entry a message, oldest first; the last one takes new values.
+    pending: VecDeque<Progress>,
+    /// Somebody has been told to take what is pending.
+    awaited: bool,
+}
+
+impl Throttle {
+    /// Keeps the new values. `Some(when)`: whoever reports must be told to [`Throttle::take`] then.
+    pub fn tell(&mut self, now: Instant, percent: Option<f64>, message: Option<&str>) -> Option<Instant> {
+        match self.pending.back_mut() {
+            Some(last) if message.is_none() || last.message.is_none() || last.message.as_deref() == message => {
+                last.percent = percent.or(last.percent);
+                last.message = message.map(str::to_owned).or(last.message.take());
+            }
+            _ => self.pending.push_back(Progress { percent, message: message.map(str::to_owned) }),
+        }
+        // No more is kept of a job's history either.
+        if self.pending.len() > limits::HISTORY_MAX {
+            self.pending.pop_front();
+        }
+        if std::mem::replace(&mut self.awaited, true) {
+            return None;
+        }
+        Some(self.sent_at.map_or(now, |sent| now.max(sent + REPORT_EVERY)))
+    }
+
+    /// All that is pending, oldest first; it counts as sent now.
+    pub fn take(&mut self, now: Instant) -> Vec<Progress> {
+        self.awaited = false;
+        if !self.pending.is_empty() {
+            self.sent_at = Some(now);
+        }
+        self.pending.drain(..).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(throttle: &mut Throttle, now: Instant) -> Vec<(Option<f64>, Option<String>)> {
+        throttle.take(now).into_iter().map(|p| (p.percent, p.message)).collect()
+    }
+
+    #[test]
+    fn the_first_goes_at_once_and_the_next_half_a_second_later() {
+        let (mut throttle, start) = (Throttle::default(), Instant::now());
+        assert_eq!(throttle.tell(start, Some(1.0), Some("a")), Some(start));
+        assert_eq!(told(&mut throttle, start), [(Some(1.0), Some("a".into()))]);
+        let soon = start + Duration::from_millis(10);
+        assert_eq!(throttle.tell(soon, Some(2.0), Some("a")), Some(start + REPORT_EVERY));
+        assert_eq!(throttle.tell(soon, Some(3.0), Some("a")), None);
+        assert_eq!(told(&mut throttle, start + REPORT_EVERY), [(Some(3.0), Some("a".into()))]);
+        let late = start + Duration::from_secs(9);
+        assert_eq!(throttle.tell(late, Some(4.0), None), Some(late));
+    }
+
+    #[test]
+    fn no_change_of_the_message_is_lost() {
+        let (mut throttle, now) = (Throttle::default(), Instant::now());
+        for (percent, message) in [(1.0, "a"), (2.0, "a"), (3.0, "b"), (4.0, "a"), (5.0, "a")] {
+            throttle.tell(now, Some(percent), Some(message));
+        }
+        throttle.tell(now, Some(6.0), None);
+        let message = |m: &str| Some(m.to_owned());
+        let all = [(Some(2.0), message("a")), (Some(3.0), message("b")), (Some(6.0), message("a"))];
+        assert_eq!(told(&mut throttle, now), all);
+        assert!(told(&mut throttle, now).is_empty());
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let (mut throttle, now) = (Throttle::default(), Instant::now());
+        for n in 0..5_000 {
+            throttle.tell(now, None, Some(&n.to_string()));
+        }
+        let kept = told(&mut throttle, now);
+        assert_eq!((kept.len(), kept[kept.len() - 1].1.as_deref()), (limits::HISTORY_MAX, Some("4999")));
+    }
+}

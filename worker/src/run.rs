@@ -1,0 +1,165 @@
+//! One running worker: what its roles share, and how they are started.
+use std::sync::Arc;
+use std::time::Duration;
+
+use leasehold::store::WorkerInfo;
+use leasehold::{Config, Kind, Kinds, QueueName, Store, Timestamp, WorkerId};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::claim::{Claimer, Event};
+use crate::contact::{Backoff, Contact, is_outage};
+use crate::handler::Registry;
+use crate::holds::Holds;
+use crate::report::Reporter;
+use crate::slots::Slots;
+use crate::{Error, Shutdown, error, lease, sweeper};
+
+/// What the roles of one worker share.
+pub(crate) struct Running {
+    pub store: Store,
+    pub worker: WorkerId,
+    pub config: Config,
+    pub kinds: Kinds,
+    pub registry: Registry,
+    /// The kinds it serves, each with its `max_running`; 0 is no limit.
+    pub served: Vec<(Kind, u32)>,
+    pub queues: Vec<(QueueName, u32)>,
+    pub holds: Arc<Holds>,
+    pub slots: Arc<Slots>,
+    pub reporter: Reporter,
+    pub contact: Arc<Contact>,
+    /// The slots' tasks.
+    pub tasks: TaskTracker,
+    pub shutdown: Shutdown,
+    /// No pop or claim is sent any more.
+    pub claims_over: CancellationToken,
+    /// The worker has ended, or its `run` was dropped.
+    pub gone: CancellationToken,
+    pub events: mpsc::UnboundedSender<Event>,
+}
+
+impl Running {
+    /// Tells the claim loop; a worker that ends has none, and needs none.
+    pub fn tell_claimer(&self, event: Event) {
+        drop(self.events.send(event));
+    }
+}
+
+/// Runs a worker to its end.
+pub(crate) async fn run(config: Config, kinds: Kinds, registry: Registry, shutdown: Shutdown) -> Result<(), Error> {
+    let queues = config.worker.weighted_queues().map_err(error::config)?;
+    let Some(store) = connect(&config, &kinds, &shutdown).await? else { return Ok(()) };
+    let host = hostname::get().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let (worker, contact) = (worker_id(&host), Arc::new(Contact::default()));
+    let (reporter, reporting) = Reporter::new(store.clone(), worker.clone(), Arc::clone(&contact));
+    let (events, heard) = mpsc::unbounded_channel();
+    let served = registry.kinds().map(|kind| (kind.clone(), kinds.get(kind).max_running.unwrap_or(0))).collect();
+    let running = Arc::new(Running {
+        holds: Holds::new(Duration::from_millis(config.lease_ms), store.partitions()),
+        slots: Slots::new(config.worker.concurrency, store.partitions()),
+        tasks: TaskTracker::new(),
+        claims_over: CancellationToken::new(),
+        gone: CancellationToken::new(),
+        store,
+        worker,
+        config,
+        kinds,
+        registry,
+        served,
+        queues,
+        reporter,
+        contact,
+        shutdown,
+        events,
+    });
+    let _gone = running.gone.clone().drop_guard();
+    let ended = lease::spawn(Arc::clone(&running), introduce(&running, host))?;
+    tracing::info!(worker = %running.worker, "running on Redis at {}", running.store.address());
+    start(&running, sweeper::run(Arc::clone(&running)));
+    start(&running, reporting);
+    start(&running, claim(Arc::clone(&running), heard));
+    let result = ended.await.map_err(|_| std::io::Error::other("the lease thread has died"))?;
+    tracing::info!(worker = %running.worker, "ended");
+    result
+}
+
+/// Runs a role until the worker is gone.
+fn start(running: &Arc<Running>, role: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(running.gone.clone().run_until_cancelled_owned(role));
+}
+
+async fn claim(running: Arc<Running>, events: mpsc::UnboundedReceiver<Event>) {
+    if running.served.is_empty() {
+        tracing::warn!("this worker serves no kind, so it only sweeps; name kinds in a kinds file (LEASEHOLD_KINDS)");
+    } else {
+        Claimer::new(Arc::clone(&running), events).run().await;
+    }
+    running.tasks.close();
+    running.claims_over.cancel();
+}
+
+/// Connects, however long Redis is away. `None`: the shutdown came first.
+async fn connect(config: &Config, kinds: &Kinds, shutdown: &Shutdown) -> Result<Option<Store>, Error> {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+    let contact = Contact::default();
+    let connecting = async {
+        loop {
+            let connected = async {
+                let store = Store::connect(config).await?;
+                store.register_kinds(kinds).await.map(|()| store)
+            };
+            match connected.await {
+                Ok(store) => {
+                    contact.works();
+                    return Ok(Some(store));
+                }
+                Err(e) if is_outage(&e) => contact.failed("starting", &e),
+                Err(e) => return Err(e.into()),
+            }
+            tokio::time::sleep(backoff.delay()).await;
+        }
+    };
+    tokio::select! {
+        connected = connecting => connected,
+        () = shutdown.begun.cancelled() => Ok(None),
+    }
+}
+
+/// A name that was never used before: the host, and 12 hex digits.
+fn worker_id(host: &str) -> WorkerId {
+    let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || "_-".contains(*c)).take(40).collect();
+    let host = if host.is_empty() { "worker" } else { &host };
+    let number: u64 = rand::random();
+    WorkerId::parse(&format!("{host}-{:012x}", number >> 16)).expect("it keeps to the alphabet of worker ids")
+}
+
+fn introduce(running: &Running, host: String) -> WorkerInfo {
+    WorkerInfo {
+        id: running.worker.clone(),
+        host,
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        started_at: Timestamp(chrono::Utc::now().timestamp_millis()),
+        queues: running.queues.iter().map(|(queue, _)| queue.clone()).collect(),
+        kinds: running.served.iter().map(|(kind, _)| kind.clone()).collect(),
+        slots: running.slots.total(),
+        lease_ms: running.config.lease_ms,
+        running: Default::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_is_named_after_its_host_and_never_the_same() {
+        for host in ["web-1.example.org", "", "ä", &"x".repeat(300)] {
+            let (one, other) = (worker_id(host), worker_id(host));
+            assert_ne!(one, other);
+        }
+        assert!(worker_id("web-1.example.org").as_str().starts_with("web-1exampleorg-"));
+    }
+}
