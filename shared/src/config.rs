@@ -177,13 +177,8 @@ pub const KEYS: &[&str] = &[
 
 /// Variables that are not settings: what a running command is given (a worker started by one must not choke on it), and
 /// the server program that `make`, the tests and `leasehold up` start.
-const OTHER_VARIABLES: [&str; 5] = [
-    "LEASEHOLD_JOB_ID",
-    "LEASEHOLD_TOKEN",
-    "LEASEHOLD_ATTEMPT",
-    "LEASEHOLD_CHECKPOINT",
-    "LEASEHOLD_REDIS_SERVER",
-];
+const OTHER_VARIABLES: [&str; 5] =
+    ["LEASEHOLD_JOB_ID", "LEASEHOLD_TOKEN", "LEASEHOLD_ATTEMPT", "LEASEHOLD_CHECKPOINT", "LEASEHOLD_REDIS_SERVER"];
 
 impl Config {
     /// Reads `file` (or `leasehold.toml`, when it is there), the environment, and `flags` (key and value), in this order.

@@ -335,10 +335,16 @@ on_ground! {
         let open = NewJob { batch: Some(NewBatch { open: true, ..NewBatch::default() }), ..job() };
         let parent = g.submit(open).await;
         g.store.add_items(&parent, 0, &[json("1")], false).await.unwrap();
-        g.advance(3_599_000);
         g.sweep().await;
+        g.advance(3_600_000);
+        g.sweep().await;
+        assert_eq!(g.state(&parent).await, State::Waiting, "nobody could send a part while the clock jumped");
+        for _ in 0..399 {
+            g.advance(9_000);
+            g.sweep().await;
+        }
         assert_eq!(g.state(&parent).await, State::Waiting);
-        g.advance(2_000);
+        g.advance(9_000);
         g.sweep().await;
         g.sweep().await;
         assert_eq!(g.state(&parent).await, State::Cancelled);

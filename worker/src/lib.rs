@@ -101,6 +101,7 @@ impl Worker {
             return Err(error::config(fault));
         }
         kinds::register(&mut self.registry, &self.kinds, &self.config)?;
-        run::run(self.config, self.kinds, self.registry, shutdown).await
+        // Boxed: the roles nest deeper than the compiler lays out in one piece.
+        Box::pin(run::run(self.config, self.kinds, self.registry, shutdown)).await
     }
 }

@@ -67,19 +67,24 @@ impl Store {
             let job = before.iter().flatten().find(|j| j.id == *id);
             job.and_then(|j| j.parent.clone()).unwrap_or_else(|| id.clone())
         };
-        let state = |id: &JobId| before.iter().flatten().find(|j| j.id == *id).map(|j| j.state);
+        let known = |id: &JobId| before.iter().flatten().find(|j| j.id == *id);
+        let state = |id: &JobId| known(id).map(|j| j.state);
+        // It could be retried when we looked: the script ran, and its first answer was lost.
+        let lost = |id: &JobId| {
+            let job = known(id)?;
+            let some_failed = job.items.is_some_and(|items| items.failed + items.cancelled > 0);
+            let could = matches!(job.state, State::Failed | State::Cancelled) || (job.state == State::Completed && some_failed);
+            could.then_some(if job.items.is_some() { Retried::Waiting } else { Retried::Queued })
+        };
         self.each(&scripts::RETRY, Args::default(), ids, |id, word| match word {
             "queued" => Ok(Retried::Queued),
             "waiting" => Ok(Retried::Waiting),
             "missing" => Err(Refusal::NotFound(id.clone())),
             "parent" => Err(Refusal::RetryParent(parent(id))),
             "flagged" => Err(Refusal::ParentCancelled(parent(id))),
-            // It was final when we looked: the script ran, and its first answer was lost.
-            _ if matches!(state(id), Some(State::Failed | State::Cancelled)) => Ok(Retried::Queued),
-            _ => Err(wrong_state(
-                state(id),
-                "only a failed or cancelled job, or a batch with such items, can be retried",
-            )),
+            _ => lost(id).ok_or_else(|| {
+                wrong_state(state(id), "only a failed or cancelled job, or a batch with such items, can be retried")
+            }),
         })
         .await
     }
@@ -224,7 +229,9 @@ async fn server_faults(inner: &Inner) -> Result<Vec<ServerFault>> {
     }
     if info_field(&persistence, "aof_last_write_status").is_some_and(|status| status != "ok") {
         let advice = "its log says why; usually the disk is full";
-        faults.push(ServerFault::warning(format!("Redis cannot write its AOF, and takes no writes until it can; {advice}")));
+        faults.push(ServerFault::warning(format!(
+            "Redis cannot write its AOF, and takes no writes until it can; {advice}"
+        )));
     }
     faults.extend(settings_faults(inner).await?);
     faults.sort_by_key(|fault| !fault.fatal);
@@ -314,12 +321,17 @@ async fn settings_faults(inner: &Inner) -> Result<Vec<ServerFault>> {
 
 /// Sets the number of partitions the first time, and holds everybody to it afterwards.
 pub(super) async fn agree_partitions(inner: &Inner, wanted: Option<u16>) -> Result<u16> {
-    let mut pipeline = redis::pipe();
-    pipeline.cmd("HSETNX").arg(keys::META).arg("partitions").arg(wanted.unwrap_or(1));
-    pipeline.cmd("HGET").arg(keys::META).arg("partitions");
-    let replies = inner.pipe(&pipeline).await?;
+    let mut reading = redis::pipe();
+    reading.cmd("HGET").arg(keys::META).arg("partitions");
+    let mut replies = inner.pipe(&reading).await?;
+    if replies[0] == Value::Nil {
+        let mut setting = redis::pipe();
+        setting.cmd("HSETNX").arg(keys::META).arg("partitions").arg(wanted.unwrap_or(1));
+        inner.pipe(&setting).await?;
+        replies = inner.pipe(&reading).await?;
+    }
     let stored =
-        number(&replies[1]).and_then(|n| u16::try_from(n).ok()).filter(|n| (1..=limits::PARTITIONS_MAX).contains(n));
+        number(&replies[0]).and_then(|n| u16::try_from(n).ok()).filter(|n| (1..=limits::PARTITIONS_MAX).contains(n));
     let reason = || "`partitions` is not 1 to 256".to_owned();
     let stored = stored.ok_or_else(|| Error::Corrupt { key: keys::META.into(), reason: reason() })?;
     match wanted {
@@ -341,5 +353,15 @@ pub(super) async fn register_kinds(inner: &Inner, kinds: &Kinds) -> Result<()> {
             pipeline.cmd("HSET").arg(keys::fixed(partition, "retention")).arg(kind.as_str()).arg(kept);
         }
     }
-    if pipeline.is_empty() { Ok(()) } else { inner.pipe(&pipeline).await.map(drop) }
+    if pipeline.is_empty() {
+        return Ok(());
+    }
+    match inner.pipe(&pipeline).await {
+        // A worker must start all the same: only work that drains makes room.
+        Err(Error::Full(reason)) => {
+            tracing::warn!("the kinds' retention was not registered, the old one holds: {reason}");
+            Ok(())
+        }
+        registered => registered.map(drop),
+    }
 }

@@ -125,9 +125,7 @@ impl Store {
                 let args = args.texts(["counts", id.as_str(), &stored]).texts(counted.map(|n| n.to_string()));
                 (&*scripts::MEND, args)
             }
-            Some(Repair::Accept(key)) => {
-                (&*scripts::MEND, args.texts(["accept", key]).number(limits::QUARANTINE_MS))
-            }
+            Some(Repair::Accept(key)) => (&*scripts::MEND, args.texts(["accept", key]).number(limits::QUARANTINE_MS)),
         };
         self.inner.run(script, finding.partition, &args, Repeat::Safe).await.map(drop)
     }

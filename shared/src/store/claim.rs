@@ -157,7 +157,9 @@ impl Store {
         }
         let reply = self.inner.run(&scripts::CLAIM, partition, &args, Repeat::Never).await?;
         let reply = array(&reply);
-        let jobs = reply.iter().skip(3).map(|v| claimed_job(partition, v)).collect::<Result<_>>()?;
+        // One that cannot be read is left to its lease's end; the others run.
+        let read = |v| claimed_job(partition, v).inspect_err(|e| tracing::warn!("a claimed job is not started: {e}")).ok();
+        let jobs = reply.iter().skip(3).filter_map(read).collect();
         let paused = array(reply.first().unwrap_or(&Value::Nil));
         let paused = paused.iter().filter_map(|v| QueueName::parse(&text(v)).ok()).collect();
         Ok(Claimed { jobs, paused, more: reply.get(1).and_then(number) == Some(1) })
@@ -211,7 +213,8 @@ impl Store {
     /// Those of any call.
     pub async fn leave(&self, worker: &WorkerId) -> Result<()> {
         for partition in 0..self.partitions() {
-            let args = Args::default().text(worker.as_str()).text("leave").count(limits::CLAIMED_MAX).number(0).number(0);
+            let args =
+                Args::default().text(worker.as_str()).text("leave").count(limits::CLAIMED_MAX).number(0).number(0);
             self.inner.run(&scripts::RECOVER, partition, &args, Repeat::Safe).await?;
         }
         Ok(())

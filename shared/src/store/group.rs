@@ -44,6 +44,7 @@ impl<T: Send + 'static, R: Send + 'static> Group<T, R> {
         let (answer, reply) = oneshot::channel();
         let gone = || Error::Unavailable("the store is shutting down".into());
         self.sender.send((request, answer)).await.map_err(|_| gone())?;
-        reply.await.map_err(|_| gone())?
+        // It may have been sent: only its repetition can tell.
+        reply.await.map_err(|_| Error::OutcomeUnknown("the store stopped before the answer came".into()))?
     }
 }

@@ -202,7 +202,7 @@ impl Store {
     async fn read_many(&self, ids: &[JobId]) -> Result<Vec<Result<Option<Job>>>> {
         let mut jobs: Vec<Result<Option<Job>>> = ids.iter().map(|_| Ok(None)).collect();
         for (partition, share) in self.by_partition(ids, |id| id) {
-            for chunk in share.chunks(200) {
+            for chunk in share.chunks(50) {
                 let args = Args::default().texts(chunk.iter().map(|(_, id)| id.as_str()));
                 let reply = self.inner.run(&scripts::GET, partition, &args, Repeat::Safe).await?;
                 for ((at, id), value) in chunk.iter().zip(array(&reply)) {
@@ -486,6 +486,10 @@ fn job(id: &JobId, reply: &Value) -> Result<Option<Job>, String> {
     };
     let state = stored.unwrap_or(if running { State::Running } else { State::Queued });
     let max_attempts = small("max_attempts").unwrap_or(1);
+    let (failures, error) = (small("attempts").unwrap_or(0), field("error").map(stored_error));
+    // A job that failed for good is at the attempt that failed; one that lost its worker, at the one it lost.
+    let by_attempt = state == State::Failed && error.as_ref().is_some_and(|e| e.code != crate::job::ErrorCode::Crashed);
+    let attempt = if by_attempt { failures.max(1) } else { (failures + 1).min(max_attempts) };
     let created_at = time("created_at").ok_or("field created_at is missing")?;
     let started_at = if running { record[2].parse().ok().map(Timestamp) } else { time("started_at") };
     let finished_at = time("finished_at");
@@ -506,7 +510,7 @@ fn job(id: &JobId, reply: &Value) -> Result<Option<Job>, String> {
         state,
         priority: field("priority").and_then(Priority::parse).unwrap_or_default(),
         payload: Json::stored(need("payload")?.to_owned()),
-        attempt: (small("attempts").unwrap_or(0) + 1).min(max_attempts),
+        attempt,
         max_attempts,
         crashes: small("crashes").unwrap_or(0),
         token: if running { record[0].parse().ok() } else { count("token") },
@@ -518,7 +522,7 @@ fn job(id: &JobId, reply: &Value) -> Result<Option<Job>, String> {
         }),
         result: field("result").map(|v| Json::stored(v.to_owned())),
         skipped: field("skipped").map(str::to_owned),
-        error: field("error").map(stored_error),
+        error,
         parent: field("parent").and_then(|v| JobId::parse(v).ok()),
         items,
         created_at,

@@ -22,13 +22,14 @@ const CLOCK: &str = include_str!("lua/clock.lua");
 fn constants() -> String {
     let kept = Retention::default();
     format!(
-        "local HISTORY_MAX, OPEN_MS, RECORD_VERSION, CLAIMED_MAX, WORKER_FORGET_MS = {}, {}, {}, {}, {}\n\
+        "local HISTORY_MAX, OPEN_MS, RECORD_VERSION, CLAIMED_MAX, WORKER_FORGET_MS, BATCH_BYTES_MAX = {}, {}, {}, {}, {}, {}\n\
          local RETENTION_DEFAULT = '{} {} {}'\n",
         limits::HISTORY_MAX,
         limits::OPEN_MS,
         limits::RECORD_VERSION,
         limits::CLAIMED_MAX,
         limits::WORKER_FORGET_MS,
+        limits::BATCH_BYTES_MAX,
         kept.completed_ms,
         kept.failed_ms,
         kept.cancelled_ms,
@@ -70,7 +71,7 @@ scripts! {
     PROMOTE = "promote", ALLOW_OOM, [];
     RECLAIM = "reclaim", ALLOW_OOM, [FINISH, CLOCK];
     RECOVER = "recover", ALLOW_OOM, [CLOCK];
-    CANCEL = "cancel", ALLOW_OOM, [FINISH, include_str!("lua/cancel_one.lua")];
+    CANCEL = "cancel", ALLOW_OOM, [FINISH, CLOCK, include_str!("lua/cancel_one.lua")];
     RETRY = "retry", ALLOW_OOM, [FINISH, include_str!("lua/retry_one.lua")];
     REMOVE = "remove", ALLOW_OOM, [include_str!("lua/remove_one.lua")];
     CASCADE = "cascade", ALLOW_OOM, [

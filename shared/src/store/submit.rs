@@ -96,6 +96,9 @@ impl Store {
     /// # Errors
     /// [`Error::Refused`]: no such job, no batch, sealed, or out of turn.
     pub async fn add_items(&self, parent: &JobId, first: u64, payloads: &[Json], last: bool) -> Result<u64> {
+        if first > u64::from(u32::MAX) {
+            return Err(Refusal::Gap(self.get(parent).await?.and_then(|j| j.items).map_or(0, |i| i.total)).into());
+        }
         let mut total = first;
         let chunks: Vec<&[Json]> = if payloads.is_empty() { vec![&[]] } else { split(payloads, |p| p.as_str().len()) };
         let mut number_of_first = first;
@@ -227,8 +230,7 @@ fn submit_answer(minted: &Minted, reply: &Value) -> Result<Submitted, Refusal> {
             let time = |at: usize| reply.get(at).and_then(number).map(Timestamp);
             let accepted = State::parse(word).zip(time(2));
             debug_assert!(word == "exists" || accepted.is_some());
-            let accepted =
-                accepted.map(|(state, created_at)| Accepted { state, created_at, scheduled_at: time(3) });
+            let accepted = accepted.map(|(state, created_at)| Accepted { state, created_at, scheduled_at: time(3) });
             Ok(Submitted { id: minted.id.clone(), replayed: false, accepted })
         }
     }

@@ -5,7 +5,7 @@ use redis::Value;
 use super::claim::gap_max_ms;
 use super::inspect::{array, number, text};
 use super::{Args, Repeat, Store, scripts};
-use crate::{JobId, Json, Result, WorkerId, limits};
+use crate::{Error, JobId, Json, Result, WorkerId, limits};
 
 /// What a sweep must know.
 #[derive(Debug, Clone, Copy)]
@@ -168,7 +168,12 @@ impl Store {
     async fn cascade(&self, partition: u16, parent: &JobId, step: &str) -> Result<usize> {
         let (verb, from) = step.split_once(' ').unwrap_or((step, "0"));
         let mut from: u64 = from.parse().unwrap_or(0);
-        let total = self.get(parent).await?.and_then(|job| job.items).map_or(0, |items| items.total);
+        let total = match self.get(parent).await {
+            Ok(job) => job.and_then(|job| job.items).map_or(0, |items| items.total),
+            // It stops nobody else: the walk over the keys reports it.
+            Err(Error::Corrupt { .. }) => return Ok(0),
+            Err(e) => return Err(e),
+        };
         for taken in 1..=limits::SWEEP_STEPS {
             let to = total.min(from + limits::CASCADE_BATCH as u64);
             let items: Vec<JobId> = (from..to).map(|k| self.item_id(parent, k)).collect();

@@ -197,7 +197,7 @@ impl Model {
                 State::Retrying
             }
         };
-        if !flagged && matches!(ending, Ending::Retry(_) | Ending::Fail) {
+        if !flagged && matches!(ending, Ending::Retry(_)) {
             entry.view.failures = (entry.view.failures + 1).min(MAX_ATTEMPTS - 1);
         }
         entry.skipped = ending == Ending::Skip;

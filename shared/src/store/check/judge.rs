@@ -167,7 +167,11 @@ impl<'a> Judge<'a> {
         let mut given = HashMap::new();
         for (id, running) in self.seen.running.iter().filter_map(|(id, r)| Some((id, r.as_ref()?))) {
             if let Some(other) = given.insert(running.token, id) {
-                self.push(id.to_string(), format!("it and job {other} run with the same token {}", running.token), None);
+                self.push(
+                    id.to_string(),
+                    format!("it and job {other} run with the same token {}", running.token),
+                    None,
+                );
             }
         }
         let highest = given.keys().copied().chain(self.seen.jobs.values().map(|job| job.token)).max().unwrap_or(0);

@@ -30,7 +30,11 @@ local function idempotency_key(kind, key) return P .. ':idempotency:' .. kind ..
 -- reported in `quarantine`; whatever needed it goes on as if it were absent.
 local function set_aside(key, reason)
   redis.call('RENAME', key, P .. ':quarantined:' .. string.sub(key, #P + 2))
-  redis.call('HSET', QUARANTINE, key, now .. ' ' .. reason)
+  local reported = redis.pcall('HSET', QUARANTINE, key, now .. ' ' .. reason)
+  if type(reported) == 'table' then
+    redis.call('RENAME', QUARANTINE, P .. ':quarantined:quarantine')
+    redis.call('HSET', QUARANTINE, key, now .. ' ' .. reason)
+  end
 end
 
 -- Lua has no rollback, so no command may fail half-way: a wrong type is set aside and the command done again.
@@ -103,7 +107,11 @@ local WORDS = {
 local function damaged(job)
   if not (job.kind and job.queue and job.priority) then return 'kind, queue or priority is missing' end
   for field, form in pairs(FORMS) do
-    if job[field] and not string.find(job[field], form) then return field .. ' is not what it must be' end
+    local value = job[field]
+    -- 15 digits are counted exactly, here and by Redis.
+    if value and (#value > (form == COUNT and 15 or 64) or not string.find(value, form)) then
+      return field .. ' is not what it must be'
+    end
   end
   for field, words in pairs(WORDS) do
     if job[field] and not words[job[field]] then return field .. ' is no word of ours' end
@@ -138,14 +146,19 @@ end
 local function running(id) return record_of(call('HGET', RUNNING, id)) end
 
 -- Puts a queued job where it waits. At the front only what had its turn before.
+local filled = {} -- queues that this script has pushed to: LLEN does not see what is gathered
 local function push(job, front)
-  local list = queue_key(job.queue)
+  local own = queue_key(job.queue)
+  local list = own
   if tonumber(job.crashes or 0) > 0 then
-    list = list .. ':suspect'
-  elseif job.priority ~= 'normal' then
+    list = own .. ':suspect'
+  else
     -- An idle worker blocks on the queue's own list alone, so the first of an empty queue goes there.
-    local waiting = call('LLEN', list) + call('LLEN', list .. ':high') + call('LLEN', list .. ':low')
-    if waiting > 0 then list = list .. ':' .. job.priority end
+    if job.priority ~= 'normal' and (filled[own] or
+      call('LLEN', own) + call('LLEN', own .. ':high') + call('LLEN', own .. ':low') > 0) then
+      list = own .. ':' .. job.priority
+    end
+    filled[own] = true
   end
   if front then call('RPUSH', list, job.id) else gather('LPUSH', list, job.id) end
 end

@@ -12,7 +12,7 @@ local function cancel_one(id)
   -- guard: living
   if job.state == 'completed' or job.state == 'failed' or job.state == 'cancelled' then return job.state end
   if job.state == 'waiting' then
-    if call('SADD', CANCELLING, id) == 1 then
+    if call('SADD', CANCELLING, id) == 1 or call('HEXISTS', CASCADES, id) == 0 then
       -- guard: sealing
       redis.call('HSET', job.key, 'sealed', 1)
       call('ZREM', OPEN, id)

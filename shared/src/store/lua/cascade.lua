@@ -25,7 +25,7 @@ local next_item = from + #ARGV - 4
 local done = next_item >= tonumber(parent.items_total or 0)
 if done then
   call('HDEL', CASCADES, parent_id)
-  if verb == 'remove' then erase(parent) else parents[parent_id] = true end
+  if verb == 'remove' and parent.state then erase(parent) else parents[parent_id] = true end
 else
   call('HSET', CASCADES, parent_id, verb .. ' ' .. next_item)
 end

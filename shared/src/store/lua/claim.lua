@@ -16,7 +16,7 @@ end
 local reservations, queues, limits = pairs_of(), pairs_of(), {}
 for _, kind in ipairs(pairs_of()) do limits[kind[1]] = tonumber(kind[2]) end
 
-local used, picked, taken, paused = {}, {}, {}, {}
+local used, picked, taken, paused, bytes = {}, {}, {}, {}, 0
 local function room(kind)
   local limit = limits[kind]
   if not limit then return 0 end
@@ -45,6 +45,10 @@ local function consider(id)
     if used[job.runs] then used[job.runs] = used[job.runs] + 1 end
     slots, taken[id] = slots - 1, true
     picked[#picked + 1] = job
+    job.fields = redis.call('HGETALL', job.key)
+    for _, value in ipairs(job.fields) do bytes = bytes + #value end
+    -- What a worker cannot be sent in time it would give back and be sent again.
+    if bytes > BATCH_BYTES_MAX then slots, scan = 0, 0 end
     return true
   end
   return false
@@ -54,8 +58,9 @@ local function take(list, budget)
   while budget > 0 and scan > 0 do
     local ids = call('LRANGE', list, -math.min(budget, scan), -1)
     if #ids == 0 then return budget end
-    scan = scan - #ids
     for i = #ids, 1, -1 do
+      if scan <= 0 then return budget end
+      scan = scan - 1
       call('RPOP', list)
       if consider(ids[i]) then
         budget = budget - 1
@@ -95,7 +100,7 @@ end
 for _, r in ipairs(reservations) do
   local queue, id = r[1], r[2]
   -- guard: reserved
-  if call('LPOS', claimed_key(worker), id) then
+  if not taken[id] and call('LPOS', claimed_key(worker), id) then
     local stopped = call('SISMEMBER', PAUSED, queue) == 1
     if stopped or slots <= 0 then
       local job = read(id)
@@ -116,7 +121,7 @@ end
 -- A counter that was lost goes on above every token that these jobs have had; a damaged one, above any there can be.
 local function lost_count()
   local given, highest = redis.pcall('GET', TOKENS), 0
-  if given and not (type(given) == 'string' and string.find(given, '^%d+$')) then
+  if given and not (type(given) == 'string' and #given < 16 and string.find(given, '^%d+$')) then
     set_aside(TOKENS, 'it is no number')
     return now
   end
@@ -138,7 +143,7 @@ for i, job in ipairs(picked) do
   gather('ZADD', LEASES, now + lease_ms, job.id)
   gather('HSET', RUNNING, job.id, record)
   tell('running', job.id)
-  jobs[i] = { job.id, string.format('%.0f', token + i), job.runs, unpack(redis.call('HGETALL', job.key)) }
+  jobs[i] = { job.id, string.format('%.0f', token + i), job.runs, unpack(job.fields) }
 end
 flush()
 -- An idle worker blocks on the own list alone, so the next job of another priority moves over and wakes it.
@@ -149,4 +154,4 @@ for _, q in ipairs(queues) do
     if from then redis.call('RPOPLPUSH', own .. from, own) end
   end
 end
-return { paused, scan <= 0 and slots > 0 and 1 or 0, now, unpack(jobs) }
+return { paused, scan <= 0 and (slots > 0 or bytes > BATCH_BYTES_MAX) and 1 or 0, now, unpack(jobs) }

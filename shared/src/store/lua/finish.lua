@@ -9,6 +9,7 @@ local function retention(kind, state)
     kept[kind] = text
   end
   local completed, failed, cancelled = string.match(text, '^(%d+) (%d+) (%d+)')
+  if not completed then completed, failed, cancelled = string.match(RETENTION_DEFAULT, '^(%d+) (%d+) (%d+)') end
   return tonumber(({ completed = completed, failed = failed, cancelled = cancelled })[state])
 end
 

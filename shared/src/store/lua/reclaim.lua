@@ -14,6 +14,7 @@ local function reclaim(id)
   if not job or job.state then return 'dropped' end
   if not record then
     -- Its running record was lost (set aside): nobody can be charged.
+    gather('SREM', permits_key(job.runs), id)
     push(job)
     return 'queued'
   end

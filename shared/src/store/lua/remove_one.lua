@@ -14,8 +14,11 @@ local function remove_one(id)
     gather('ZREM', EXPIRY, id)
     return 'missing'
   end
-  if job.parent then return 'item' end
-  if job.state ~= 'completed' and job.state ~= 'failed' and job.state ~= 'cancelled' then return 'refused' end
+  local final = job.state == 'completed' or job.state == 'failed' or job.state == 'cancelled'
+  if job.parent or not final then
+    gather('ZREM', EXPIRY, id)
+    return job.parent and 'item' or 'refused'
+  end
   if tonumber(job.items_total or 0) == 0 then return erase(job) end
   call('HSETNX', CASCADES, id, 'remove 0')
   gather('ZREM', EXPIRY, id)

@@ -32,6 +32,7 @@ end
 for i = 5 + n, #ARGV do
   if not (runs and record.worker == ARGV[i]) then call('LREM', claimed_key(ARGV[i]), 0, id) end
 end
+if job and not runs then call('SREM', permits_key(job.runs), id) end
 if not job then
   call('ZREM', EXPIRY, id)
   redis.call('DEL', history_key(id))

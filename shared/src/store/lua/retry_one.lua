@@ -10,7 +10,7 @@ end
 -- A final parent waits again until its failed and cancelled items have been requeued and have ended.
 local function retry_parent(job)
   local v = call('HMGET', job.key, 'items_failed', 'items_cancelled')
-  local open = tonumber(v[1] or 0) + tonumber(v[2] or 0)
+  local open = (tonumber(v[1]) or 0) + (tonumber(v[2]) or 0)
   if job.state == 'completed' and open == 0 then return 'refused' end
   revive_job(job)
   redis.call('HSET', job.key, 'state', 'waiting')

@@ -6,11 +6,8 @@
 --   {names, kind|queue}
 local names_max, idempotency_ms, n = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 
-local function registered(set, name)
-  if call('SISMEMBER', set, name) == 1 then return true end
-  if call('SCARD', set) >= names_max then return false end
-  call('SADD', set, name)
-  return true
+local function known(set, name)
+  return call('SISMEMBER', set, name) == 1 or call('SCARD', set) < names_max
 end
 
 local function replay(kind, key, digest)
@@ -57,9 +54,11 @@ for i = 1, n do
   local reply = replay(job.kind, key, digest)
   -- guard: once
   if not reply and redis.call('EXISTS', job_key(job.id)) == 1 then reply = { 'exists', job.id } end
-  if not reply and not registered(KINDS, job.kind) then reply = { 'names', 'kind' } end
-  if not reply and not registered(QUEUES, job.queue) then reply = { 'names', 'queue' } end
+  if not reply and not known(KINDS, job.kind) then reply = { 'names', 'kind' } end
+  if not reply and not known(QUEUES, job.queue) then reply = { 'names', 'queue' } end
   if not reply then
+    call('SADD', KINDS, job.kind)
+    call('SADD', QUEUES, job.queue)
     reply = create(job, due, parent, first, at - 1)
     if key ~= '' then redis.call('SET', idempotency_key(job.kind, key), digest .. ' ' .. job.id, 'PX', idempotency_ms) end
   end
