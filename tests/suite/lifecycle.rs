@@ -34,3 +34,11 @@ fn architecture_draws_every_transition() {
         assert!(text.contains(&row), "ARCHITECTURE.md lacks the row\n{row}");
     }
 }
+
+#[test]
+fn readme_documents_every_setting() {
+    let text = read("README.md");
+    for key in leasehold::config::KEYS {
+        assert!(text.contains(&format!("| `{key}` |")), "README.md lacks the setting {key}");
+    }
+}
