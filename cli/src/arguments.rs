@@ -124,7 +124,8 @@ mod tests {
         for (text, ms) in [("0s", 0), ("500ms", 500), ("5s", 5_000), ("2m", 120_000), ("1h", 3_600_000)] {
             assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
-        for text in ["", "5", "s", "-5s", "5 s", "1.5s", "5S", "5sec", "99999999999999999999s", "18446744073709551615d"] {
+        for text in ["", "5", "s", "-5s", "5 s", "1.5s", "5S", "5sec", "99999999999999999999s", "18446744073709551615d"]
+        {
             assert!(duration(text).is_err_and(|e| e.contains("500ms")), "{text}");
         }
     }

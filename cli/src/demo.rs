@@ -10,7 +10,7 @@ mod verdict;
 
 use std::time::Duration;
 
-use leasehold::{Job, State};
+use leasehold::Job;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -28,6 +28,8 @@ const END_LIMIT: Duration = Duration::from_secs(30);
 const CATCH_LIMIT: Duration = Duration::from_secs(10);
 /// The pause between two looks at the jobs.
 const LOOK_EVERY: Duration = Duration::from_millis(40);
+/// How long after the worker Redis is killed.
+const BETWEEN_BLOWS: Duration = Duration::from_millis(100);
 /// How long Redis stays away.
 const OUTAGE: Duration = Duration::from_millis(1_200);
 
@@ -71,43 +73,56 @@ async fn act(
 ) -> Result<(Vec<Job>, Vec<verdict::Fact>), Failure> {
     let client = Client::new(&stage.base)?;
     let mut observer = Observer::new(&client);
-    let (now, later) = documents.split_at(documents.len() * 2 / 3);
-    narrator.say(format!(
-        "submitting {} documents as jobs of kind process-files, over HTTP, each with an Idempotency-Key",
-        now.len()
-    ));
-    let mut accepted = submit(&client, now).join_all().await.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let victim = catch(stage, &mut observer, narrator, now.len() / 4).await?;
-    observe(&mut observer, narrator, Duration::from_millis(300)).await;
+    let (now, mut later) = documents.split_at(documents.len() * 2 / 3);
+    let count = now.len();
+    narrator.say(format!("submitting {count} documents as jobs of kind process-files, each with an Idempotency-Key"));
+    let mut submits = Submits::new();
+    submit(&mut submits, &client, now);
+    let mut victim = catch(stage, &mut observer, narrator, count).await?;
+    if victim.is_none() {
+        // All were done before a worker was caught at one.
+        submit(&mut submits, &client, later);
+        victim = catch(stage, &mut observer, narrator, documents.len()).await?;
+        later = &[];
+    }
+    let missed = || Failure::Failed("no worker was caught in the middle of a job, so nothing could be shown".into());
+    let victim = victim.ok_or_else(missed)?;
+    observe(&mut observer, narrator, BETWEEN_BLOWS).await;
     stage.kill_redis().await?;
-    let (ended, known) = observer.counts();
-    narrator.blow(format!("kill -9 Redis, with {ended} of {known} jobs ended and one in the hands of a dead worker"));
-    narrator.say(format!("submitting {} more documents; the API holds them until Redis is back", later.len()));
-    let submits = submit(&client, later);
+    let ((ended, known), held) = (observer.counts(), victim.held.len());
+    narrator.blow(format!("kill -9 Redis: {ended} of {known} jobs have ended, the dead worker still has {held}"));
+    narrator.say(format!("submitting {} more documents; the API holds on until Redis is back", later.len()));
+    submit(&mut submits, &client, later);
     observe(&mut observer, narrator, OUTAGE).await;
     stage.restart_redis().await?;
-    narrator.say("Redis is back, with all it had answered: its append-only file was synced with every write");
-    accepted.extend(submits.join_all().await.into_iter().collect::<Result<Vec<_>, _>>()?);
+    narrator.say("Redis is back with all it had said yes to, read from its append-only file");
+    let accepted = answers(submits).await?;
     narrator.say(format!("all {} submits are accepted", accepted.len()));
     let end = Instant::now() + END_LIMIT;
     while !observer.all_ended(documents.len()) && Instant::now() < end {
         observe(&mut observer, narrator, LOOK_EVERY).await;
     }
-    let (ended, _) = observer.counts();
-    narrator.say(format!("{ended} of {} jobs have ended", documents.len()));
-    let again = submit(&client, documents).join_all().await.into_iter().collect::<Result<Vec<_>, _>>()?;
+    narrator.say(format!("{} of {} jobs have ended", observer.counts().0, documents.len()));
+    let mut again = Submits::new();
+    submit(&mut again, &client, documents);
+    let again = answers(again).await?;
     let jobs = client.jobs().await?;
     let facts = verdict::facts(documents, &accepted, &again, &jobs, &observer, &victim);
     Ok((jobs, facts))
 }
 
-fn submit(client: &Client, documents: &[Document]) -> JoinSet<Result<Accepted, Failure>> {
-    let mut submits = JoinSet::new();
+type Submits = JoinSet<Result<Accepted, Failure>>;
+
+/// Submits documents, all at once.
+fn submit(submits: &mut Submits, client: &Client, documents: &[Document]) {
     for document in documents {
         let (client, file) = (client.clone(), document.file.clone());
         submits.spawn(async move { client.submit(file).await });
     }
-    submits
+}
+
+async fn answers(submits: Submits) -> Result<Vec<Accepted>, Failure> {
+    submits.join_all().await.into_iter().collect()
 }
 
 /// Looks at the jobs for a while.
@@ -123,38 +138,40 @@ async fn observe(observer: &mut Observer, narrator: &mut Narrator, time: Duratio
     }
 }
 
-/// Kills a worker in the middle of a job: stopped first, so that what Redis then says of it is certain.
+/// Kills a worker in the middle of a job, once a third of the `submitted` ones have ended; `None` when all have before it
+/// was caught. The worker is stopped first, so that what Redis then says of it is certain.
 async fn catch(
     stage: &mut Stage,
     observer: &mut Observer,
     narrator: &mut Narrator,
-    ended_min: usize,
-) -> Result<verdict::Victim, Failure> {
+    submitted: usize,
+) -> Result<Option<verdict::Victim>, Failure> {
     let end = Instant::now() + CATCH_LIMIT;
-    while Instant::now() < end {
+    while Instant::now() < end && !observer.all_ended(submitted) {
         observer.look().await;
         narrator.progress(observer.jobs());
-        let running = |job: &&Job| job.state == State::Running && job.worker.is_some();
-        let busy = observer.jobs().filter(running).max_by_key(|job| documents::size(job));
-        let Some((job, worker)) = busy.and_then(|job| Some((job.clone(), job.worker.clone()?))) else { continue };
-        if observer.counts().0 < ended_min {
+        if 3 * observer.counts().0 < submitted {
             continue;
         }
+        let Some(worker) = observer.busiest() else { continue };
         stage.pause(&worker);
-        // A settle that was under way has arrived after this.
-        sleep(Duration::from_millis(30)).await;
-        observer.look().await;
-        let held: Vec<Job> = observer.jobs().filter(running).filter(|j| j.worker == job.worker).cloned().collect();
-        if held.is_empty() {
+        let mut caught = observer.look().await && !observer.held_by(&worker).is_empty();
+        if caught {
+            // A settle that was under way has arrived after this.
+            sleep(LOOK_EVERY).await;
+            caught = observer.look().await && !observer.held_by(&worker).is_empty();
+        }
+        if !caught {
             stage.resume(&worker);
             continue;
         }
+        let held = observer.held_by(&worker);
         let name = stage.kill_worker(&worker).await?;
         let files: Vec<&str> = held.iter().filter_map(documents::file).collect();
         narrator.blow(format!("kill -9 {name}, in the middle of {}", files.join(" and ")));
-        return Ok(verdict::Victim { name, worker, held });
+        return Ok(Some(verdict::Victim { name, worker, held }));
     }
-    Err(Failure::Failed("no worker was caught in the middle of a job, so nothing could be shown".into()))
+    Ok(None)
 }
 
 fn where_next() -> std::io::Result<()> {

@@ -94,7 +94,11 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     }
     report.problems.extend(findings.iter().map(Problem::from));
     report.healthy = report.problems.is_empty();
-    if common.json() { print::json(&report)? } else { show(&report, repair)? }
+    if common.json() {
+        print::json(&report)?
+    } else {
+        show(&report, repair)?
+    }
     if report.healthy { Ok(()) } else { Err(Failure::Said) }
 }
 
@@ -143,7 +147,9 @@ impl Doctor {
         for queue in self.store.queues(None).await? {
             if queue.queued > 0 && !queue.served {
                 let depth = queue.queued;
-                report.notes.push(format!("queue {} has {depth} ids waiting, and no living worker serves it", queue.name));
+                report
+                    .notes
+                    .push(format!("queue {} has {depth} ids waiting, and no living worker serves it", queue.name));
             } else if queue.queued > 0 && queue.paused {
                 report.notes.push(format!("queue {} is paused, with {} ids waiting", queue.name, queue.queued));
             }

@@ -38,7 +38,9 @@ impl Plan {
         let path = here.with_file_name(binary);
         if !path.is_file() {
             let folder = path.parent().unwrap_or(Path::new(".")).display();
-            return Err(Failure::Failed(format!("{binary} is not in {folder}; run: cargo build --release --workspace")));
+            return Err(Failure::Failed(format!(
+                "{binary} is not in {folder}; run: cargo build --release --workspace"
+            )));
         }
         Ok(Program {
             name: name.into(),
@@ -61,10 +63,8 @@ pub(crate) fn documents() -> Option<PathBuf> {
 
 /// Waits until a Redis that was started answers and is fit.
 pub(crate) async fn redis_ready(program: &Program, child: &mut Child, config: &Config) -> Result<Store, Failure> {
-    let config = Config {
-        redis: leasehold::config::RedisConfig { outage_ms: 0, ..config.redis.clone() },
-        ..config.clone()
-    };
+    let config =
+        Config { redis: leasehold::config::RedisConfig { outage_ms: 0, ..config.redis.clone() }, ..config.clone() };
     let store = ready(program, child, async || match Store::connect(&config).await {
         Ok(store) => Ok(Some(store)),
         Err(leasehold::Error::Unavailable(_) | leasehold::Error::OutcomeUnknown(_)) => Ok(None),

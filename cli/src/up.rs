@@ -97,7 +97,8 @@ async fn start(arguments: &Arguments, mut config: Config, logs: &Path, keeper: &
     let (listen, reservation) = listen(&config)?;
     environment.push(("LEASEHOLD_API__LISTEN".to_owned(), listen.clone()));
     environment.extend(example(&config, &arguments.data)?);
-    let arguments_of = arguments.source.config.iter().flat_map(|file| ["--config".to_owned(), file.display().to_string()]);
+    let arguments_of =
+        arguments.source.config.iter().flat_map(|file| ["--config".to_owned(), file.display().to_string()]);
     let plan =
         Plan { environment, arguments: arguments_of.collect(), private: false, folder: None, logs: logs.to_owned() };
     let grace = Duration::from_millis(config.worker.grace_ms) + WORKER_MARGIN;
@@ -159,10 +160,13 @@ fn welcome(
     let data = arguments.data.display();
     let moved = if moved.is_some() { "  (port 8080 is taken)" } else { "" };
     let address = match redis {
-        Some(server) => format!("{}  (Redis {}, private; its data stays in {data}/redis)", server.url(), server.version),
+        Some(server) => {
+            format!("{}  (Redis {}, private; its data stays in {data}/redis)", server.url(), server.version)
+        }
         None => format!("{}  (yours)", crate::arguments::without_password(&config.redis_url)),
     };
-    let workers = format!("{} of {} slots, lease {} s", arguments.workers, config.worker.concurrency, config.lease_ms / 1_000);
+    let workers =
+        format!("{} of {} slots, lease {} s", arguments.workers, config.worker.concurrency, config.lease_ms / 1_000);
     print::line("Leasehold is up. Ctrl-C stops it.\n")?;
     for (name, value) in [
         ("api", format!("http://{listen}{moved}")),

@@ -41,7 +41,9 @@ async fn exit_codes_decide_what_becomes_of_a_job() {
     let work = Work::start(&[]).await;
     let api = work.system.api(&[]).await;
     let _worker = work.system.worker(&[]);
-    for (code, state, attempt) in [(0, State::Completed, 1), (65, State::Failed, 1), (75, State::Failed, 2), (1, State::Failed, 2)] {
+    for (code, state, attempt) in
+        [(0, State::Completed, 1), (65, State::Failed, 1), (75, State::Failed, 2), (1, State::Failed, 2)]
+    {
         let id = submit_with(&api, json!({"kind": "exits", "payload": code})).await;
         let job = work.ended(&id).await;
         assert_eq!((job.state, job.attempt), (state, attempt), "exit {code}");

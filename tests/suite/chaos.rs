@@ -6,6 +6,7 @@
 mod evidence;
 mod faults;
 mod load;
+mod spoilt;
 mod verdict;
 mod work;
 
@@ -69,7 +70,10 @@ async fn chaos(partitions: &str) {
     println!("{partitions} partition(s): {}", evidence.summary(recovered));
     let violations = evidence.violations();
     assert!(violations.is_empty(), "{}", evidence.report(&fleet, &violations).await);
-    assert!(recovered.is_some_and(|took| took <= RECOVERY), "all is final, but only {recovered:?} after the last fault");
+    assert!(
+        recovered.is_some_and(|took| took <= RECOVERY),
+        "all is final, but only {recovered:?} after the last fault"
+    );
     fleet.end().await;
 }
 

@@ -118,7 +118,8 @@ on_ground! {
             g.mend().await;
             assert_eq!(g.state(&id).await, State::Completed, "{command:?}");
         }
-        g.pass(8 * 86_400_000).await;
+        g.advance(8 * 86_400_000);
+        g.sweep().await;
         assert!(g.store.get(&id).await.unwrap().is_none(), "its retention has passed");
     }
 
@@ -264,7 +265,8 @@ on_ground! {
         g.settle("w1", complete(&held)).await;
         assert_eq!(g.get(&held.id).await.parent, None);
         g.runs_to_its_end(&g.store.item_id(&parent, 1)).await;
-        g.pass(8 * 86_400_000).await;
+        g.advance(8 * 86_400_000);
+        g.sweep().await;
         assert!(g.store.get(&held.id).await.unwrap().is_none());
     }
 

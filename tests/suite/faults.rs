@@ -111,7 +111,8 @@ async fn a_settle_that_reached_redis_twice_has_one_effect() {
 
 #[tokio::test]
 async fn a_settle_that_never_reached_redis_is_sent_again() {
-    runs_once_although(async |proxy, id| proxy.cut_request_to(script_about("settle", id), 1, 40, Then::Cut), true).await;
+    runs_once_although(async |proxy, id| proxy.cut_request_to(script_about("settle", id), 1, 40, Then::Cut), true)
+        .await;
 }
 
 #[tokio::test]
@@ -341,8 +342,7 @@ async fn a_handler_that_hogs_every_thread_loses_no_lease() {
     let work = Work::start(&[]).await;
     let api = work.system.api(&[]).await;
     let (kinds, lease) = (work.folder().join("kinds.toml").display().to_string(), LEASE_MS.to_string());
-    let environment =
-        [(URL, work.system.redis().url()), ("LEASEHOLD_KINDS", kinds), ("LEASEHOLD_LEASE_MS", lease)];
+    let environment = [(URL, work.system.redis().url()), ("LEASEHOLD_KINDS", kinds), ("LEASEHOLD_LEASE_MS", lease)];
     let environment: Vec<(&str, &str)> = environment.iter().map(|(n, v)| (*n, v.as_str())).collect();
     let _hog = leasehold_tests::Process::ours("leasehold-test-worker", &[], &environment);
     work.workers(1).await;

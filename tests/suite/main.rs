@@ -1,7 +1,9 @@
 //! The whole-system tests: a real Redis, the real binaries, one test binary.
 mod api;
-mod doctor;
 mod behaviour;
+mod chaos;
+mod cli;
+mod doctor;
 mod faults;
 mod ground;
 mod lifecycle;

@@ -83,7 +83,8 @@ impl Pair {
             Call::Batch { items, open } => {
                 let items = (0..*items).map(|n| json(&n.to_string())).collect::<Vec<_>>();
                 let (n, open) = (items.len(), *open);
-                let parent = self.ground.submit(NewJob { batch: Some(NewBatch { items, open, then: None }), ..job() }).await;
+                let parent =
+                    self.ground.submit(NewJob { batch: Some(NewBatch { items, open, then: None }), ..job() }).await;
                 self.model.batch(&parent, open);
                 self.append(&parent, 0, n, !open);
             }
@@ -260,7 +261,9 @@ fn holds_for(partitions: u16) {
             *redis.borrow_mut() = Some(pair.ground.redis);
             played.map_err(|panic| {
                 let text = panic.downcast_ref::<String>().cloned();
-                TestCaseError::fail(text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).into())).unwrap_or_default())
+                TestCaseError::fail(
+                    text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).into())).unwrap_or_default(),
+                )
             })
         })
     });

@@ -111,8 +111,10 @@ impl Work {
 
     /// Waits until the job has ended, and returns it.
     pub async fn ended(&self, id: &JobId) -> Job {
-        eventually(SOON, "the job ends", async || self.store.get(id).await.ok().flatten().filter(|j| j.state.is_final()))
-            .await
+        eventually(SOON, "the job ends", async || {
+            self.store.get(id).await.ok().flatten().filter(|j| j.state.is_final())
+        })
+        .await
     }
 
     pub async fn completed(&self, id: &JobId) -> Job {

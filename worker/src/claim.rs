@@ -191,8 +191,8 @@ impl Claimer {
     async fn claim(&mut self, partition: u16) {
         let running = Arc::clone(&self.running);
         let (slots, share) = (running.slots.free(), usize::from(partition));
-        let (reservations, mut calls): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.shares[share].reserved).into_iter().unzip();
+        let reserved = std::mem::take(&mut self.shares[share].reserved).into_iter();
+        let (reservations, mut calls): (Vec<_>, Vec<_>) = reserved.filter(|(_, call)| !call.is_overdue()).unzip();
         let request = ClaimRequest {
             worker: &running.worker,
             lease_ms: running.config.lease_ms,

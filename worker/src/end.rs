@@ -3,23 +3,23 @@
 use std::time::{Duration, Instant};
 
 use leasehold::Store;
-use leasehold::store::Settle;
+use leasehold::store::{RenewRequest, Settle, WorkerInfo};
 use tokio::time::{sleep, timeout, timeout_at};
 
 use crate::Error;
 use crate::lease::release;
 use crate::run::Running;
-use crate::stop::{HANDLER_GRACE, StopReason};
+use crate::stop::{COMMAND_HANDLER_GRACE, StopReason};
 
 /// How long a hurried shutdown waits for handlers to be dropped and their jobs to be released.
 const HURRIED: Duration = Duration::from_millis(1_200);
-/// How long the last calls may take.
-const LAST_CALLS: Duration = Duration::from_millis(400);
+/// How long each of the last calls may take.
+const LAST_CALLS: Duration = Duration::from_millis(250);
 /// How long Redis may still run a pop or claim that its sender gave up.
 const LATE_CALL: Duration = Duration::from_secs(60);
 
 /// Returns when the worker has ended: after a shutdown, or because no handler stops any more.
-pub(crate) async fn see_to_the_end(running: &Running, store: &Store) -> Result<(), Error> {
+pub(crate) async fn see_to_the_end(running: &Running, store: &Store, info: &WorkerInfo) -> Result<(), Error> {
     tokio::select! {
         () = running.shutdown.begun.cancelled() => {}
         () = stuck(running) => return Err(Error::Stuck(running.slots.total())),
@@ -35,17 +35,17 @@ pub(crate) async fn see_to_the_end(running: &Running, store: &Store) -> Result<(
         () = stuck(running) => {}
     }
     running.holds.stop_all(StopReason::Shutdown);
-    let last = async { timeout(HANDLER_GRACE + Duration::from_secs(1), running.tasks.wait()).await };
+    let last = async { timeout(COMMAND_HANDLER_GRACE + Duration::from_secs(1), running.tasks.wait()).await };
     tokio::select! {
         _ = last => {}
         () = async { running.shutdown.hurried.cancelled().await; sleep(HURRIED).await } => {}
         () = stuck(running) => {}
     }
-    give_up(running, store).await
+    give_up(running, store, info).await
 }
 
 /// Gives back what handlers still run, and leaves.
-async fn give_up(running: &Running, store: &Store) -> Result<(), Error> {
+async fn give_up(running: &Running, store: &Store, info: &WorkerInfo) -> Result<(), Error> {
     let unended: Vec<Settle> = running.holds.unended().into_iter().map(release).collect();
     let mut left = running.holds.count();
     if !unended.is_empty()
@@ -55,10 +55,28 @@ async fn give_up(running: &Running, store: &Store) -> Result<(), Error> {
     }
     // A pop that ran after the worker had left would move an id into a list that nobody looks at.
     let alone = running.claims_over.is_cancelled() && !running.holds.lost_a_call_within(LATE_CALL);
-    if alone && left == 0 {
-        drop(timeout(LAST_CALLS, store.leave(&running.worker)).await);
-    }
+    let last = async {
+        match alone && left == 0 {
+            true => store.leave(&running.worker).await,
+            false => put_back(running, store, info).await,
+        }
+    };
+    drop(timeout(LAST_CALLS, last).await);
     if left == 0 { Ok(()) } else { Err(Error::Abandoned(left)) }
+}
+
+/// Puts back what pops brought that nobody claims any more.
+async fn put_back(running: &Running, store: &Store, info: &WorkerInfo) -> Result<(), leasehold::Error> {
+    let lease_ms = running.config.lease_ms;
+    for partition in 0..store.partitions() {
+        let renewed = store.renew(partition, &RenewRequest { info, lease_ms, held: &[] }).await?;
+        let reserved = renewed.claimed.into_iter().filter(|(_, token)| token.is_none());
+        let ids: Vec<_> = reserved.map(|(id, _)| id).collect();
+        if !ids.is_empty() {
+            store.recover(partition, &running.worker, &ids).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Holds the handlers to their times; returns when every slot has one that does not stop.

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::Context;
+use crate::stop::HANDLER_GRACE;
 
 /// Runs the jobs of one kind. Any `async fn(Context, P) -> Result<Done<T>, Failure>` is one, where `P` can be read from
 /// JSON and `T` written as JSON.
@@ -99,6 +100,9 @@ pub(crate) type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Made, Failure>>
 
 /// A handler of any payload and result.
 pub(crate) trait Work: Send + Sync {
+    /// How long an attempt has to end after it was told to; then it is dropped.
+    fn grace(&self) -> Duration;
+
     fn attempt<'a>(&'a self, context: Context, payload: &'a Json) -> Attempt<'a>;
 }
 
@@ -110,6 +114,10 @@ struct Typed<H, P> {
 }
 
 impl<P: DeserializeOwned + Send + 'static, H: Handler<P>> Work for Typed<H, P> {
+    fn grace(&self) -> Duration {
+        HANDLER_GRACE
+    }
+
     fn attempt<'a>(&'a self, context: Context, payload: &'a Json) -> Attempt<'a> {
         Box::pin(async move {
             let payload: P = serde_json::from_str(payload.as_str()).map_err(|e| {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use leasehold::QueueName;
+use leasehold::{QueueName, limits};
 use leasehold::store::{Held, Renewal, Renewed};
 use tokio::sync::Notify;
 
@@ -44,6 +44,8 @@ struct Share {
     renewed_at: Option<Instant>,
     /// When a call that may bring a job was last given up without an answer.
     lost_call_at: Option<Instant>,
+    /// Cancels that overtook the answer of the claim.
+    early_cancels: Vec<(Held, Instant)>,
 }
 
 /// Everything this worker holds.
@@ -75,6 +77,9 @@ impl Holds {
             return None;
         }
         let held = intake.held.clone();
+        if share.early_cancels.iter().any(|(cancelled, _)| *cancelled == held) {
+            intake.stop.ask(StopReason::Cancel);
+        }
         let hold = Hold { renewed_at: intake.claimed_at, ended_at: None, let_go: false, intake };
         share.holds.insert(held.clone(), hold);
         Some(Holding { holds: Arc::clone(self), partition, held })
@@ -83,7 +88,7 @@ impl Holds {
     /// To be called before a pop or a claim is sent, and kept until what it brought is held.
     pub fn begin_call(self: &Arc<Self>, partition: u16) -> Call {
         let number = self.share(partition).calls.begin(Instant::now());
-        Call { holds: Arc::clone(self), partition, number }
+        Call { holds: Arc::clone(self), partition, number, began: Instant::now() }
     }
 
     /// Whether the partition's renewals are young enough to take more jobs.
@@ -126,8 +131,15 @@ impl Holds {
 
     /// Tells the holder of a lease that its cancel was asked.
     pub fn cancel(&self, partition: u16, held: &Held) {
-        if let Some(hold) = self.share(partition).holds.get(held) {
-            hold.intake.stop.ask(StopReason::Cancel);
+        let mut share = self.share(partition);
+        match share.holds.get(held) {
+            Some(hold) => hold.intake.stop.ask(StopReason::Cancel),
+            None => {
+                share.early_cancels.retain(|(_, at)| at.elapsed() < self.lease / 2);
+                if share.early_cancels.len() < limits::SLOTS_MAX {
+                    share.early_cancels.push((held.clone(), Instant::now()));
+                }
+            }
         }
     }
 
@@ -242,9 +254,15 @@ pub(crate) struct Call {
     holds: Arc<Holds>,
     partition: u16,
     number: u64,
+    began: Instant,
 }
 
 impl Call {
+    /// Whether it is so old that the audit no longer waits for it: what it brought is to be left to the audit.
+    pub fn is_overdue(&self) -> bool {
+        self.began.elapsed() > self.holds.lease / 2
+    }
+
     /// It was given up without an answer: what it took must be found soon.
     pub fn lost(self) {
         self.holds.share(self.partition).lost_call_at = Some(Instant::now());

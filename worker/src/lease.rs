@@ -32,7 +32,7 @@ pub(crate) fn spawn(running: Arc<Running>, info: WorkerInfo) -> Result<oneshot::
         }
         tokio::spawn(hear(Arc::clone(&running), store.clone()));
         tokio::select! {
-            result = end::see_to_the_end(&running, &store) => drop(sender.send(result)),
+            result = end::see_to_the_end(&running, &store, &info) => drop(sender.send(result)),
             () = running.gone.cancelled() => {}
         }
     };

@@ -16,6 +16,9 @@ use crate::report::Reporter;
 use crate::slots::Slots;
 use crate::{Error, Shutdown, error, lease, sweeper};
 
+/// How soon the kinds are registered again after Redis had no room for it.
+const REGISTER_EVERY: Duration = Duration::from_secs(5);
+
 /// What the roles of one worker share.
 pub(crate) struct Running {
     pub store: Store,
@@ -78,6 +81,7 @@ pub(crate) async fn run(config: Config, kinds: Kinds, registry: Registry, shutdo
     let ended = lease::spawn(Arc::clone(&running), introduce(&running, host))?;
     tracing::info!(worker = %running.worker, "running on Redis at {}", running.store.address());
     start(&running, sweeper::run(Arc::clone(&running)));
+    start(&running, register(Arc::clone(&running)));
     start(&running, reporting);
     start(&running, claim(Arc::clone(&running), heard));
     let result = ended.await.map_err(|_| std::io::Error::other("the lease thread has died"))?;
@@ -100,6 +104,13 @@ async fn claim(running: Arc<Running>, events: mpsc::UnboundedReceiver<Event>) {
     running.claims_over.cancel();
 }
 
+/// Tells Redis how long finished jobs are kept, once it takes it. It mostly has before the first claim.
+async fn register(running: Arc<Running>) {
+    while running.store.register_kinds(&running.kinds).await.is_err() {
+        tokio::time::sleep(REGISTER_EVERY).await;
+    }
+}
+
 /// Connects, however long Redis is away. `None`: the shutdown came first.
 async fn connect(config: &Config, kinds: &Kinds, shutdown: &Shutdown) -> Result<Option<Store>, Error> {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
@@ -108,7 +119,11 @@ async fn connect(config: &Config, kinds: &Kinds, shutdown: &Shutdown) -> Result<
         loop {
             let connected = async {
                 let store = Store::connect(config).await?;
-                store.register_kinds(kinds).await.map(|()| store)
+                match store.register_kinds(kinds).await {
+                    // Full is when workers are needed most; `register` goes on trying.
+                    Ok(()) | Err(leasehold::Error::Full(_)) => Ok(store),
+                    Err(e) => Err(e),
+                }
             };
             match connected.await {
                 Ok(store) => {

@@ -16,7 +16,7 @@ use crate::holds::{Holding, Intake};
 use crate::report::Telling;
 use crate::run::Running;
 use crate::slots::Slot;
-use crate::stop::{HANDLER_GRACE, Stop, StopReason};
+use crate::stop::{Stop, StopReason};
 use crate::{Context, Work};
 
 /// A job from its intake to its settle.
@@ -132,7 +132,7 @@ impl Run {
         tokio::select! {
             biased;
             result = &mut attempt => End::Returned(result),
-            () = tokio::time::sleep(HANDLER_GRACE) => End::Dropped,
+            () = tokio::time::sleep(handler.grace()) => End::Dropped,
             () = self.running.shutdown.hurried.cancelled() => End::Dropped,
         }
     }

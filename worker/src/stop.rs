@@ -6,8 +6,10 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a command has between SIGTERM and SIGKILL.
 pub(crate) const COMMAND_GRACE: Duration = Duration::from_secs(5);
-/// How long any handler has to end after it was told to; then its future is dropped.
-pub(crate) const HANDLER_GRACE: Duration = Duration::from_secs(6);
+/// How long the handler of a command has: the kill, and what is read after it, must come before its future is dropped.
+pub(crate) const COMMAND_HANDLER_GRACE: Duration = Duration::from_secs(6);
+/// How long a Rust handler has to end after it was told to; then its future is dropped.
+pub(crate) const HANDLER_GRACE: Duration = Duration::from_secs(2);
 /// How long the lease of a handler that even a drop does not end is still renewed.
 pub(crate) const LEASE_GRACE: Duration = Duration::from_secs(8);
 

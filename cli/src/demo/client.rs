@@ -3,10 +3,11 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use leasehold::store::Page;
-use leasehold::{Job, JobId};
+use leasehold::{Job, JobId, State, WorkerId};
 use reqwest::StatusCode;
 use tokio::time::{Instant, sleep};
 
+use super::documents;
 use crate::failure::Failure;
 use crate::system;
 
@@ -87,17 +88,18 @@ impl Observer {
         Self { client: client.clone(), last: HashMap::new(), ends: HashMap::new(), changed: Vec::new() }
     }
 
-    /// Looks at all jobs; while Redis is away, what was seen last stands.
-    pub(super) async fn look(&mut self) {
-        let Ok(Ok(jobs)) = tokio::time::timeout(LOOK_LIMIT, self.client.jobs()).await else { return };
-        for job in jobs {
-            self.take(job);
-        }
+    /// Looks at all jobs; whether they were seen. While Redis is away, what was seen last stands.
+    pub(super) async fn look(&mut self) -> bool {
+        let Ok(Ok(jobs)) = tokio::time::timeout(LOOK_LIMIT, self.client.jobs()).await else { return false };
+        jobs.into_iter().for_each(|job| self.take(job));
+        true
     }
 
     fn take(&mut self, job: Job) {
         match self.ends.get(&job.id) {
-            Some(end) if *end != job => self.changed.push(format!("{} ended {}, and is {} now", job.id, end.state, job.state)),
+            Some(end) if *end != job => {
+                self.changed.push(format!("{} ended {}, and is {} now", job.id, end.state, job.state))
+            }
             Some(_) => {}
             None if job.state.is_final() => drop(self.ends.insert(job.id.clone(), job.clone())),
             None => {}
@@ -108,6 +110,18 @@ impl Observer {
     /// The jobs as they were seen last.
     pub(super) fn jobs(&self) -> impl Iterator<Item = &Job> {
         self.last.values()
+    }
+
+    /// The worker that runs the largest document.
+    pub(super) fn busiest(&self) -> Option<WorkerId> {
+        let running = self.last.values().filter(|job| job.state == State::Running);
+        running.max_by_key(|job| documents::size(job)).and_then(|job| job.worker.clone())
+    }
+
+    /// What a worker runs.
+    pub(super) fn held_by(&self, worker: &WorkerId) -> Vec<Job> {
+        let held = |job: &&Job| job.state == State::Running && job.worker.as_ref() == Some(worker);
+        self.last.values().filter(held).cloned().collect()
     }
 
     /// How many have ended, of how many that are known.

@@ -135,10 +135,12 @@ impl Stage {
 
     /// Stops Redis.
     pub(super) async fn stop_redis(&mut self) {
-        if let Some(child) = self.redis_child.take() {
-            if let Some(complaint) = child.stop(GRACE).await {
-                complain(complaint);
-            }
+        let stopped = match self.redis_child.take() {
+            Some(child) => child.stop(GRACE).await,
+            None => None,
+        };
+        if let Some(complaint) = stopped {
+            complain(complaint);
         }
     }
 

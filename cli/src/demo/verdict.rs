@@ -60,7 +60,11 @@ pub(super) fn facts(
         },
         Fact {
             claim: "each ended once, with what its document deserves: its SHA-256, or a clear error".into(),
-            against: documents.iter().filter_map(|d| undeserved(d, of(&d.file)?)).chain(moved(jobs, observer)).collect(),
+            against: documents
+                .iter()
+                .filter_map(|d| undeserved(d, of(&d.file)?))
+                .chain(moved(jobs, observer))
+                .collect(),
         },
         Fact {
             claim: format!("{total} submits sent again with the same Idempotency-Keys made no second job"),
@@ -103,7 +107,8 @@ fn doubled(accepted: &[Accepted], again: &[Accepted], jobs: &[Job]) -> Vec<Strin
     let ids: HashSet<&JobId> = accepted.iter().map(|a| &a.id).collect();
     let other = again.iter().filter(|a| !first.contains(&(a.file.as_str(), &a.id)));
     let other = other.map(|a| format!("{}: the second submit made {}", a.file, a.id));
-    let unknown = jobs.iter().filter(|job| !ids.contains(&job.id)).map(|job| format!("job {} was never acknowledged", job.id));
+    let unknown =
+        jobs.iter().filter(|job| !ids.contains(&job.id)).map(|job| format!("job {} was never acknowledged", job.id));
     other.chain(unknown).collect()
 }
 
@@ -136,7 +141,8 @@ pub(super) fn table(documents: &[Document], jobs: &[Job], stage: &Stage) -> std:
     for document in documents {
         let Some(job) = jobs.iter().find(|job| file(job) == Some(&document.file)) else { continue };
         let counted = counted(job);
-        let number = |of: fn(&Counted) -> u64| Cell::new(counted.as_ref().map_or_else(String::new, |c| of(c).to_string()));
+        let number =
+            |of: fn(&Counted) -> u64| Cell::new(counted.as_ref().map_or_else(String::new, |c| of(c).to_string()));
         table.row(vec![
             Cell::new(&document.file),
             state_cell(job.state),

@@ -147,7 +147,7 @@ async fn running_out_of_files_is_survived() {
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
     drop(crowd);
-    assert!(limit(100_000).success());
+    assert!(limit(used + 1_000).success());
     assert_eq!(api.get("/readyz").await.status, 200);
     system.finish().await;
 }
@@ -155,9 +155,9 @@ async fn running_out_of_files_is_survived() {
 #[tokio::test]
 async fn large_bodies_at_once_are_bounded_in_memory() {
     let (system, api) = start(&[]).await;
-    // 40 clients hold 15 MiB each half-way: more than may be held at once.
+    // 60 clients hold 15 MiB each half-way: far more than may be held at once.
     let part = " ".repeat(15 << 20);
-    let mut crowd = join_all((0..40).map(|_| async {
+    let mut crowd = join_all((0..60).map(|_| async {
         let mut stream = connect(&api).await;
         let request = head("/api/v1/jobs/bulk", 60 << 20, "") + &part;
         // Those that find no room are answered 503, and what they go on sending is dropped.

@@ -1,4 +1,5 @@
 //! Who is killed when: drawn from the seed alone, before anything runs.
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -64,22 +65,30 @@ pub fn schedule(seed: u64, length: Duration) -> Vec<Fault> {
     }
 }
 
-/// Kills by the schedule, and sees everything back. What is killed while another is away, is.
+/// Kills by the schedule, and sees everything back.
 pub async fn strike(fleet: &Fleet, schedule: &[Fault], begun_at: Instant) -> Vec<Struck> {
-    let (mut returning, mut struck) = (FuturesUnordered::new(), Vec::new());
+    let (mut returning, mut away, mut struck) = (FuturesUnordered::new(), Vec::new(), Vec::new());
     for fault in schedule {
-        sleep_until(begun_at + fault.at).await;
-        // The same target is hit again only once it is back.
-        if returning.len() > 1 || fleet.is_away(fault.target) {
-            struck.extend(returning.next().await);
+        let mut due = pin!(sleep_until(begun_at + fault.at));
+        loop {
+            tokio::select! {
+                biased;
+                Some(back @ Struck { .. }) = returning.next() => {
+                    away.retain(|target| *target != back.fault.target);
+                    struck.push(back);
+                }
+                // What is still away cannot be killed; what is not can, whoever else is away.
+                () = &mut due, if !away.contains(&fault.target) => break,
+            }
         }
-        let process = fleet.process(fault.target);
-        let (pid, at) = (process.pid(), begun_at.elapsed());
+        let (process, at) = (fleet.process(fault.target), begun_at.elapsed());
         if let Some(status) = process.exit_status() {
             panic!("{} ended by itself: {status}", process.name());
         }
+        let pid = process.pid();
         process.kill9();
-        println!("{:>7} ms: killed {:?}, pid {pid}, away for {} ms", at.as_millis(), fault.target, fault.away.as_millis());
+        println!("{:>7} ms: killed {:?}, pid {pid}, for {} ms", at.as_millis(), fault.target, fault.away.as_millis());
+        away.push(fault.target);
         returning.push(async move {
             sleep(fault.away).await;
             fleet.restart(fault.target).await;

@@ -91,7 +91,8 @@ pub struct Model {
     lease: i64,
     gap_max: i64,
     stamp: Option<i64>,
-    grace: Option<(i64, i64)>,
+    /// From, until, and when the first of a row of gaps was seen.
+    grace: Option<(i64, i64, i64)>,
     jobs: BTreeMap<JobId, Entry>,
     cascades: BTreeMap<JobId, Cascade>,
     gone: BTreeSet<JobId>,
@@ -257,11 +258,13 @@ impl Model {
 
     pub fn stamp(&mut self) {
         if let Some(last) = self.stamp.filter(|last| self.now - last > self.gap_max) {
-            let from = match self.grace {
-                Some((from, until)) if last < until => from.min(last),
-                _ => last,
+            let (from, began) = match self.grace {
+                Some((from, until, began)) if last < until && self.now - began <= 10 * self.lease => {
+                    (from.min(last), began)
+                }
+                _ => (last, self.now),
             };
-            self.grace = Some((from, self.now + self.lease));
+            self.grace = Some((from, self.now + self.lease, began));
         }
         self.stamp = Some(self.now);
     }
@@ -278,7 +281,7 @@ impl Model {
             }
         }
         let cutoff = match self.grace {
-            Some((from, until)) if now < until => now.min(from),
+            Some((from, until, _)) if now < until => now.min(from),
             _ => now,
         };
         let lost = |j: &Entry| j.view.state == State::Running && j.lease_end <= cutoff;

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Context;
 use crate::handler::{Attempt, Failure, Made, Work, result_within};
-use crate::stop::COMMAND_GRACE;
+use crate::stop::{COMMAND_GRACE, COMMAND_HANDLER_GRACE};
 pub(crate) use launch::Launcher;
 use launch::{Group, Launched, Order};
 use output::{LINE_BYTES_MAX, Line, Lines, Log, said, too_long};
@@ -71,7 +71,7 @@ impl Command {
         let talk = Talk::new(&context, &self.limits);
         let (status, ..) = tokio::join!(
             supervise(&talk, &group, &mut child),
-            feed(stdin, payload),
+            feed(&talk, stdin, payload),
             listen(&talk, stdout, true),
             listen(&talk, stderr, false),
         );
@@ -83,6 +83,10 @@ impl Command {
 }
 
 impl Work for Command {
+    fn grace(&self) -> Duration {
+        COMMAND_HANDLER_GRACE
+    }
+
     fn attempt<'a>(&'a self, context: Context, payload: &'a Json) -> Attempt<'a> {
         Box::pin(self.run(context, payload))
     }
@@ -144,9 +148,9 @@ async fn supervise(talk: &Talk<'_>, group: &Group, child: &mut Child) -> io::Res
 }
 
 /// Writes the payload; a command may end, or close its stdin, without reading it.
-async fn feed(mut stdin: ChildStdin, payload: &Json) {
+async fn feed(talk: &Talk<'_>, mut stdin: ChildStdin, payload: &Json) {
     let line = format!("{}\n", payload.as_str());
-    drop(stdin.write_all(line.as_bytes()).await);
+    tokio::select! { _ = stdin.write_all(line.as_bytes()) => {}, () = talk.ended.cancelled() => {} }
 }
 
 /// Reads a pipe to its end.

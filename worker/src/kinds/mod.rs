@@ -72,3 +72,40 @@ async fn process(root: PathBuf, context: Context, payload: Payload) -> Result<Do
         Err(e) => Err(Failure::new(format!("reading was interrupted: {e}"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registered(kinds: &str, config: &Config) -> Result<Vec<String>, String> {
+        let kinds = Kinds::parse(kinds, PathBuf::from("/")).expect("a kinds file");
+        let mut registry = Registry::default();
+        let handler = async |_: Context, (): ()| -> Result<Done<()>, Failure> { Ok(().into()) };
+        registry.add(Kind::parse("mine").unwrap(), handler, &config.limits).unwrap();
+        register(&mut registry, &kinds, config).map_err(|e| e.to_string())?;
+        Ok(registry.kinds().map(Kind::to_string).collect())
+    }
+
+    fn rooted() -> Config {
+        Config { document_root: Some(std::env::temp_dir()), ..Config::default() }
+    }
+
+    #[test]
+    fn commands_handlers_and_what_is_built_in_are_served() {
+        let kinds = "[kinds.a]\ncommand = [\"true\"]\n[kinds.mine]\nmax_attempts = 2\n[kinds.process-files]\n";
+        assert_eq!(registered(kinds, &rooted()), Ok(vec!["a".into(), "mine".into(), "process-files".into()]));
+        assert_eq!(registered("", &Config::default()), Ok(vec!["mine".into()]));
+    }
+
+    #[test]
+    fn a_kind_that_nothing_runs_is_refused_by_name() {
+        let error = registered("[kinds.typo]", &rooted()).expect_err("nothing runs it");
+        assert!(error.contains("names typo without a command") && error.contains("mine, process-files"), "{error}");
+        let error = registered("[kinds.process-files]", &Config::default()).expect_err("no root");
+        assert!(error.contains("LEASEHOLD_DOCUMENT_ROOT"), "{error}");
+        let twice = registered("[kinds.mine]\ncommand = [\"true\"]", &Config::default()).expect_err("two handlers");
+        assert!(twice.contains("mine has two handlers"), "{twice}");
+        let away = Config { document_root: Some("/no/such/folder".into()), ..Config::default() };
+        assert!(registered("", &away).expect_err("no folder").contains("document_root /no/such/folder is no folder"));
+    }
+}

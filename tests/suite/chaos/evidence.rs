@@ -1,0 +1,140 @@
+//! What a run leaves behind: the clients' notes, the scripts' journal, the faults, and the jobs as Redis has them.
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::time::Duration;
+
+use leasehold::{Config, Job, Store};
+use leasehold_tests::Api;
+
+use super::faults::{Struck, Target};
+use super::load::{Heard, Submit};
+use super::verdict::Violation;
+use super::work::{Journal, Run};
+use super::{Fleet, Past};
+
+/// Jobs whose history a failed run prints.
+const SHOWN: usize = 10;
+
+pub struct Evidence {
+    pub submits: Vec<Submit>,
+    /// Jobs that are no items, as the listing has them.
+    pub jobs: Vec<Job>,
+    /// The items of each batch.
+    pub items: HashMap<String, Vec<Job>>,
+    /// Every run of the script, in the order of the begins.
+    pub runs: Vec<Run>,
+    /// The partition of every job that ran.
+    pub partitions: HashMap<String, u16>,
+    pub struck: Vec<Struck>,
+    /// How long load and faults went on.
+    pub took: Duration,
+}
+
+impl Evidence {
+    pub async fn gather(fleet: &Fleet, past: Past) -> Evidence {
+        let api = &fleet.apis[1];
+        let (jobs, runs) = (all_jobs(api).await, Journal::of(fleet.system.folder()).runs());
+        let mut items = HashMap::new();
+        for batch in jobs.iter().filter(|job| job.items.is_some()) {
+            items.insert(batch.id.to_string(), pages(api, &format!("parent={}&", batch.id)).await);
+        }
+        let store =
+            Store::connect(&Config { redis_url: fleet.system.redis().url(), ..Config::default() }).await.unwrap();
+        let partition = |run: &Run| (run.job.clone(), store.partition_of(&run.job.parse().unwrap()));
+        let partitions = runs.iter().map(partition).collect();
+        let took = past.healed_at - past.begun_at;
+        Evidence { submits: past.submits, jobs, items, runs, partitions, struck: past.struck, took }
+    }
+
+    /// Every job that runs: those that are no batches, and the items of those that are.
+    pub fn running_jobs(&self) -> impl Iterator<Item = &Job> {
+        self.jobs.iter().filter(|job| job.items.is_none()).chain(self.items.values().flatten())
+    }
+
+    /// The run in numbers.
+    pub fn summary(&self, recovered: Option<Duration>) -> String {
+        let kills = |of: fn(&Target) -> bool| self.struck.iter().filter(|s| of(&s.fault.target)).count();
+        let tries = |of: fn(&Heard) -> bool| {
+            self.submits.iter().flat_map(|submit| &submit.tries).filter(|(.., heard)| of(heard)).count()
+        };
+        let (seconds, jobs) = (self.took.as_secs_f64(), self.running_jobs().count());
+        format!(
+            "{seconds:.1} s, {} submits, {jobs} jobs and {} batches ({:.0} jobs a second), {} runs, {} unfinished; \
+             killed -9: {} APIs, {} workers, {} Redis; tries with an unknown outcome: {}, not done: {}, answered again: {}; \
+             slowest answer {} ms; all final {} ms after the last process was back",
+            self.submits.len(),
+            self.items.len(),
+            jobs as f64 / seconds,
+            self.runs.len(),
+            self.runs.iter().filter(|run| run.code.is_none()).count(),
+            kills(|t| matches!(t, Target::Api(_))),
+            kills(|t| matches!(t, Target::Worker(_))),
+            kills(|t| *t == Target::Redis),
+            tries(|heard| matches!(heard, Heard::Unknown(_))),
+            tries(|heard| matches!(heard, Heard::NotDone(_))),
+            tries(|heard| matches!(heard, Heard::Known(_))),
+            self.submits
+                .iter()
+                .flat_map(|s| &s.tries)
+                .map(|(asked, heard, _)| *heard - *asked)
+                .max()
+                .unwrap_or_default()
+                .as_millis(),
+            recovered.map_or("never".to_owned(), |took| took.as_millis().to_string()),
+        )
+    }
+
+    /// The violations, the faults, and all that is known of the first jobs that offend.
+    pub async fn report(&self, fleet: &Fleet, violations: &[Violation]) -> String {
+        let mut text = format!("{} violations\n", violations.len());
+        for violation in violations.iter().take(10 * SHOWN) {
+            writeln!(text, "  {violation}").unwrap();
+        }
+        for struck in &self.struck {
+            let Struck { fault, pid, at, back_at } = struck;
+            let (at, back_at) = (at.as_millis(), back_at.as_millis());
+            writeln!(text, "{at:>7} ms: killed {:?}, pid {pid}, back at {back_at} ms", fault.target).unwrap();
+        }
+        let mut offenders: Vec<&str> = violations.iter().filter_map(|violation| violation.job.as_deref()).collect();
+        offenders.dedup();
+        for job in offenders.into_iter().take(SHOWN) {
+            self.tell(&mut text, &fleet.apis[0], job).await;
+        }
+        text
+    }
+
+    async fn tell(&self, text: &mut String, api: &Api, job: &str) {
+        writeln!(text, "---- {job}").unwrap();
+        for submit in self.submits.iter().filter(|submit| submit.id() == Some(job)) {
+            writeln!(text, "{} {}", submit.key, submit.body).unwrap();
+            for (asked, answered, heard) in &submit.tries {
+                writeln!(text, "  {} ms to {} ms: {heard:?}", asked.as_millis(), answered.as_millis()).unwrap();
+            }
+        }
+        for run in self.runs.iter().filter(|run| run.job == job) {
+            writeln!(text, "{run:?}").unwrap();
+        }
+        for path in ["", "/history"] {
+            writeln!(text, "{}", api.get(&format!("/api/v1/jobs/{job}{path}")).await.text).unwrap();
+        }
+    }
+}
+
+/// Every job that is no item.
+pub async fn all_jobs(api: &Api) -> Vec<Job> {
+    pages(api, "").await
+}
+
+async fn pages(api: &Api, query: &str) -> Vec<Job> {
+    let (mut jobs, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let answer = api.get(&format!("/api/v1/jobs?{query}limit=1000{cursor}")).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        let page: Vec<Job> = serde_json::from_value(answer.json["jobs"].clone()).unwrap();
+        jobs.extend(page);
+        match answer.json["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return jobs,
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The verdict: what must hold after a run, whatever was killed.
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+use leasehold::{Job, State};
+use serde_json::Value;
+
+use super::evidence::Evidence;
+use super::faults::Target;
+use super::load::{Heard, Submit};
+use super::work::Run;
+
+/// Something that must not be.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Violation {
+    pub job: Option<String>,
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.job.as_deref().unwrap_or("all"), self.what)
+    }
+}
+
+#[derive(Default)]
+struct Violations(Vec<Violation>);
+
+impl Violations {
+    fn add(&mut self, job: impl Into<Option<String>>, what: impl Into<String>) {
+        self.0.push(Violation { job: job.into(), what: what.into() });
+    }
+}
+
+impl Evidence {
+    pub fn violations(&self) -> Vec<Violation> {
+        let mut found = Violations::default();
+        self.submits.iter().for_each(|submit| answers(submit, &mut found));
+        self.one_job_a_key(&mut found);
+        self.tokens(&mut found);
+        let mut runs: HashMap<&str, Vec<&Run>> = HashMap::new();
+        self.runs.iter().for_each(|run| runs.entry(&run.job).or_default().push(run));
+        for job in self.running_jobs() {
+            let runs = runs.remove(job.id.as_str()).unwrap_or_default();
+            ended_once(job, &runs, &mut found);
+            self.executions(job, &runs, &mut found);
+        }
+        for (job, runs) in runs {
+            found.add(job.to_owned(), format!("it ran {} times, and nobody knows it", runs.len()));
+        }
+        found.0
+    }
+
+    /// Accepted and gone: none. There and never accepted: none. So a key has one job.
+    fn one_job_a_key(&self, found: &mut Violations) {
+        let mut listed: HashMap<&str, &Job> = HashMap::new();
+        for job in &self.jobs {
+            if listed.insert(job.id.as_str(), job).is_some() {
+                found.add(job.id.to_string(), "it is listed twice");
+            }
+        }
+        let mut keys: HashMap<&str, &str> = HashMap::new();
+        for submit in &self.submits {
+            let Some(id) = submit.id() else { continue };
+            if let Some(other) = keys.insert(id, &submit.key) {
+                found.add(id.to_owned(), format!("it answers to two keys, {other} and {}", submit.key));
+            }
+            match listed.remove(id) {
+                Some(job) => self.as_submitted(submit, job, found),
+                None => found.add(id.to_owned(), format!("{} was acknowledged, and is gone", submit.key)),
+            }
+        }
+        for id in listed.into_keys() {
+            found.add(id.to_owned(), "no client knows it: a second job of some key");
+        }
+    }
+
+    fn as_submitted(&self, submit: &Submit, job: &Job, found: &mut Violations) {
+        let payload = |job: &Job| serde_json::from_str::<Value>(job.payload.as_str()).unwrap_or_default();
+        let mut made = match job.items {
+            None => vec![payload(job)],
+            Some(_) => self.items.get(job.id.as_str()).into_iter().flatten().map(payload).collect(),
+        };
+        for wanted in submit.payloads() {
+            match made.iter().position(|payload| payload == wanted) {
+                Some(at) => drop(made.swap_remove(at)),
+                None => found.add(job.id.to_string(), format!("its payload {wanted} is lost")),
+            }
+        }
+        if !made.is_empty() {
+            found.add(job.id.to_string(), format!("it has what nobody submitted: {made:?}"));
+        }
+        let Some(items) = &job.items else { return };
+        let total = submit.payloads().len() as u64;
+        if job.state != State::Completed || (items.total, items.succeeded) != (total, total) || items.open {
+            found.add(job.id.to_string(), format!("a batch of {total} that ended {:?} with {items:?}", job.state));
+        }
+    }
+
+    /// No token is given twice in a partition, and a job's tokens grow.
+    fn tokens(&self, found: &mut Violations) {
+        let (mut given, mut last) = (HashMap::new(), HashMap::new());
+        for run in &self.runs {
+            if let Some(other) = given.insert((self.partitions[&run.job], run.token), &run.job) {
+                found.add(run.job.clone(), format!("token {} was given twice, the other time to {other}", run.token));
+            }
+            if let Some(before) = last.insert(&run.job, run.token).filter(|before| *before >= run.token) {
+                found.add(run.job.clone(), format!("token {} came after token {before}", run.token));
+            }
+        }
+    }
+
+    /// A run that was not the last was cut short by a kill of its worker, or failed as its payload asked.
+    fn executions(&self, job: &Job, runs: &[&Run], found: &mut Violations) {
+        let workers = self.struck.iter().filter(|struck| matches!(struck.fault.target, Target::Worker(_)));
+        let killed: HashSet<u32> = workers.map(|struck| struck.pid).collect();
+        let (_, superseded) = runs.split_last().map_or((None, &[][..]), |(last, rest)| (Some(last), rest));
+        let mut failures = 0;
+        for run in superseded.iter().filter(|run| !killed.contains(&run.worker_pid)) {
+            match run.code {
+                Some(75) => failures += 1,
+                _ => found.add(job.id.to_string(), format!("it ran again, though nothing befell {run:?}")),
+            }
+        }
+        let asked = usize::from(fails(job));
+        if failures > asked {
+            found.add(job.id.to_string(), format!("it failed {failures} times, and was asked to fail {asked} times"));
+        }
+        let hit = superseded.iter().filter(|run| killed.contains(&run.worker_pid)).count();
+        if job.crashes as usize > killed.len() || (hit == 0 && runs.len() > 1 + asked) {
+            found.add(
+                job.id.to_string(),
+                format!("{} crashes are counted, {hit} of its workers were killed", job.crashes),
+            );
+        }
+    }
+}
+
+fn fails(job: &Job) -> bool {
+    job.payload.as_str().contains("\"fails\":true")
+}
+
+/// Each try was answered truthfully, and all alike.
+fn answers(submit: &Submit, found: &mut Violations) {
+    let Some(id) = submit.id() else {
+        found.add(None, format!("{} was never answered: {:?}", submit.key, submit.tries));
+        return;
+    };
+    let (mut maybe_done, mut done) = (false, false);
+    for (.., heard) in &submit.tries {
+        match heard {
+            Heard::Made(other) | Heard::Known(other) if other != id => {
+                found.add(id.to_owned(), format!("{} was answered with {other} too", submit.key));
+            }
+            Heard::Made(_) if done => found.add(id.to_owned(), "it was made a second time"),
+            Heard::Known(_) if !maybe_done => {
+                found.add(id.to_owned(), "it was there though nothing was said to be done")
+            }
+            Heard::Made(_) | Heard::Known(_) => (maybe_done, done) = (true, true),
+            Heard::Unknown(_) => maybe_done = true,
+            Heard::NotDone(_) => {}
+            Heard::Odd(what) => found.add(id.to_owned(), format!("{} was answered {what}", submit.key)),
+        }
+    }
+}
+
+/// It completed, by the run whose token it bears, and no other run's result was taken.
+fn ended_once(job: &Job, runs: &[&Run], found: &mut Violations) {
+    let id = || job.id.to_string();
+    if job.state != State::Completed {
+        found.add(id(), format!("it was acknowledged, and is {:?}", job.state));
+        return;
+    }
+    let payload: Value = serde_json::from_str(job.payload.as_str()).unwrap_or_default();
+    let result =
+        job.result.as_ref().map_or(Value::Null, |json| serde_json::from_str(json.as_str()).unwrap_or_default());
+    if result["number"] != payload["number"] || result["token"].as_u64() != job.token {
+        found.add(id(), format!("token {:?} completed it, but its result is {result}", job.token));
+    }
+    match runs.last() {
+        Some(last) if Some(last.token) == job.token && last.code == Some(0) => {}
+        last => found.add(id(), format!("token {:?} completed it, but its last run was {last:?}", job.token)),
+    }
+    let attempt = 1 + u32::from(fails(job));
+    if job.attempt != attempt || runs.last().is_some_and(|run| run.attempt != attempt) {
+        found.add(id(), format!("it completed in attempt {}, not in {attempt}", job.attempt));
+    }
+}

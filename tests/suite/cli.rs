@@ -1,0 +1,276 @@
+//! The command line as a person and a script meet it: output, exit codes, and whole systems that leave nothing behind.
+use std::path::Path;
+use std::time::Duration;
+
+use leasehold_tests::{Output, Process, System, eventually, run};
+use serde_json::Value;
+
+/// How long a whole demo may take, on a machine that runs many tests at once.
+const DEMO_LIMIT: Duration = Duration::from_secs(100);
+/// How long a system may take to be up, or down.
+const UP_LIMIT: Duration = Duration::from_secs(60);
+
+/// Runs a command that must succeed; its standard output.
+async fn ok(system: &System, arguments: &[&str]) -> String {
+    let output = system.command(arguments, &[]).await;
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {output:?}");
+    output.stdout
+}
+
+async fn json(system: &System, arguments: &[&str]) -> Value {
+    serde_json::from_str(&ok(system, &[arguments, &["-o", "json"]].concat()).await).unwrap()
+}
+
+/// Runs a command that must fail with `code`, and say why.
+async fn fails(system: &System, code: i32, arguments: &[&str], said: &str) -> Output {
+    let output = system.command(arguments, &[]).await;
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");
+    assert!(output.stderr.contains(said), "{arguments:?}: {output:?}");
+    output
+}
+
+#[tokio::test]
+async fn a_job_is_submitted_shown_listed_cancelled_retried_and_removed() {
+    let system = System::start(&[]).await;
+    let payload = system.folder().join("payload.json");
+    std::fs::write(&payload, "{\"n\": [1, 2.50]}").unwrap();
+    let from_file = format!("@{}", payload.display());
+    let id = ok(&system, &["jobs", "submit", "--kind", "count", "--payload", &from_file, "--priority", "high"]).await;
+    let id = id.trim();
+    let shown = json(&system, &["jobs", "show", id]).await;
+    assert_eq!((&shown["state"], &shown["priority"]), (&"queued".into(), &"high".into()));
+    assert_eq!((&shown["served"], &shown["payload"]), (&false.into(), &serde_json::json!({"n": [1, 2.5]})));
+    let person = ok(&system, &["jobs", "show", id]).await;
+    assert!(person.contains("partition") && person.contains("no living worker serves kind count"), "{person}");
+    let list = json(&system, &["jobs", "ls", "--state", "queued", "--kind", "count"]).await;
+    assert_eq!((list["jobs"][0]["id"].as_str(), &list["next_cursor"]), (Some(id), &Value::Null));
+    assert!(ok(&system, &["jobs", "ls"]).await.contains(id));
+    fails(&system, 1, &["jobs", "rm", id], "only a job that has ended can be removed").await;
+    let cancelled = fails(&system, 1, &["jobs", "cancel", id, "nobody", id], "there is no job nobody").await;
+    assert_eq!(cancelled.stdout.matches("cancelled").count(), 1, "each id is answered once: {cancelled:?}");
+    assert!(ok(&system, &["jobs", "history", id]).await.contains("cancel"));
+    assert!(ok(&system, &["jobs", "retry", id]).await.contains("queued"));
+    ok(&system, &["jobs", "cancel", id]).await;
+    let removed = json(&system, &["jobs", "rm", id]).await;
+    assert_eq!(removed["results"], serde_json::json!([{"id": id, "done": "removed", "job": null}]));
+    fails(&system, 1, &["jobs", "show", id], "there is no job").await;
+    system.finish().await;
+}
+
+#[tokio::test]
+async fn a_key_means_the_same_over_http_and_the_command_line() {
+    let system = System::start(&[]).await;
+    let api = system.api(&[]).await;
+    let submit =
+        ["jobs", "submit", "--kind", "count", "--payload", "{\"n\":1}", "--idempotency-key", "k", "--delay", "1h"];
+    let id = ok(&system, &submit).await;
+    let client = reqwest::Client::new();
+    let body = serde_json::json!({"kind": "count", "payload": {"n": 1}, "delay_ms": 3_600_000});
+    let answer = client.post(api.url("/api/v1/jobs")).header("Idempotency-Key", "k").json(&body).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.json::<Value>().await.unwrap()["id"], id.trim());
+    let other = [&submit[..], &["--max-attempts", "2"]].concat();
+    fails(&system, 1, &other, "with another request").await;
+    drop(api);
+    system.finish().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_meant_is_refused_with_what_would_be_right() {
+    let system = System::start(&[]).await;
+    for (arguments, said) in [
+        (&["jobs", "submit", "--kind", "No"][..], "1 to 64 of a-z"),
+        (&["jobs", "submit", "--kind", "a", "--payload", "{"], "--payload: not valid JSON"),
+        (&["jobs", "submit", "--kind", "a", "--payload", "@/nowhere"], "/nowhere"),
+        (&["jobs", "submit", "--kind", "a", "--delay", "5"], "as in 500ms, 5s"),
+        (
+            &["jobs", "submit", "--kind", "a", "--delay", "5s", "--run-at", "2030-01-01T00:00:00Z"],
+            "cannot be used with",
+        ),
+        (&["jobs", "submit", "--kind", "a", "--run-at", "tomorrow"], "RFC 3339"),
+        (&["jobs", "submit", "--kind", "a", "--max-attempts", "0"], "1..=1000"),
+        (&["jobs", "submit", "--kind", "a", "--timeout", "0s"], "1ms to 7d"),
+        (&["jobs", "submit", "--kind", "a", "--idempotency-key", "ä"], "printable ASCII"),
+        (&["jobs", "ls", "--state", "asleep"], "write one of waiting"),
+        (&["jobs", "ls", "--limit", "0"], "1..=1000"),
+        (&["jobs", "ls", "--cursor", "x"], "--cursor: this cursor is not from"),
+        (&["jobs", "show", "a/b"], "1 to 64 of A-Z"),
+        (&["jobs", "cancel"], "<ID>"),
+        (&["queues", "pause", "A"], "1 to 64 of a-z"),
+    ] {
+        fails(&system, 2, arguments, said).await;
+    }
+    fails(&system, 1, &["queues", "show", "none"], "there is no queue none").await;
+    fails(&system, 1, &["jobs", "ls", "--redis-url", "redis://u:secret@127.0.0.1:1"], "redis://127.0.0.1:1").await;
+    assert!(json(&system, &["jobs", "ls"]).await["jobs"].as_array().unwrap().is_empty(), "nothing was changed");
+    system.finish().await;
+}
+
+#[tokio::test]
+async fn a_queue_is_paused_shown_and_resumed() {
+    let system = System::start(&[("LEASEHOLD_PARTITIONS", "4")]).await;
+    for n in 0..6 {
+        ok(&system, &["jobs", "submit", "--kind", "count", "--payload", &n.to_string()]).await;
+    }
+    ok(&system, &["queues", "pause", "default"]).await;
+    let queue = json(&system, &["queues", "show", "default"]).await;
+    assert_eq!((&queue["queued"], &queue["paused"], &queue["served"]), (&6.into(), &true.into(), &false.into()));
+    let depths = queue["partitions"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap());
+    assert_eq!((depths.len(), depths.sum::<u64>()), (4, 6));
+    assert!(ok(&system, &["queues", "ls"]).await.contains("paused"));
+    ok(&system, &["queues", "resume", "default"]).await;
+    assert_eq!(json(&system, &["queues", "ls"]).await["queues"][0]["paused"], false);
+    assert_eq!(json(&system, &["workers", "ls"]).await["workers"], serde_json::json!([]));
+    system.finish().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_has_seen_enough_is_no_failure() {
+    let system = System::start(&[]).await;
+    // More than a pipe holds.
+    let payload = format!("\"{}\"", "x".repeat(90_000));
+    for _ in 0..4 {
+        ok(&system, &["jobs", "submit", "--kind", "long", "--payload", &payload]).await;
+    }
+    let leasehold = std::env::current_exe().unwrap().parent().unwrap().with_file_name("leasehold");
+    let script = format!("set -o pipefail; {} jobs ls -o json | head -c 10", leasehold.display());
+    let url = system.redis().url();
+    let process = Process::start(Path::new("bash"), &["-c", &script], &[("LEASEHOLD_REDIS_URL", &url)]);
+    assert!(process.wait_exit(UP_LIMIT).await.success());
+    assert_eq!((process.stdout().as_str(), process.stderr().as_str()), ("{\n  \"jobs\"", ""));
+    system.finish().await;
+}
+
+#[tokio::test]
+async fn the_doctor_finds_what_is_wrong_and_mends_it() {
+    let system = System::start(&[("LEASEHOLD_LEASE_MS", "1000")]).await;
+    let id = ok(&system, &["jobs", "submit", "--kind", "count"]).await;
+    let healthy = json(&system, &["doctor"]).await;
+    assert_eq!((&healthy["healthy"], &healthy["problems"]), (&true.into(), &serde_json::json!([])));
+    assert!(healthy["notes"][0].as_str().unwrap().contains("no living worker serves it"), "{healthy}");
+    system.redis().command::<i64>(&["DEL", "lh:{0}:queue:default"]).await;
+    system.redis().command::<String>(&["SET", "lh:{0}:retrying", "garbage"]).await;
+    let output = system.command(&["doctor"], &[]).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(
+        output.stdout.contains(id.trim()) && output.stdout.contains("it is queued, and stands in no list"),
+        "{output:?}"
+    );
+    let mended = json(&system, &["doctor", "--repair"]).await;
+    assert_eq!((&mended["healthy"], mended["repaired"].as_array().unwrap().len()), (&true.into(), 3), "{mended}");
+    let listed = json(&system, &["jobs", "ls", "--state", "queued"]).await;
+    assert_eq!(listed["jobs"][0]["id"], id.trim());
+    system.redis().command::<String>(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).await;
+    let output = system.command(&["doctor"], &[]).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(output.stdout.contains("maxmemory-policy noeviction"), "{output:?}");
+    system.finish().await;
+}
+
+/// The ids of the processes that mention `text` in their command line, this one apart.
+fn processes_of(text: &str) -> Vec<String> {
+    let pids =
+        std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mentions = |pid: &String| {
+        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|c| String::from_utf8_lossy(&c).contains(text))
+    };
+    pids.filter(|pid| pid.parse::<u32>().is_ok()).filter(mentions).collect()
+}
+
+/// Starts `leasehold up` in a folder of its own, on a free port; waits until it is up.
+async fn up() -> (Process, String) {
+    let port = leasehold_tests::Port::reserve();
+    let listen = port.address().to_string();
+    let process = Process::ours("leasehold", &["up", "--data", "data", "--listen", &listen], &[]);
+    eventually(UP_LIMIT, "it is up", async || {
+        assert!(process.is_running(), "{}", process.stderr());
+        process.stdout().contains("Try, in another terminal").then_some(())
+    })
+    .await;
+    (process, format!("http://{listen}"))
+}
+
+async fn workers(base: &str) -> Vec<Value> {
+    let answer = reqwest::get(format!("{base}/api/v1/workers")).await.unwrap();
+    let workers: Value = answer.json().await.unwrap();
+    workers["workers"].as_array().unwrap().iter().filter(|w| w["alive"] == true).cloned().collect()
+}
+
+#[tokio::test]
+async fn up_starts_again_what_dies_keeps_its_jobs_and_stops_in_order() {
+    let (process, base) = up().await;
+    let first = workers(&base).await;
+    assert_eq!(first.len(), 2);
+    let killed = first[0]["pid"].as_i64().unwrap() as i32;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(killed), nix::sys::signal::Signal::SIGKILL).unwrap();
+    eventually(UP_LIMIT, "another worker is there", async || {
+        workers(&base).await.iter().any(|w| !first.iter().any(|f| f["pid"] == w["pid"])).then_some(())
+    })
+    .await;
+    assert!(process.stdout().contains("ended (SIGKILL); starting it again"), "{}", process.stdout());
+    let data = process.folder().join("data").display().to_string();
+    assert_eq!(processes_of(&data).len(), 1, "Redis");
+    process.sigterm();
+    assert_eq!(process.wait_exit(UP_LIMIT).await.code(), Some(0));
+    assert!(process.stdout().ends_with("stopped; nothing is left running\n"), "{}", process.stdout());
+    assert_eq!(processes_of(&data), Vec::<String>::new());
+    assert!(reqwest::get(format!("{base}/livez")).await.is_err());
+    assert!(process.stderr().is_empty(), "{}", process.stderr());
+}
+
+#[tokio::test]
+async fn what_up_started_dies_with_it() {
+    let (process, base) = up().await;
+    let pids: Vec<String> = workers(&base).await.iter().map(|w| w["pid"].to_string()).collect();
+    let data = process.folder().join("data").display().to_string();
+    process.kill9();
+    eventually(UP_LIMIT, "all are gone", async || {
+        let gone = |pid: &String| !Path::new(&format!("/proc/{pid}/exe")).exists();
+        (processes_of(&data).is_empty() && pids.iter().all(gone)).then_some(())
+    })
+    .await;
+}
+
+/// An environment that would lead anything that reads it astray.
+fn hostile(folder: &Path) -> Vec<(&'static str, String)> {
+    vec![
+        ("TMPDIR", folder.display().to_string()),
+        ("LEASEHOLD_REDIS_URL", "redis://127.0.0.1:1".into()),
+        ("LEASEHOLD_PARTITIONS", "none".into()),
+        ("LEASEHOLD_API__LISTEN", "0.0.0.0:1".into()),
+        ("LEASEHOLD_NO__SUCH", "1".into()),
+        ("HTTP_PROXY", "http://127.0.0.1:1".into()),
+        ("http_proxy", "http://127.0.0.1:1".into()),
+    ]
+}
+
+fn borrowed<'a>(environment: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str)> {
+    environment.iter().map(|(name, value)| (*name, value.as_str())).collect()
+}
+
+#[tokio::test]
+async fn the_demo_loses_nothing_and_leaves_nothing_whatever_the_environment_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let environment = hostile(folder.path());
+    let output = run("leasehold", &["demo"], &borrowed(&environment), DEMO_LIMIT).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    for said in ["kill -9 worker-", "kill -9 Redis", "Redis is back", "Nothing lost", "broken-report.pdf"] {
+        assert!(output.stdout.contains(said), "{said}: {output:?}");
+    }
+    assert!(!output.stdout.contains('✗') && output.stderr.is_empty(), "{output:?}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    assert_eq!(processes_of(&folder.path().display().to_string()), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_interrupted_demo_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let environment = hostile(folder.path());
+    let demo = Process::ours("leasehold", &["demo"], &borrowed(&environment));
+    eventually(DEMO_LIMIT, "it is in the middle", async || demo.stdout().contains("kill -9").then_some(())).await;
+    demo.sigint();
+    assert_eq!(demo.wait_exit(UP_LIMIT).await.code(), Some(1));
+    assert!(demo.stderr().contains("the demo was stopped"), "{}", demo.stderr());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    assert_eq!(processes_of(&folder.path().display().to_string()), Vec::<String>::new());
+}
