@@ -21,6 +21,7 @@ use client::{Accepted, Client, Observer};
 use documents::Document;
 use narrator::Narrator;
 use stage::Stage;
+use verdict::Victim;
 
 /// How long the jobs may take once Redis is back.
 const END_LIMIT: Duration = Duration::from_secs(30);
@@ -98,11 +99,7 @@ async fn act(
     narrator.say("Redis is back with all it had said yes to, read from its append-only file");
     let accepted = answers(submits).await?;
     narrator.say(format!("all {} submits are accepted", accepted.len()));
-    let end = Instant::now() + END_LIMIT;
-    while !observer.all_ended(documents.len()) && Instant::now() < end {
-        observe(&mut observer, narrator, LOOK_EVERY).await;
-    }
-    narrator.say(format!("{} of {} jobs have ended", observer.counts().0, documents.len()));
+    wait_for_end(&mut observer, narrator, &victim, documents.len()).await;
     let mut again = Submits::new();
     submit(&mut again, &client, documents);
     let again = answers(again).await?;
@@ -138,6 +135,20 @@ async fn observe(observer: &mut Observer, narrator: &mut Narrator, time: Duratio
     }
 }
 
+/// Waits until all jobs have ended, or their time is up.
+async fn wait_for_end(observer: &mut Observer, narrator: &mut Narrator, victim: &Victim, total: usize) {
+    let end = Instant::now() + END_LIMIT;
+    let mut told = false;
+    while !observer.all_ended(total) && Instant::now() < end {
+        observe(observer, narrator, LOOK_EVERY).await;
+        if !told && observer.jobs().any(|job| job.crashes > 0) {
+            told = true;
+            narrator.say(format!("the lease of {} has run out; the other worker takes over what it held", victim.name));
+        }
+    }
+    narrator.say(format!("{} of {total} jobs have ended", observer.counts().0));
+}
+
 /// Kills a worker in the middle of a job, once a third of the `submitted` ones have ended; `None` when all have before it
 /// was caught. The worker is stopped first, so that what Redis then says of it is certain.
 async fn catch(
@@ -145,7 +156,7 @@ async fn catch(
     observer: &mut Observer,
     narrator: &mut Narrator,
     submitted: usize,
-) -> Result<Option<verdict::Victim>, Failure> {
+) -> Result<Option<Victim>, Failure> {
     let end = Instant::now() + CATCH_LIMIT;
     while Instant::now() < end && !observer.all_ended(submitted) {
         observer.look().await;
@@ -169,7 +180,7 @@ async fn catch(
         let name = stage.kill_worker(&worker).await?;
         let files: Vec<&str> = held.iter().filter_map(documents::file).collect();
         narrator.blow(format!("kill -9 {name}, in the middle of {}", files.join(" and ")));
-        return Ok(Some(verdict::Victim { name, worker, held }));
+        return Ok(Some(Victim { name, worker, held }));
     }
     Ok(None)
 }

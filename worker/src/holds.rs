@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use leasehold::{QueueName, limits};
 use leasehold::store::{Held, Renewal, Renewed};
+use leasehold::{QueueName, limits};
 use tokio::sync::Notify;
 
 use crate::audit::{Audit, Calls, Entry};

@@ -19,10 +19,7 @@ pub(crate) async fn run(running: Arc<Running>) {
 
 /// One sweep of every partition; wakes the claim loop where it queued something.
 async fn sweep(running: &Running) {
-    let request = SweepRequest {
-        lease_ms: running.config.lease_ms,
-        max_crashes: running.config.max_crashes,
-    };
+    let request = SweepRequest { lease_ms: running.config.lease_ms, max_crashes: running.config.max_crashes };
     for partition in 0..running.store.partitions() {
         let swept = match running.store.sweep(partition, &request).await {
             Ok(swept) => swept,

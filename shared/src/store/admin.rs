@@ -73,7 +73,8 @@ impl Store {
         let lost = |id: &JobId| {
             let job = known(id)?;
             let some_failed = job.items.is_some_and(|items| items.failed + items.cancelled > 0);
-            let could = matches!(job.state, State::Failed | State::Cancelled) || (job.state == State::Completed && some_failed);
+            let could =
+                matches!(job.state, State::Failed | State::Cancelled) || (job.state == State::Completed && some_failed);
             could.then_some(if job.items.is_some() { Retried::Waiting } else { Retried::Queued })
         };
         self.each(&scripts::RETRY, Args::default(), ids, |id, word| match word {

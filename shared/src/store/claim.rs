@@ -158,7 +158,8 @@ impl Store {
         let reply = self.inner.run(&scripts::CLAIM, partition, &args, Repeat::Never).await?;
         let reply = array(&reply);
         // One that cannot be read is left to its lease's end; the others run.
-        let read = |v| claimed_job(partition, v).inspect_err(|e| tracing::warn!("a claimed job is not started: {e}")).ok();
+        let read =
+            |v| claimed_job(partition, v).inspect_err(|e| tracing::warn!("a claimed job is not started: {e}")).ok();
         let jobs = reply.iter().skip(3).filter_map(read).collect();
         let paused = array(reply.first().unwrap_or(&Value::Nil));
         let paused = paused.iter().filter_map(|v| QueueName::parse(&text(v)).ok()).collect();

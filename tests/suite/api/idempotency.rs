@@ -2,7 +2,9 @@
 use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
-use leasehold_tests::{Proxy, System, Then, proxy};
+use leasehold_tests::api::answer;
+use leasehold_tests::{Proxy, System, Then, eventually, proxy};
+use reqwest::Method;
 use serde_json::json;
 
 use super::{LIMIT, id, problem, send, start};
@@ -26,6 +28,43 @@ async fn a_hundred_concurrent_submits_of_one_key_make_one_job() {
         assert_eq!(replicas[0].get("/api/v1/jobs").await.json["jobs"].as_array().map(Vec::len), Some(1));
         system.finish().await;
     }
+}
+
+#[tokio::test]
+async fn a_killed_api_leaves_one_job_for_each_key() {
+    const CLIENTS: usize = 4;
+    const EACH: usize = 100;
+    let (system, api) = start(&[]).await;
+    let submit = |client: usize, n: usize| {
+        let request = api.request(Method::POST, "/api/v1/jobs").header("content-type", "application/json");
+        request.header("idempotency-key", format!("{client}-{n}")).body(SUBMIT)
+    };
+    let client = async |client: usize| {
+        for n in 0..EACH {
+            // What is refused or cut off stays unknown for now.
+            drop(submit(client, n).send().await);
+        }
+    };
+    tokio::join!(join_all((0..CLIENTS).map(client)), async {
+        let some = || system.redis().command::<usize>(&["ZCARD", "lh:{0}:kind:echo"]);
+        eventually(LIMIT, "some are accepted", async || some().await >= 50).await;
+        api.kill9();
+    });
+    api.restart().await;
+    api.wait_ready().await;
+    let (mut ids, mut replayed) = (BTreeSet::new(), 0);
+    for client in 0..CLIENTS {
+        for n in 0..EACH {
+            let job = answer(submit(client, n)).await;
+            assert!([200, 202].contains(&job.status), "{}", job.text);
+            replayed += usize::from(job.status == 200);
+            ids.insert(id(&job));
+        }
+    }
+    let jobs: usize = system.redis().command(&["ZCARD", "lh:{0}:kind:echo"]).await;
+    assert_eq!((ids.len(), jobs), (CLIENTS * EACH, CLIENTS * EACH));
+    assert!((50..CLIENTS * EACH).contains(&replayed), "the kill came in the middle: {replayed}");
+    system.finish().await;
 }
 
 #[tokio::test]
@@ -86,14 +125,14 @@ async fn a_batch_cut_off_half_way_is_no_failure_and_its_key_completes_it() {
     // The parent is there when its items are lost before they reach Redis, and then Redis is gone.
     let items = proxy::script(leasehold::store::script_sha("items").unwrap());
     let lost = network.cut_request_to(items, 1, 0, Then::Cut);
-    let (answer, ()) = tokio::join!(send(&api, "/api/v1/jobs", &[("idempotency-key", "k")], batch), async {
+    let (lost_answer, ()) = tokio::join!(send(&api, "/api/v1/jobs", &[("idempotency-key", "k")], batch), async {
         lost.fired().await;
         network.accept(false).await;
         network.cut();
     });
-    problem(&answer, 503, "outcome_unknown");
+    problem(&lost_answer, 503, "outcome_unknown");
     network.heal().await;
-    leasehold_tests::eventually(LIMIT, "the same submit is answered", async || {
+    eventually(LIMIT, "the same submit is answered", async || {
         let again = send(&api, "/api/v1/jobs", &[("idempotency-key", "k")], batch).await;
         (again.status == 200).then_some(()).ok_or(again.text)
     })
@@ -116,17 +155,17 @@ async fn an_unknown_outcome_is_told_as_such_and_its_key_resolves_it() {
     send(&api, "/api/v1/jobs", &[], r#"{"kind": "other"}"#).await;
     let lost = network.drop_reply_to(proxy::script(leasehold::store::script_sha("submit").unwrap()), 1, Then::Cut);
     let submit = send(&api, "/api/v1/jobs", &[("idempotency-key", "k")], SUBMIT);
-    let (answer, ()) = tokio::join!(submit, async {
+    let (lost_answer, ()) = tokio::join!(submit, async {
         // From the loss on there is no Redis: the later tries are refused, and still nobody knows of the first.
         lost.fired().await;
         network.accept(false).await;
         network.cut();
     });
-    let detail = problem(&answer, 503, "outcome_unknown")["detail"].as_str().unwrap();
+    let detail = problem(&lost_answer, 503, "outcome_unknown")["detail"].as_str().unwrap();
     assert!(detail.contains("Idempotency-Key"), "{detail}");
-    assert!(answer.headers.contains_key("retry-after"));
+    assert!(lost_answer.headers.contains_key("retry-after"));
     network.heal().await;
-    leasehold_tests::eventually(LIMIT, "the same submit is answered", async || {
+    eventually(LIMIT, "the same submit is answered", async || {
         let again = send(&api, "/api/v1/jobs", &[("idempotency-key", "k")], SUBMIT).await;
         (again.status == 200).then_some(()).ok_or(again.text)
     })

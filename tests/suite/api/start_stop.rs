@@ -117,6 +117,19 @@ async fn sigterm_ends_waits_with_the_job_as_it_is() {
 }
 
 #[tokio::test]
+async fn a_frozen_api_answers_when_it_goes_on() {
+    let (system, api) = start(&[]).await;
+    api.sigstop();
+    let (submitted, ()) = tokio::join!(async { api.post("/api/v1/jobs", &json!({"kind": "echo"})).await }, async {
+        let pending = async || api.request(Method::GET, "/livez").timeout(Duration::from_millis(200)).send().await;
+        assert!(pending().await.is_err(), "nobody answers");
+        api.sigcont();
+    });
+    assert_eq!(submitted.status, 202, "{}", submitted.text);
+    system.finish().await;
+}
+
+#[tokio::test]
 async fn idle_connections_do_not_delay_the_end() {
     let (system, api) = start(&[]).await;
     let mut idle = Vec::new();

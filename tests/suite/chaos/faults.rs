@@ -1,4 +1,5 @@
 //! Who is killed when: drawn from the seed alone, before anything runs.
+use std::ops::RangeInclusive;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -13,9 +14,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::{APIS, Fleet, WORKERS};
 
 /// Between two faults, ms.
-const PAUSE_MS: std::ops::RangeInclusive<u64> = 1_000..=3_000;
+const PAUSE_MS: RangeInclusive<u64> = 1_000..=3_000;
 /// How long Redis stays away, ms; the others are started again at once.
-const REDIS_AWAY_MS: std::ops::RangeInclusive<u64> = 200..=1_500;
+const REDIS_AWAY_MS: RangeInclusive<u64> = 200..=1_500;
+/// Between a kill of Redis and that of another while it is away, ms.
+const MEANWHILE_MS: RangeInclusive<u64> = 50..=190;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
@@ -45,13 +48,14 @@ pub struct Struck {
     pub back_at: Duration,
 }
 
-/// Everything is hit once a round, each round in an order of its own.
+/// Everything is hit once a round, each round in an order of its own; what follows Redis, half of the time while it is away.
 pub fn schedule(seed: u64, length: Duration) -> Vec<Fault> {
     let mut random = StdRng::seed_from_u64(seed);
     let (mut faults, mut round): (Vec<Fault>, Vec<Target>) = (Vec::new(), Vec::new());
     let mut at = Duration::ZERO;
     loop {
-        at += Duration::from_millis(random.random_range(PAUSE_MS));
+        let meanwhile = faults.last().is_some_and(|fault| fault.target == Target::Redis) && random.random_ratio(1, 2);
+        at += Duration::from_millis(random.random_range(if meanwhile { MEANWHILE_MS } else { PAUSE_MS }));
         if at >= length {
             return faults;
         }

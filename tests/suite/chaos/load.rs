@@ -14,7 +14,7 @@ use super::work::Journal;
 
 const CLIENTS: usize = 4;
 /// Between two submits of a client, ms.
-const PAUSE_MS: std::ops::RangeInclusive<u64> = 0..=50;
+const PAUSE_MS: std::ops::RangeInclusive<u64> = 0..=40;
 /// Between two tries of one submit.
 const AGAIN_MS: std::ops::RangeInclusive<u64> = 20..=200;
 /// Jobs that may be unfinished before clients hold off: a backlog says nothing about recovery.
