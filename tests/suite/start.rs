@@ -1,7 +1,8 @@
 //! What is refused at the start, and what the refusal says.
 use std::time::Duration;
 
-use leasehold_tests::{RedisServer, System, binary};
+use leasehold::{Config, Store};
+use leasehold_tests::{RedisServer, System, binary, eventually};
 
 async fn refusal(program: &str, environment: &[(&str, &str)]) -> String {
     let output = binary::run(program, &[], environment, Duration::from_secs(30)).await;
@@ -27,6 +28,20 @@ async fn a_redis_that_would_lose_jobs_is_refused() {
     both_refuse(&evicting, &[], &["volatile-lru", "maxmemory-policy noeviction"]).await;
     let forgetful = RedisServer::start_with(&[("appendonly", "no")], &[]).await;
     both_refuse(&forgetful, &[], &["AOF is off", "appendonly yes"]).await;
+}
+
+#[tokio::test]
+async fn a_redis_that_still_loads_its_files_is_waited_for() {
+    // Slow enough to be asked meanwhile; in INFO it then says that its AOF is off.
+    let redis = RedisServer::start_with(&[("key-load-delay", "100")], &[]).await;
+    let () = redis.command(&["EVAL", "for i = 1, 20000 do redis.call('SET', 'key' .. i, i) end", "0"]).await;
+    redis.process().restart();
+    eventually(Duration::from_secs(20), "it loads", async || {
+        let info: String = redis.try_command(&["INFO", "persistence"]).await.map_err(|e| e.to_string())?;
+        if info.contains("loading:1") { Ok(()) } else { Err(info) }
+    })
+    .await;
+    Store::connect(&Config { redis_url: redis.url(), ..Config::default() }).await.map(drop).unwrap();
 }
 
 #[tokio::test]

@@ -216,9 +216,10 @@ pub(super) async fn check_server(inner: &Inner) -> Result<()> {
 async fn server_faults(inner: &Inner) -> Result<Vec<ServerFault>> {
     let mut faults = Vec::new();
     let mut pipeline = redis::pipe();
-    pipeline.cmd("INFO").arg("server").cmd("INFO").arg("persistence");
+    // A Redis that still loads its files says in INFO that its AOF is off; a read it refuses, and is waited for.
+    pipeline.cmd("EXISTS").arg(keys::META).cmd("INFO").arg("server").cmd("INFO").arg("persistence");
     let replies = inner.pipe(&pipeline).await?;
-    let (server, persistence) = (text(&replies[0]), text(&replies[1]));
+    let (server, persistence) = (text(&replies[1]), text(&replies[2]));
     let version = info_field(&server, "valkey_version").or(info_field(&server, "redis_version")).unwrap_or("unknown");
     let major: u32 = version.split('.').next().and_then(|v| v.parse().ok()).unwrap_or(0);
     if major < 7 {
