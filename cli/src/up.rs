@@ -55,7 +55,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         () = keeper.stop() => drop(print::line("stopped; nothing is left running")),
         () = signals.received() => complain("told to stop twice: everything is killed"),
     }
-    started
+    started.map(drop)
 }
 
 /// Makes the data folder ours: one `up` at a time. Returns the folder of the logs, emptied.
@@ -78,30 +78,33 @@ fn own(data: &Path) -> Result<(PathBuf, Flock<std::fs::File>), Failure> {
     Ok((std::fs::canonicalize(logs).map_err(fault)?, lock))
 }
 
-async fn start(arguments: &Arguments, mut config: Config, logs: &Path, keeper: &mut Keeper) -> Result<(), Failure> {
-    let (mut environment, mut redis) = (Vec::new(), None);
-    let given = std::env::var_os("LEASEHOLD_REDIS_URL").is_some() || config.redis_url != Config::default().redis_url;
-    let store = if given {
-        reached(Store::connect(&config).await, &config)?
-    } else {
-        let folder = std::fs::canonicalize(&arguments.data)?.join("redis");
-        let server = RedisServer::prepare(&folder, logs.join("redis.log")).await?;
-        config.redis_url = server.url();
-        let mut child = server.program.start()?;
-        let store = system::redis_ready(&server.program, &mut child, &config).await?;
-        keeper.keep(vec![(server.program.clone(), child)], REDIS_GRACE);
-        redis = Some(server);
-        store
-    };
-    environment.push(("LEASEHOLD_REDIS_URL".to_owned(), config.redis_url.clone()));
-    let (listen, reservation) = listen(&config)?;
-    environment.push(("LEASEHOLD_API__LISTEN".to_owned(), listen.clone()));
+/// Ports that stay ours as long as the system is up, so that what dies can start on its own again.
+struct Reserved {
+    redis: Option<RedisServer>,
+    api: Option<Port>,
+}
+
+async fn start(
+    arguments: &Arguments,
+    mut config: Config,
+    logs: &Path,
+    keeper: &mut Keeper,
+) -> Result<Reserved, Failure> {
+    let (store, redis) = redis(arguments, &mut config, logs, keeper).await?;
+    let (listen, port) = listen(&config)?;
+    let mut environment = vec![
+        ("LEASEHOLD_REDIS_URL".to_owned(), config.redis_url.clone()),
+        ("LEASEHOLD_API__LISTEN".to_owned(), listen.clone()),
+    ];
     environment.extend(example(&config, &arguments.data)?);
-    let arguments_of =
-        arguments.source.config.iter().flat_map(|file| ["--config".to_owned(), file.display().to_string()]);
-    let plan =
-        Plan { environment, arguments: arguments_of.collect(), private: false, folder: None, logs: logs.to_owned() };
-    let grace = Duration::from_millis(config.worker.grace_ms) + WORKER_MARGIN;
+    let file = arguments.source.config.iter();
+    let plan = Plan {
+        environment,
+        arguments: file.flat_map(|file| ["--config".to_owned(), file.display().to_string()]).collect(),
+        private: false,
+        folder: None,
+        logs: logs.to_owned(),
+    };
     let mut workers = Vec::new();
     for number in 1..=arguments.workers {
         let program = plan.program(&format!("worker-{number}"), "leasehold-worker")?;
@@ -111,12 +114,33 @@ async fn start(arguments: &Arguments, mut config: Config, logs: &Path, keeper: &
     for (program, child) in &mut workers {
         system::worker_ready(program, child, &store).await?;
     }
-    keeper.keep(workers, grace);
+    keeper.keep(workers, Duration::from_millis(config.worker.grace_ms) + WORKER_MARGIN);
     let api = plan.program("api", "leasehold-api")?;
     let mut child = api.start()?;
     system::api_ready(&api, &mut child, &format!("http://{listen}")).await?;
     keeper.keep(vec![(api, child)], API_GRACE);
-    Ok(welcome(arguments, &config, redis.as_ref(), &listen, reservation)?)
+    let reserved = Reserved { redis, api: port };
+    welcome(arguments, &config, &reserved, &listen, &plan.environment)?;
+    Ok(reserved)
+}
+
+/// The Redis that the configuration names, or one of our own.
+async fn redis(
+    arguments: &Arguments,
+    config: &mut Config,
+    logs: &Path,
+    keeper: &mut Keeper,
+) -> Result<(Store, Option<RedisServer>), Failure> {
+    if std::env::var_os("LEASEHOLD_REDIS_URL").is_some() || config.redis_url != Config::default().redis_url {
+        return Ok((reached(Store::connect(config).await, config)?, None));
+    }
+    let folder = std::fs::canonicalize(&arguments.data)?.join("redis");
+    let server = RedisServer::prepare(&folder, logs.join("redis.log")).await?;
+    config.redis_url = server.url();
+    let mut child = server.program.start()?;
+    let store = system::redis_ready(&server.program, &mut child, config).await?;
+    keeper.keep(vec![(server.program.clone(), child)], REDIS_GRACE);
+    Ok((store, Some(server)))
 }
 
 /// Where the API listens: where it was told to, or on 8080, or on a free port when that is taken and was not asked for.
@@ -153,12 +177,13 @@ fn example(config: &Config, data: &Path) -> Result<Vec<(String, String)>, Failur
 fn welcome(
     arguments: &Arguments,
     config: &Config,
-    redis: Option<&RedisServer>,
+    reserved: &Reserved,
     listen: &str,
-    moved: Option<Port>,
+    environment: &[(String, String)],
 ) -> std::io::Result<()> {
     let data = arguments.data.display();
-    let moved = if moved.is_some() { "  (port 8080 is taken)" } else { "" };
+    let moved = if reserved.api.is_some() { "  (port 8080 is taken)" } else { "" };
+    let redis = reserved.redis.as_ref();
     let address = match redis {
         Some(server) => {
             format!("{}  (Redis {}, private; its data stays in {data}/redis)", server.url(), server.version)
@@ -178,12 +203,14 @@ fn welcome(
     }
     let this = std::env::args().next().unwrap_or_else(|| "leasehold".into());
     // Somebody who has brought a Redis has its address, and its password.
-    let export = redis.map_or_else(String::new, |server| format!("  export LEASEHOLD_REDIS_URL={}\n", server.url()));
+    let told = |name: &str| name == "LEASEHOLD_KINDS" || (name == "LEASEHOLD_REDIS_URL" && redis.is_some());
+    let exports = environment.iter().filter(|(name, _)| told(name));
+    let exports: String = exports.map(|(name, value)| format!("  export {name}={value}\n")).collect();
     print::line(format_args!(
         "\nTry, in another terminal:\n
   curl -s http://{listen}/api/v1/jobs -H 'content-type: application/json' \\
        -d '{{\"kind\": \"process-files\", \"payload\": {{\"file\": \"harbour-rules.pdf\"}}}}'
-{export}  {this} jobs ls
+{exports}  {this} jobs ls
   {this} jobs submit --kind process-files --payload '{{\"file\": \"broken-report.pdf\"}}' --wait
   {this} workers ls
   {this} doctor\n"

@@ -28,9 +28,11 @@ impl Command {
         self.argument_is(0, name)
     }
 
-    /// Whether it runs the script with this SHA-1 (EVALSHA).
+    /// Whether it runs the script with this SHA-1: by EVALSHA, or by EVAL when Redis did not know it.
     pub fn runs(&self, sha: &str) -> bool {
+        let text = || std::str::from_utf8(self.arguments.get(1)?).ok();
         self.is("EVALSHA") && self.argument_is(1, sha)
+            || self.is("EVAL") && text().is_some_and(|text| ::redis::Script::new(text).get_hash() == sha)
     }
 
     /// Whether any of its words contains these bytes: a key, an id, a word of a script.

@@ -121,11 +121,11 @@ end
 -- A counter that was lost goes on above every token that these jobs have had; a damaged one, above any there can be.
 local function lost_count()
   local given, highest = redis.pcall('GET', TOKENS), 0
+  for _, job in ipairs(picked) do highest = math.max(highest, tonumber(job.token or 0)) end
   if given and not (type(given) == 'string' and #given < 16 and string.find(given, '^%d+$')) then
     set_aside(TOKENS, 'it is no number')
-    return now
+    return math.max(now, highest)
   end
-  for _, job in ipairs(picked) do highest = math.max(highest, tonumber(job.token or 0)) end
   return highest > tonumber(given or 0) and highest
 end
 local counted = #picked > 0 and lost_count()
