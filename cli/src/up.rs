@@ -21,6 +21,9 @@ const REDIS_GRACE: Duration = Duration::from_secs(60);
 /// What a worker may take beyond the time it gives its handlers.
 const WORKER_MARGIN: Duration = Duration::from_secs(10);
 
+/// The folder of kind process-files.
+const DOCUMENT_ROOT: &str = "LEASEHOLD_DOCUMENT_ROOT";
+
 /// What to start.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -52,10 +55,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         drop(print::line("\nstopping: the API, the workers, then Redis"));
     }
     tokio::select! {
-        () = keeper.stop() => drop(print::line("stopped; nothing is left running")),
+        () = keeper.stop() => {}
         () = signals.received() => complain("told to stop twice: everything is killed"),
     }
-    started.map(drop)
+    started.map(|_| drop(print::line("stopped; nothing is left running")))
 }
 
 /// Makes the data folder ours: one `up` at a time. Returns the folder of the logs, emptied.
@@ -90,8 +93,9 @@ async fn start(
     logs: &Path,
     keeper: &mut Keeper,
 ) -> Result<Reserved, Failure> {
-    let (store, redis) = redis(arguments, &mut config, logs, keeper).await?;
+    config.load_kinds()?;
     let (listen, port) = listen(&config)?;
+    let (store, redis) = redis(arguments, &mut config, logs, keeper).await?;
     let mut environment = vec![
         ("LEASEHOLD_REDIS_URL".to_owned(), config.redis_url.clone()),
         ("LEASEHOLD_API__LISTEN".to_owned(), listen.clone()),
@@ -161,15 +165,19 @@ fn listen(config: &Config) -> Result<(String, Option<Port>), Failure> {
 
 /// The kinds and documents of the example, where the configuration names none.
 fn example(config: &Config, data: &Path) -> Result<Vec<(String, String)>, Failure> {
+    let data = std::fs::canonicalize(data)?;
+    let fault = |path: &Path, e: std::io::Error| Failure::Failed(format!("{}: {e}", path.display()));
     let mut environment = Vec::new();
     if config.kinds.is_none() {
         let path = data.join("kinds.toml");
-        let written = std::fs::write(&path, system::KINDS).and_then(|()| std::fs::canonicalize(&path));
-        let path = written.map_err(|e| Failure::Failed(format!("kinds file {}: {e}", path.display())))?;
+        std::fs::write(&path, system::KINDS).map_err(|e| fault(&path, e))?;
         environment.push(("LEASEHOLD_KINDS".to_owned(), path.display().to_string()));
     }
-    if let (None, Some(documents)) = (&config.document_root, system::documents()) {
-        environment.push(("LEASEHOLD_DOCUMENT_ROOT".to_owned(), documents.display().to_string()));
+    if config.document_root.is_none() {
+        // Out of the project there are no samples, but a place for documents of one's own.
+        let documents = system::documents().unwrap_or_else(|| data.join("documents"));
+        std::fs::create_dir_all(&documents).map_err(|e| fault(&documents, e))?;
+        environment.push((DOCUMENT_ROOT.to_owned(), documents.display().to_string()));
     }
     Ok(environment)
 }
@@ -193,10 +201,13 @@ fn welcome(
     let workers =
         format!("{} of {} slots, lease {} s", arguments.workers, config.worker.concurrency, config.lease_ms / 1_000);
     print::line("Leasehold is up. Ctrl-C stops it.\n")?;
+    let root = environment.iter().find(|(name, _)| name == DOCUMENT_ROOT).map(|(_, folder)| folder.clone());
+    let root = root.or_else(|| config.document_root.as_ref().map(|folder| folder.display().to_string()));
     for (name, value) in [
         ("api", format!("http://{listen}{moved}")),
         ("redis", address),
         ("workers", workers),
+        ("files", format!("{}  (what kind process-files reads)", root.unwrap_or_default())),
         ("logs", format!("{data}/logs")),
     ] {
         print::line(format_args!("  {name:8} {value}"))?;

@@ -9,7 +9,8 @@ use crate::config::{LogConfig, LogFormat};
 /// # Errors
 /// [`Error::Config`] when the filter is none.
 pub fn init(config: &LogConfig) -> Result<(), Error> {
-    let filter = EnvFilter::try_new(&config.filter)
+    // The PDF libraries warn of every glyph they do not know; a filter that names them still shows it.
+    let filter = EnvFilter::try_new(format!("pdf_extract=error,lopdf=error,{}", config.filter))
         .map_err(|e| Error::Config(format!("log.filter: {e}; write a level such as info, or target=level,…")))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     drop(match config.format {

@@ -1,4 +1,7 @@
 //! The whole-system tests: a real Redis, the real binaries, one test binary.
+// A test may unwrap, and so may what only tests call: its panic is the message.
+#![allow(clippy::unwrap_used)]
+
 mod api;
 mod behaviour;
 mod chaos;

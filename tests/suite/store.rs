@@ -53,7 +53,7 @@ on_ground! {
         let held = g.claim_one("w1").await.held;
         assert_eq!(g.settle("w1", fail(&held, None)).await, Settled::To(State::Failed));
         assert_eq!(g.get(&id).await.error.unwrap().message, "no");
-        assert_eq!(g.store.retry(&[id.clone()]).await.unwrap(), [Ok(Retried::Queued)]);
+        assert_eq!(g.store.retry(std::slice::from_ref(&id)).await.unwrap(), [Ok(Retried::Queued)]);
         assert_eq!(g.settle("w1", fail(&held, None)).await, Settled::To(State::Failed), "the old token hears the old answer");
         let again = g.get(&id).await;
         assert_eq!((again.state, again.attempt, again.error), (State::Queued, 1, None));
@@ -79,7 +79,7 @@ on_ground! {
         let held = g.claim_one("w1").await.held;
         for _ in 0..10 {
             g.pass(5_000).await;
-            let answers: Vec<_> = g.renew("w1", &[held.clone()]).await.into_iter().flat_map(|r| r.answers).collect();
+            let answers: Vec<_> = g.renew("w1", std::slice::from_ref(&held)).await.into_iter().flat_map(|r| r.answers).collect();
             assert_eq!(answers, [leasehold::store::Renewal::Renewed]);
         }
         assert_eq!(g.state(&id).await, State::Running);
@@ -158,14 +158,14 @@ on_ground! {
         g.pass(LEASE as i64 + 2_000).await;
         let held = g.claim_one("w2").await.held;
         assert_eq!((held.id.clone(), g.get(&id).await.crashes), (id.clone(), 0));
-        assert_eq!(g.store.recover(partition, &worker("w2"), &[id.clone()]).await.unwrap(), 0, "what is held is not recovered");
+        assert_eq!(g.store.recover(partition, &worker("w2"), std::slice::from_ref(&id)).await.unwrap(), 0, "what is held is not recovered");
         assert_eq!(g.state(&id).await, State::Running);
     }
 
     async fn a_cancelled_job_is_never_claimed(g: &Ground) {
         let (id, other) = (g.submit(job()).await, g.submit(job()).await);
-        assert_eq!(g.store.cancel(&[id.clone()]).await.unwrap(), [Ok(Cancelled::Done)]);
-        assert_eq!(g.store.cancel(&[id.clone()]).await.unwrap(), [Ok(Cancelled::Done)], "asked again: the same");
+        assert_eq!(g.store.cancel(std::slice::from_ref(&id)).await.unwrap(), [Ok(Cancelled::Done)]);
+        assert_eq!(g.store.cancel(std::slice::from_ref(&id)).await.unwrap(), [Ok(Cancelled::Done)], "asked again: the same");
         assert_eq!(g.claim("w1", 9).await.iter().map(|j| &j.held.id).collect::<Vec<_>>(), [&other]);
         assert_eq!(g.state(&id).await, State::Cancelled);
     }
@@ -174,9 +174,9 @@ on_ground! {
         for (outcome, end) in [("complete", State::Completed), ("fail", State::Cancelled), ("release", State::Cancelled)] {
             let id = g.submit(job()).await;
             let held = g.claim_one("w1").await.held;
-            assert_eq!(g.store.cancel(&[id.clone()]).await.unwrap(), [Ok(Cancelled::Requested)]);
+            assert_eq!(g.store.cancel(std::slice::from_ref(&id)).await.unwrap(), [Ok(Cancelled::Requested)]);
             assert!(g.get(&id).await.cancel_requested);
-            let answers: Vec<_> = g.renew("w1", &[held.clone()]).await.into_iter().flat_map(|r| r.answers).collect();
+            let answers: Vec<_> = g.renew("w1", std::slice::from_ref(&held)).await.into_iter().flat_map(|r| r.answers).collect();
             assert_eq!(answers, [leasehold::store::Renewal::Cancel]);
             let settle = match outcome {
                 "complete" => complete(&held),
@@ -193,7 +193,7 @@ on_ground! {
     async fn a_flagged_job_that_loses_its_worker_ends_cancelled(g: &Ground) {
         let id = g.submit(job()).await;
         g.claim_one("w1").await;
-        g.store.cancel(&[id.clone()]).await.unwrap()[0].clone().unwrap();
+        g.store.cancel(std::slice::from_ref(&id)).await.unwrap()[0].clone().unwrap();
         g.pass(LEASE as i64 + 1_000).await;
         assert_eq!(g.state(&id).await, State::Cancelled);
     }
@@ -214,8 +214,8 @@ on_ground! {
         let again = g.store.submit(keyed("k", "d")).await.unwrap();
         assert_eq!((again.id.clone(), again.replayed), (first.id.clone(), true));
         assert_eq!(g.store.submit(keyed("k", "other")).await, Err(Error::Refused(Refusal::KeyConflict(first.id.clone()))));
-        g.store.cancel(&[first.id.clone()]).await.unwrap()[0].clone().unwrap();
-        assert_eq!(g.store.remove(&[first.id.clone()]).await.unwrap(), [Ok(Removed::Done)]);
+        g.store.cancel(std::slice::from_ref(&first.id)).await.unwrap()[0].clone().unwrap();
+        assert_eq!(g.store.remove(std::slice::from_ref(&first.id)).await.unwrap(), [Ok(Removed::Done)]);
         assert_eq!(g.store.submit(keyed("k", "d")).await, Err(Error::Refused(Refusal::KeyGone(first.id))));
     }
 
@@ -271,15 +271,15 @@ on_ground! {
             g.settle("w1", complete(&items[0].held)).await;
             g.settle("w1", fail(&items[1].held, None)).await;
         }
-        g.store.cancel(&[items[2].held.id.clone()]).await.unwrap()[0].clone().unwrap();
+        g.store.cancel(std::slice::from_ref(&items[2].held.id)).await.unwrap()[0].clone().unwrap();
         g.settle("w1", fail(&items[2].held, Some(1))).await;
         let skip = leasehold::store::Outcome::Complete { result: json("null"), skipped: Some("none".into()) };
         g.settle("w1", leasehold::store::Settle { held: items[3].held.clone(), outcome: skip }).await;
         let done = g.get(&parent).await;
         let counts = done.items.unwrap();
         assert_eq!((done.state, counts.succeeded, counts.failed, counts.cancelled, counts.skipped), (State::Completed, 1, 1, 1, 1));
-        assert!(matches!(g.store.retry(&[items[1].held.id.clone()]).await.unwrap()[0], Err(Refusal::RetryParent(_))));
-        assert_eq!(g.store.retry(&[parent.clone()]).await.unwrap(), [Ok(Retried::Waiting)]);
+        assert!(matches!(g.store.retry(std::slice::from_ref(&items[1].held.id)).await.unwrap()[0], Err(Refusal::RetryParent(_))));
+        assert_eq!(g.store.retry(std::slice::from_ref(&parent)).await.unwrap(), [Ok(Retried::Waiting)]);
         g.sweep().await;
         let again = g.claim("w2", 9).await;
         assert_eq!(again.len(), 2, "the failed and the cancelled one");
@@ -287,7 +287,7 @@ on_ground! {
             g.settle("w2", complete(&item.held)).await;
         }
         assert_eq!(g.get(&parent).await.items.unwrap().succeeded, 3);
-        assert_eq!(g.store.remove(&[parent.clone()]).await.unwrap(), [Ok(Removed::Begun)]);
+        assert_eq!(g.store.remove(std::slice::from_ref(&parent)).await.unwrap(), [Ok(Removed::Begun)]);
         g.sweep().await;
         assert!(g.store.get(&parent).await.unwrap().is_none());
         assert!(g.store.get(&items[0].held.id).await.unwrap().is_none());
@@ -316,17 +316,17 @@ on_ground! {
     async fn a_cancelled_batch_leaves_no_living_item(g: &Ground) {
         let parent = g.submit(batch(1_200)).await;
         let running = g.claim_one("w1").await.held;
-        assert_eq!(g.store.cancel(&[parent.clone()]).await.unwrap(), [Ok(Cancelled::Requested)]);
+        assert_eq!(g.store.cancel(std::slice::from_ref(&parent)).await.unwrap(), [Ok(Cancelled::Requested)]);
         g.sweep().await;
         let counts = g.get(&parent).await.items.unwrap();
         assert_eq!((g.state(&parent).await, counts.cancelled), (State::Waiting, 1_199), "one still runs");
         g.settle("w1", release(&running)).await;
         let done = g.get(&parent).await;
         assert_eq!((done.state, done.items.unwrap().cancelled), (State::Cancelled, 1_200));
-        assert_eq!(g.store.retry(&[parent.clone()]).await.unwrap(), [Ok(Retried::Waiting)]);
+        assert_eq!(g.store.retry(std::slice::from_ref(&parent)).await.unwrap(), [Ok(Retried::Waiting)]);
         g.sweep().await;
         assert_eq!(g.get(&parent).await.items.unwrap().cancelled, 0);
-        g.store.cancel(&[parent.clone()]).await.unwrap()[0].clone().unwrap();
+        g.store.cancel(std::slice::from_ref(&parent)).await.unwrap()[0].clone().unwrap();
         g.sweep().await;
         assert_eq!(g.state(&parent).await, State::Cancelled);
     }
