@@ -54,9 +54,10 @@ impl Plan {
     }
 }
 
-/// The sample documents of the project that this program was built from, or that it is run in.
+/// The sample documents of the project that this program stands in, is run in, or was built from.
 pub(crate) fn documents() -> Option<PathBuf> {
-    let places = [std::env::current_exe().and_then(std::fs::canonicalize).ok(), std::env::current_dir().ok()];
+    let built = Some(PathBuf::from(env!("CARGO_MANIFEST_DIR")));
+    let places = [std::env::current_exe().and_then(std::fs::canonicalize).ok(), std::env::current_dir().ok(), built];
     let folders = places.iter().flatten().flat_map(|place| place.ancestors());
     folders.map(|folder| folder.join(DOCUMENTS)).find(|documents| documents.is_dir())
 }

@@ -167,14 +167,11 @@ async fn the_doctor_finds_what_is_wrong_and_mends_it() {
     system.finish().await;
 }
 
-/// The ids of the processes that mention `text` in their command line, this one apart.
-fn processes_of(text: &str) -> Vec<String> {
-    let pids =
-        std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mentions = |pid: &String| {
-        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|c| String::from_utf8_lossy(&c).contains(text))
-    };
-    pids.filter(|pid| pid.parse::<u32>().is_ok()).filter(mentions).collect()
+/// The ids of the processes that run in a folder.
+fn processes_in(folder: &Path) -> Vec<String> {
+    let pids = std::fs::read_dir("/proc").unwrap().flatten().map(|e| e.file_name().to_string_lossy().into_owned());
+    let is_in = |pid: &String| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(folder));
+    pids.filter(is_in).collect()
 }
 
 /// Starts `leasehold up` in a folder of its own, on a free port; waits until it is up.
@@ -208,27 +205,21 @@ async fn up_starts_again_what_dies_keeps_its_jobs_and_stops_in_order() {
     })
     .await;
     assert!(process.stdout().contains("ended (SIGKILL); starting it again"), "{}", process.stdout());
-    let data = process.folder().join("data").display().to_string();
-    assert_eq!(processes_of(&data).len(), 1, "Redis");
+    assert_eq!(processes_in(process.folder()).len(), 5, "itself, Redis, the API and two workers");
     process.sigterm();
     assert_eq!(process.wait_exit(UP_LIMIT).await.code(), Some(0));
     assert!(process.stdout().ends_with("stopped; nothing is left running\n"), "{}", process.stdout());
-    assert_eq!(processes_of(&data), Vec::<String>::new());
+    assert_eq!(processes_in(process.folder()), Vec::<String>::new());
     assert!(reqwest::get(format!("{base}/livez")).await.is_err());
     assert!(process.stderr().is_empty(), "{}", process.stderr());
 }
 
 #[tokio::test]
 async fn what_up_started_dies_with_it() {
-    let (process, base) = up().await;
-    let pids: Vec<String> = workers(&base).await.iter().map(|w| w["pid"].to_string()).collect();
-    let data = process.folder().join("data").display().to_string();
+    let (process, _) = up().await;
+    assert_eq!(processes_in(process.folder()).len(), 5);
     process.kill9();
-    eventually(UP_LIMIT, "all are gone", async || {
-        let gone = |pid: &String| !Path::new(&format!("/proc/{pid}/exe")).exists();
-        (processes_of(&data).is_empty() && pids.iter().all(gone)).then_some(())
-    })
-    .await;
+    eventually(UP_LIMIT, "all are gone", async || processes_in(process.folder()).is_empty().then_some(())).await;
 }
 
 /// An environment that would lead anything that reads it astray.
@@ -259,7 +250,7 @@ async fn the_demo_loses_nothing_and_leaves_nothing_whatever_the_environment_says
     }
     assert!(!output.stdout.contains('✗') && output.stderr.is_empty(), "{output:?}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-    assert_eq!(processes_of(&folder.path().display().to_string()), Vec::<String>::new());
+    assert_eq!(processes_in(folder.path()), Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -268,9 +259,10 @@ async fn an_interrupted_demo_leaves_nothing() {
     let environment = hostile(folder.path());
     let demo = Process::ours("leasehold", &["demo"], &borrowed(&environment));
     eventually(DEMO_LIMIT, "it is in the middle", async || demo.stdout().contains("kill -9").then_some(())).await;
+    assert_eq!(processes_in(folder.path()).len(), 3, "Redis, the API and the worker that lives");
     demo.sigint();
     assert_eq!(demo.wait_exit(UP_LIMIT).await.code(), Some(1));
     assert!(demo.stderr().contains("the demo was stopped"), "{}", demo.stderr());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-    assert_eq!(processes_of(&folder.path().display().to_string()), Vec::<String>::new());
+    assert_eq!(processes_in(folder.path()), Vec::<String>::new());
 }

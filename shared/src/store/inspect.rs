@@ -9,6 +9,9 @@ use super::{Args, Repeat, Store, keys, scripts};
 use crate::job::{Items, Priority, Progress};
 use crate::{Error, Job, JobId, Json, Kind, QueueName, Result, State, Timestamp, WorkerId, limits};
 
+/// Jobs of a page that are read at once, so that large ones are never all in memory.
+const LIST_READ: usize = 100;
+
 /// Which jobs, and where to go on.
 #[derive(Debug, Clone, Default)]
 pub struct ListQuery {
@@ -226,36 +229,40 @@ impl Store {
     }
 
     /// A page of jobs. Exact by state and without one; a filter by kind or queue on top of a state, and `queued`, are
-    /// bounded scans: such a page may be short and still have a cursor.
+    /// bounded scans: such a page may be short and still have a cursor. So may one of large jobs
+    /// ([`limits::PAGE_BYTES_MAX`]).
     ///
     /// # Errors
     /// Those of any call.
     pub async fn list(&self, query: &ListQuery) -> Result<Page> {
         let limit = query.limit.clamp(1, limits::PAGE_MAX);
         let mut position = query.cursor.clone().map(|c| c.0);
-        let (mut jobs, mut seen, mut scanned) = (Vec::new(), HashSet::new(), 0);
+        let (mut jobs, mut seen, mut scanned, mut bytes) = (Vec::new(), HashSet::new(), 0, 0);
         loop {
             let ids = self.next_ids(query, position.as_ref(), limit + 1).await?;
             let last = ids.len() <= limit;
             scanned += ids.len();
-            let read = self.read_many(&ids.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>()).await?;
-            for ((_, at), job) in ids.into_iter().zip(read) {
-                // One bad record must not hide the others; `doctor` reports it.
-                let job = job.unwrap_or_else(|e| {
-                    tracing::warn!("left out of a listing: {e}");
-                    None
-                });
-                let Some(job) = job.filter(|j| query.takes(j)) else {
-                    position = Some(at);
-                    continue;
-                };
-                if jobs.len() == limit {
-                    // One more is known to follow.
-                    return Ok(Page { jobs, next_cursor: position.map(|p| query.print(&p)) });
-                }
-                position = Some(at);
-                if seen.insert(job.id.clone()) {
-                    jobs.push(job);
+            for part in ids.chunks(LIST_READ) {
+                let read = self.read_many(&part.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>()).await?;
+                for ((_, at), job) in part.iter().zip(read) {
+                    // One bad record must not hide the others; `doctor` reports it.
+                    let job = job.unwrap_or_else(|e| {
+                        tracing::warn!("left out of a listing: {e}");
+                        None
+                    });
+                    let Some(job) = job.filter(|j| query.takes(j)) else {
+                        position = Some(at.clone());
+                        continue;
+                    };
+                    if jobs.len() == limit || bytes >= limits::PAGE_BYTES_MAX {
+                        // One more is known to follow.
+                        return Ok(Page { jobs, next_cursor: position.map(|p| query.print(&p)) });
+                    }
+                    position = Some(at.clone());
+                    bytes += job.payload.as_str().len() + job.result.as_ref().map_or(0, |r| r.as_str().len());
+                    if seen.insert(job.id.clone()) {
+                        jobs.push(job);
+                    }
                 }
             }
             if last {

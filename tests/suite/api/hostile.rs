@@ -1,4 +1,5 @@
 //! Clients that mean no good: slow, idle, huge, many.
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -171,5 +172,26 @@ async fn large_bodies_at_once_are_bounded_in_memory() {
     let last = crowd.last_mut().unwrap();
     let answer = exchange(last, b"", Duration::from_millis(200)).await;
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 503"), "{answer}");
+    system.finish().await;
+}
+
+#[tokio::test]
+async fn a_page_of_large_jobs_is_cut_short_and_goes_on() {
+    let (system, api) = start(&[]).await;
+    let job = json!({"kind": "echo", "payload": "x".repeat(250_000)});
+    for _ in 0..4 {
+        let bulk = api.post("/api/v1/jobs/bulk", &json!({"jobs": vec![job.clone(); 50]})).await;
+        assert_eq!(bulk.status, 200);
+    }
+    let (mut seen, mut cursor) = (BTreeSet::new(), String::new());
+    loop {
+        let page = api.get(&format!("/api/v1/jobs?limit=1000{cursor}")).await;
+        assert!(page.text.len() < 20 << 20, "{} bytes", page.text.len());
+        let ids = page.json["jobs"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap().to_owned());
+        seen.extend(ids);
+        let Some(next) = page.json["next_cursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(seen.len(), 200);
     system.finish().await;
 }
