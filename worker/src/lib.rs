@@ -52,6 +52,8 @@ mod slots;
 mod stop;
 mod sweeper;
 
+use std::pin::Pin;
+
 use leasehold::{Config, Kind, Kinds};
 use serde::de::DeserializeOwned;
 
@@ -101,7 +103,9 @@ impl Worker {
             return Err(error::config(fault));
         }
         kinds::register(&mut self.registry, &self.kinds, &self.config)?;
-        // Boxed: the roles nest deeper than the compiler lays out in one piece.
-        Box::pin(run::run(self.config, self.kinds, self.registry, shutdown)).await
+        // Erased: the roles nest deeper than a user's crate would be willing to look.
+        let running: Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> =
+            Box::pin(run::run(self.config, self.kinds, self.registry, shutdown));
+        running.await
     }
 }
