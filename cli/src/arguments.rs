@@ -14,7 +14,7 @@ const OUTAGE_MS_MAX: u64 = 2_000;
 /// Where the configuration comes from.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Source {
-    /// Where Redis is, in place of LEASEHOLD_REDIS_URL: redis://[user:password@]host:port, or rediss:// for TLS.
+    /// Where Redis is, in place of LEASEHOLD_REDIS_URL, as `redis://user:password@host:port`; `rediss://` for TLS.
     #[arg(long, value_name = "URL", help_heading = "Common options")]
     pub redis_url: Option<String>,
     /// The configuration file, in place of ./leasehold.toml.
