@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
-use reqwest::{Client, Method, RequestBuilder};
+use reqwest::{Client, ClientBuilder, Method, RequestBuilder};
 use serde_json::Value;
 
 use crate::port::Port;
@@ -50,11 +50,7 @@ impl Api {
         let listen = port.address().to_string();
         let mut variables = vec![("LEASEHOLD_REDIS_URL", redis_url), ("LEASEHOLD_API__LISTEN", &listen)];
         variables.extend_from_slice(environment);
-        let client = Client::builder()
-            .no_proxy()
-            .timeout(REQUEST_LIMIT)
-            .build()
-            .expect("an HTTP client without TLS can be made");
+        let client = client().timeout(REQUEST_LIMIT).build().expect("an HTTP client can be made");
         let process = Process::ours("leasehold-api", &[], &variables);
         let api = Api { process, port, client };
         api.wait_for("/livez").await;
@@ -153,4 +149,12 @@ mod tests {
         api.sigterm();
         assert!(api.wait_exit(START_LIMIT).await.success());
     }
+}
+
+/// An HTTP client to be, without proxies. reqwest is built without a provider of cryptography and wants one before its
+/// first client, TLS or not.
+pub fn client() -> ClientBuilder {
+    // Fails only when there is one already.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    Client::builder().no_proxy()
 }

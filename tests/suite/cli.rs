@@ -2,6 +2,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use leasehold_tests::api::client;
 use leasehold_tests::{Output, Process, System, eventually, run};
 use serde_json::Value;
 
@@ -64,9 +65,9 @@ async fn a_key_means_the_same_over_http_and_the_command_line() {
     let submit =
         ["jobs", "submit", "--kind", "count", "--payload", "{\"n\":1}", "--idempotency-key", "k", "--delay", "1h"];
     let id = ok(&system, &submit).await;
-    let client = reqwest::Client::new();
+    let http = client().build().unwrap();
     let body = serde_json::json!({"kind": "count", "payload": {"n": 1}, "delay_ms": 3_600_000});
-    let answer = client.post(api.url("/api/v1/jobs")).header("Idempotency-Key", "k").json(&body).send().await.unwrap();
+    let answer = http.post(api.url("/api/v1/jobs")).header("Idempotency-Key", "k").json(&body).send().await.unwrap();
     assert_eq!(answer.status(), 200);
     assert_eq!(answer.json::<Value>().await.unwrap()["id"], id.trim());
     let other = [&submit[..], &["--max-attempts", "2"]].concat();
@@ -188,7 +189,7 @@ async fn up() -> (Process, String) {
 }
 
 async fn workers(base: &str) -> Vec<Value> {
-    let answer = reqwest::get(format!("{base}/api/v1/workers")).await.unwrap();
+    let answer = client().build().unwrap().get(format!("{base}/api/v1/workers")).send().await.unwrap();
     let workers: Value = answer.json().await.unwrap();
     workers["workers"].as_array().unwrap().iter().filter(|w| w["alive"] == true).cloned().collect()
 }
@@ -210,7 +211,7 @@ async fn up_starts_again_what_dies_keeps_its_jobs_and_stops_in_order() {
     assert_eq!(process.wait_exit(UP_LIMIT).await.code(), Some(0));
     assert!(process.stdout().ends_with("stopped; nothing is left running\n"), "{}", process.stdout());
     assert_eq!(processes_in(process.folder()), Vec::<String>::new());
-    assert!(reqwest::get(format!("{base}/livez")).await.is_err());
+    assert!(client().build().unwrap().get(format!("{base}/livez")).send().await.is_err());
     assert!(process.stderr().is_empty(), "{}", process.stderr());
 }
 

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use leasehold_tests::api::client;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use reqwest::Client;
@@ -83,7 +84,7 @@ impl Load {
     }
 
     async fn client(&self, number: usize, seed: u64, journal: &Journal) -> Vec<Submit> {
-        let http = Client::builder().no_proxy().timeout(REQUEST_LIMIT).build().unwrap();
+        let http = client().timeout(REQUEST_LIMIT).build().unwrap();
         let mut random = StdRng::seed_from_u64(seed ^ (number as u64 + 1).rotate_right(8));
         let (mut submits, mut replica) = (Vec::<Submit>::new(), number);
         while self.begun_at.elapsed() < self.length {
