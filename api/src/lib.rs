@@ -1,7 +1,7 @@
 //! Leasehold's HTTP API: stateless, so that replicas share nothing but Redis.
 //!
-//! A request comes in by `server`, passes `request`, is sent on by `router`, read by `body` and `fields` (or
-//! `query` and `headers`), handled in `routes`, and refused by `error`, where alone a status is chosen. What is
+//! A request comes in by [`leasehold::server`], passes `request`, is sent on by `router`, read by `body` and `fields`
+//! (or `query` and `headers`), handled in `routes`, and refused by `error`, where alone a status is chosen. What is
 //! allowed is decided here and in `submission`, what is true by the Store.
 mod body;
 mod deadline;
@@ -14,10 +14,8 @@ mod raw;
 mod request;
 mod router;
 mod routes;
-mod server;
 mod state;
 mod submission;
 
 pub use router::router;
-pub use server::serve;
 pub use state::Api;

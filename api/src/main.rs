@@ -1,20 +1,20 @@
 //! `leasehold-api`: reads the configuration, listens, and serves until it is told to stop.
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use leasehold::server::{listen, serve};
 use leasehold::{Config, Error};
-use leasehold_api::{Api, router, serve};
+use leasehold_api::{Api, router};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// Open files kept for all but clients: the log, the listener, and what a library opens for a moment.
 const FILES_KEPT: u64 = 64;
-/// Connections that may wait to be accepted; the kernel may have a lower bound. One more costs its client a second.
-const BACKLOG: u32 = 4_096;
+/// Why it listens on loopback only: beyond it, anybody who reaches the port could do anything.
+const CLOSED: &str = "and without API tokens anybody there could submit and cancel jobs; this version has no tokens yet: wait \
+                      for them";
 
 /// Leasehold's HTTP API. Flags win over LEASEHOLD_ variables, and those over the configuration file.
 #[derive(Parser)]
@@ -73,7 +73,7 @@ async fn run(config: Config) -> Result<(), Error> {
     let connections = connections(&config);
     let stopping = CancellationToken::new();
     stop_on_signals(stopping.clone())?;
-    let listener = listen(&config.api.listen).await?;
+    let listener = listen("api.listen", &config.api.listen, Some(CLOSED)).await?;
     let limits = config.limits.clone();
     let api = Api::new(config, kinds, stopping.clone());
     let mut serving = std::pin::pin!(serve(listener, router(api.clone()), connections, &limits, stopping));
@@ -84,32 +84,6 @@ async fn run(config: Config) -> Result<(), Error> {
     serving.await;
     tracing::info!("stopped");
     Ok(())
-}
-
-/// Listens on loopback; beyond it, anybody who reaches the port could do anything.
-async fn listen(address: &str) -> Result<TcpListener, Error> {
-    let fault = |reason: String| Error::Config(format!("api.listen is {address:?}: {reason}"));
-    let resolved = tokio::net::lookup_host(address).await.map_err(|e| fault(format!("{e}; write 127.0.0.1:8080")))?;
-    let resolved: Vec<SocketAddr> = resolved.collect();
-    if let Some(outside) = resolved.iter().find(|a| !a.ip().is_loopback()) {
-        let port = outside.port();
-        return Err(fault(format!(
-            "{outside} can be reached from other machines, and without API tokens anybody there could submit and cancel \
-             jobs; this version has no tokens yet: write 127.0.0.1:{port}"
-        )));
-    }
-    let first = *resolved.first().ok_or_else(|| fault("it has no address; write 127.0.0.1:8080".into()))?;
-    let listener = bind(first).map_err(|e| fault(format!("{e}; is the port taken?")))?;
-    let bound = listener.local_addr().map_err(|e| fault(e.to_string()))?;
-    tracing::info!("listening on http://{bound}");
-    Ok(listener)
-}
-
-fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
 }
 
 /// How many connections can be served: as configured, or as open files allow.

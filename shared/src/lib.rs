@@ -12,6 +12,7 @@ pub mod limits;
 pub mod log;
 pub mod names;
 pub mod retry;
+pub mod server;
 pub mod store;
 pub mod time;
 

@@ -1,8 +1,9 @@
-//! The accept loop: every connection is bounded in number and in time.
+//! The door for HTTP, of the API and of a worker's port: every connection is bounded in number and in time.
 //!
 //! A head that does not arrive in time ends its connection, an idle one as well. When there is no room for another, the
 //! one that has gone longest without a request is closed, so that idlers never keep a client out.
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,19 +16,22 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use leasehold::Limits;
 use nix::errno::Errno;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use crate::{Error, Limits, Result};
+
 /// Bytes of a request's head.
 const HEAD_BYTES: usize = 64 << 10;
 /// How long the process waits, beyond the time of a request, and for a client to take a last word.
 const LINGER: Duration = Duration::from_secs(1);
+/// Connections that may wait to be accepted; the kernel may have a lower bound. One more costs its client a second.
+const BACKLOG: u32 = 4_096;
 /// The pause after a connection could not be accepted, and between two that are asked to make room.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
@@ -38,6 +42,35 @@ struct Crowd {
     /// Wakes the connection that has gone longest without a request: it is to close.
     make_room: Notify,
     stopping: CancellationToken,
+}
+
+/// Listens on `address`, which the setting `key` names; beyond loopback only when `closed` is `None`: it says why not.
+///
+/// # Errors
+/// [`Error::Config`] names the key, and what to write instead.
+pub async fn listen(key: &str, address: &str, closed: Option<&str>) -> Result<TcpListener> {
+    let fault = |reason: String| Error::Config(format!("{key} is {address:?}: {reason}"));
+    let resolved = tokio::net::lookup_host(address).await.map_err(|e| fault(format!("{e}; write 127.0.0.1:8080")))?;
+    let resolved: Vec<SocketAddr> = resolved.collect();
+    let outside = resolved.iter().find(|a| !a.ip().is_loopback());
+    if let Some((outside, reason)) = outside.zip(closed) {
+        let port = outside.port();
+        return Err(fault(format!(
+            "{outside} can be reached from other machines, {reason}, or write 127.0.0.1:{port}"
+        )));
+    }
+    let first = *resolved.first().ok_or_else(|| fault("it has no address; write 127.0.0.1:8080".into()))?;
+    let listener = bind(first).map_err(|e| fault(format!("{e}; is the port taken?")))?;
+    let bound = listener.local_addr().map_err(|e| fault(e.to_string()))?;
+    tracing::info!("listening on http://{bound}");
+    Ok(listener)
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves `router` until `stopping`, then lets requests finish for as long as a request may take. At most `connections`
