@@ -44,6 +44,11 @@ impl Query {
         self.faults.push(Fault::parameter(name, detail));
     }
 
+    /// Whether a fault has been noted, or something is left that this route may not know.
+    pub fn is_faulty(&self) -> bool {
+        !self.faults.is_empty() || !self.left.is_empty()
+    }
+
     /// A parameter as it is.
     pub fn text(&mut self, name: &'static str) -> Option<String> {
         self.asked.push(name);

@@ -10,7 +10,7 @@ use crate::state::Api;
 /// The API as a service.
 pub fn router(api: Api) -> Router {
     Router::new()
-        .route("/api/v1/jobs", get(jobs::list).post(submit::submit))
+        .route("/api/v1/jobs", get(jobs::list).post(submit::submit).delete(jobs::prune))
         .route("/api/v1/jobs/bulk", post(submit::bulk))
         .route("/api/v1/jobs/{id}", get(jobs::get).delete(jobs::remove))
         .route("/api/v1/jobs/{id}/history", get(jobs::history))

@@ -30,6 +30,10 @@ pub const SWEEP_BATCH: usize = 500;
 pub const SWEEP_STEPS: usize = 20;
 /// Items one step of a cascade visits.
 pub const CASCADE_BATCH: usize = 500;
+/// Dead workers that one sweep looks at.
+pub const DEAD_WINDOW: usize = 1_000;
+/// Jobs one step of a prune by hand looks at.
+pub const PRUNE_BATCH: usize = 500;
 /// Entries kept of a job's history, newest.
 pub const HISTORY_MAX: usize = 1_000;
 /// The longest back-off, ms: a day.

@@ -11,6 +11,7 @@ mod faults;
 mod ground;
 mod lifecycle;
 mod reference;
+mod retention;
 mod start;
 mod store;
 mod work;

@@ -1,9 +1,11 @@
-//! Jobs that exist: read, listed, cancelled, retried, removed.
+//! Jobs that exist: read, listed, cancelled, retried, removed, pruned.
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::IntoResponse;
-use leasehold::store::{Cancelled, ListQuery, Removed, Retried};
+use leasehold::store::{Cancelled, ListQuery, PruneQuery, Removed, Retried};
 use leasehold::{Job, JobId, Kind, QueueName, State as JobState, Store, limits};
 
 use super::{Answer, changed, found, object, only};
@@ -16,6 +18,8 @@ use crate::state::Api;
 
 /// Jobs in a page when the client names no number.
 const PAGE_USUAL: usize = 50;
+/// The largest number in a query that counts or measures: what Lua counts exactly.
+const NUMBER_MAX: u64 = 1 << 53;
 
 /// `GET /api/v1/jobs`
 pub async fn list(State(api): State<Api>, mut query: Query) -> Answer {
@@ -31,10 +35,7 @@ pub async fn list(State(api): State<Api>, mut query: Query) -> Answer {
 
 /// Adds the state, limit and cursor that the query names, and ends it.
 pub(super) fn page_of(wanted: ListQuery, mut query: Query) -> Result<ListQuery, Problem> {
-    let state = query.read("state", |word| {
-        let words = || JobState::ALL.map(JobState::as_str).join(", ");
-        JobState::parse(word).ok_or_else(|| format!("write one of {}", words()))
-    });
+    let state = query.read("state", |word| a_state(word, |_| true));
     let limit = query.read("limit", |text| {
         let limit = text.parse().ok().filter(|n| (1..=limits::PAGE_MAX).contains(n));
         limit.ok_or_else(|| format!("write a whole number from 1 to {}", limits::PAGE_MAX))
@@ -47,6 +48,18 @@ pub(super) fn page_of(wanted: ListQuery, mut query: Query) -> Result<ListQuery, 
         Some(text) => wanted.with_cursor(&text).map_err(foreign),
         None => Ok(wanted),
     }
+}
+
+/// A state that is `fit`.
+fn a_state(word: &str, fit: impl Fn(&JobState) -> bool) -> Result<JobState, String> {
+    let words = || JobState::ALL.iter().filter(|s| fit(s)).map(|s| s.as_str()).collect::<Vec<_>>().join(", ");
+    JobState::parse(word).filter(&fit).ok_or_else(|| format!("write one of {}", words()))
+}
+
+/// A whole number, not negative.
+fn a_number(text: &str) -> Result<u64, String> {
+    let number = text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+    number.filter(|n| *n <= NUMBER_MAX).ok_or_else(|| format!("write a whole number from 0 to {NUMBER_MAX}"))
 }
 
 /// Answers with a page.
@@ -128,4 +141,41 @@ pub async fn remove(State(api): State<Api>, Named(id): Named<JobId>, _: NoQuery)
         Removed::Done => Ok(StatusCode::NO_CONTENT.into_response()),
         Removed::Begun => changed(&api, &store, StatusCode::ACCEPTED, &id).await,
     }
+}
+
+/// `DELETE /api/v1/jobs`: removes the finished jobs of which all is true that the query says, in bounded steps, for no longer
+/// than a request may take: `more` says that it is to be sent again.
+pub async fn prune(State(api): State<Api>, mut query: Query) -> Answer {
+    let mut wanted = PruneQuery {
+        state: query.read("state", |word| a_state(word, |s| s.is_final())),
+        kind: query.read("kind", Kind::parse),
+        older_than_ms: query.read("older_than_ms", a_number),
+        keep: query.read("keep", a_number),
+        bytes_max: query.read("bytes_max", a_number),
+        within: Some(Duration::from_millis(api.limits().request_ms / 2)),
+        ..PruneQuery::default()
+    };
+    let dry_run = query.read("dry_run", |word| match word {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err("write true or false"),
+    });
+    wanted.dry_run = dry_run.unwrap_or(false);
+    for (name, given) in [("keep", wanted.keep), ("bytes_max", wanted.bytes_max)] {
+        if given.is_some() && wanted.kind.is_none() {
+            query.fault(name, "it counts the jobs of one kind: name it with kind=");
+        }
+    }
+    let chosen = wanted.state.is_some() || wanted.kind.is_some() || wanted.older_than_ms.is_some();
+    if !chosen && !wanted.dry_run && !query.is_faulty() {
+        query
+            .fault("state", "this would remove every finished job; name at least one of state, kind and older_than_ms");
+    }
+    query.finish()?;
+    let pruned = api.store().await?.prune(&wanted).await.map_err(Problem::changing)?;
+    let mut answer = serde_json::json!({ "deleted": pruned.deleted, "more": pruned.more });
+    if wanted.dry_run {
+        answer["matching"] = pruned.matching.into();
+    }
+    Ok(Json(answer).into_response())
 }

@@ -97,7 +97,7 @@ impl Store {
     pub async fn remove(&self, ids: &[JobId]) -> Result<Vec<Result<Removed, Refusal>>> {
         let before = self.get_many(ids).await?;
         let known = |id: &JobId| before.iter().flatten().find(|j| j.id == *id);
-        self.each(&scripts::REMOVE, Args::default().count(0), ids, |id, word| match (word, known(id)) {
+        self.each(&scripts::REMOVE, Args::default().count(0).text(""), ids, |id, word| match (word, known(id)) {
             ("removed", _) => Ok(Removed::Done),
             ("removing", _) => Ok(Removed::Begun),
             // It was there when we looked: the script ran, and its first answer was lost.

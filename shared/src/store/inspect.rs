@@ -361,7 +361,7 @@ impl Store {
     }
 
     /// The members of a set of names, over all partitions.
-    async fn names(&self, set: &str) -> Result<Vec<String>> {
+    pub(super) async fn names(&self, set: &str) -> Result<Vec<String>> {
         let mut pipeline = redis::pipe();
         for partition in 0..self.partitions() {
             pipeline.cmd("SMEMBERS").arg(keys::fixed(partition, set));

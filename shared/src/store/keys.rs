@@ -41,6 +41,11 @@ pub(crate) fn kind_suffix(kind: &Kind) -> String {
     format!("kind:{kind}")
 }
 
+/// The ended jobs of a kind that are no items, by their end: what follows the prefix.
+pub(crate) fn finished_suffix(kind: &Kind) -> String {
+    format!("finished:{kind}")
+}
+
 /// A key of a fixed name within a partition.
 pub(crate) fn fixed(partition: u16, name: &str) -> String {
     format!("lh:{{{partition}}}:{name}")

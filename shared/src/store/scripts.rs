@@ -22,7 +22,7 @@ const CLOCK: &str = include_str!("lua/clock.lua");
 fn constants() -> String {
     let kept = Retention::default();
     format!(
-        "local HISTORY_MAX, OPEN_MS, RECORD_VERSION, CLAIMED_MAX, WORKER_FORGET_MS, BATCH_BYTES_MAX = {}, {}, {}, {}, {}, {}\n\
+        "local HISTORY_MAX, OPEN_MS, RECORD_VERSION, CLAIMED_MAX, WORKER_FORGET_MS, BATCH_BYTES_MAX, DEAD_WINDOW = {}, {}, {}, {}, {}, {}, {}\n\
          local RETENTION_DEFAULT = '{} {} {}'\n",
         limits::HISTORY_MAX,
         limits::OPEN_MS,
@@ -30,6 +30,7 @@ fn constants() -> String {
         limits::CLAIMED_MAX,
         limits::WORKER_FORGET_MS,
         limits::BATCH_BYTES_MAX,
+        limits::DEAD_WINDOW,
         kept.completed_ms,
         kept.failed_ms,
         kept.cancelled_ms,
@@ -81,6 +82,7 @@ scripts! {
     REPAIR = "repair", ALLOW_OOM, [FINISH];
     MEND = "mend", ALLOW_OOM, [FINISH];
     GET = "get", NO_WRITES, [];
-    LIST = "list", NO_WRITES, [];
+    LIST = "list", NO_WRITES, [include_str!("lua/page.lua")];
+    FINISHED = "finished", NO_WRITES, [include_str!("lua/page.lua")];
     QUEUES = "queues", NO_WRITES, [];
 }

@@ -4,8 +4,8 @@ use redis::Value;
 
 use super::claim::gap_max_ms;
 use super::inspect::{array, number, text};
-use super::{Args, Repeat, Store, scripts};
-use crate::{Error, JobId, Json, Result, WorkerId, limits};
+use super::{Args, Repeat, Store, keys, scripts};
+use crate::{Error, JobId, Json, Kind, Result, WorkerId, limits};
 
 /// What a sweep must know.
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +77,9 @@ impl Store {
         if has(6) {
             self.mend_leases(partition).await?;
         }
+        for entry in array(at(7)).iter().map(array) {
+            swept.pruned += self.prune_kept(partition, entry).await?;
+        }
         Ok(swept)
     }
 
@@ -140,7 +143,7 @@ impl Store {
     /// # Errors
     /// Those of any call.
     pub async fn prune_expired(&self, partition: u16) -> Result<usize> {
-        let args = Args::default().count(limits::SWEEP_BATCH);
+        let args = Args::default().count(limits::SWEEP_BATCH).text("");
         let mut pruned = 0;
         for _ in 0..limits::SWEEP_STEPS {
             let reply = self.inner.run(&scripts::REMOVE, partition, &args, Repeat::Safe).await?;
@@ -150,6 +153,19 @@ impl Store {
             }
         }
         Ok(pruned)
+    }
+
+    /// Removes the oldest ended jobs of a kind beyond those to keep: `{kind, keep, ended ones here}`. Counted over all
+    /// partitions, so the sweep of the kind's own does it.
+    async fn prune_kept(&self, partition: u16, entry: &[Value]) -> Result<usize> {
+        let [kind, keep, here] = entry else { return Ok(0) };
+        let (Ok(kind), Ok(keep)) = (Kind::parse(&text(kind)), text(keep).parse::<u64>()) else { return Ok(0) };
+        let is_home = keys::partition_of(kind.as_str(), self.partitions()) == partition;
+        let here = number(here).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+        if !is_home || (self.partitions() == 1 && here <= keep) {
+            return Ok(0);
+        }
+        self.prune_beyond(&kind, keep).await
     }
 
     async fn close_unsealed(&self, partition: u16, parents: &[JobId]) -> Result<usize> {

@@ -85,12 +85,21 @@ impl<'a> Judge<'a> {
         if !self.seen.in_place(&keys::kind_suffix(&job.kind), id) {
             self.find(id, format!("it is not listed under its kind {}", job.kind));
         }
-        let expires = self.seen.in_place("expiry", id) || self.seen.cascades.contains(id);
-        if state.is_final() && !expires {
-            self.find(id, "it has ended, and would never be pruned");
+        let finished = keys::finished_suffix(&job.kind);
+        for place in ["expiry", finished.as_str()] {
+            let prunable = self.seen.in_place(place, id);
+            if state.is_final() && !prunable && !self.seen.cascades.contains(id) {
+                self.find(id, format!("it has ended, and does not stand in `{place}`, so it would never be pruned"));
+            }
+            if !state.is_final() && prunable {
+                self.find(id, format!("it has not ended, and stands in `{place}`, so it would be pruned"));
+            }
         }
-        if !state.is_final() && self.seen.in_place("expiry", id) {
-            self.find(id, "it has not ended, and would be pruned");
+        let unsealed = state == State::Waiting && !job.sealed;
+        match (unsealed, self.seen.in_place("open", id)) {
+            (true, false) => self.find(id, "it waits for more items, and does not stand in `open`: it would for ever"),
+            (false, true) => self.find(id, "it takes no more items, and stands in `open`"),
+            _ => {}
         }
     }
 
@@ -98,7 +107,8 @@ impl<'a> Judge<'a> {
     fn places(&mut self) {
         let seen = self.seen;
         for (place, members) in &seen.ranked {
-            let index = place.strip_prefix("kind:").and_then(|k| Kind::parse(k).ok());
+            let index = ["kind:", "finished:"].iter().find_map(|sort| place.strip_prefix(sort));
+            let index = index.and_then(|k| Kind::parse(k).ok());
             let kinds: BTreeSet<String> = index.iter().map(Kind::to_string).collect();
             for id in members.iter().filter(|id| seen.missing(id)) {
                 let problem = format!("it stands in `{place}`, and there is no such job");

@@ -114,7 +114,7 @@ impl Seen {
             ("parked", None) if is_queue(rest) => Some(Sort::Set),
             ("claimed", None) if WorkerId::parse(rest).is_ok() => Some(Sort::List),
             ("permits", None) if is_kind(rest) => Some(Sort::Set),
-            ("kind", None) if is_kind(rest) => Some(Sort::Ranked),
+            ("kind" | "finished", None) if is_kind(rest) => Some(Sort::Ranked),
             ("history", None) => {
                 self.histories.extend(JobId::parse(rest).ok());
                 None

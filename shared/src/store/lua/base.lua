@@ -24,6 +24,7 @@ local function permits_key(kind) return P .. ':permits:' .. kind end
 local function claimed_key(worker) return P .. ':claimed:' .. worker end
 local function worker_key(worker) return P .. ':worker:' .. worker end
 local function kind_key(kind) return P .. ':kind:' .. kind end
+local function finished_key(kind) return P .. ':finished:' .. kind end
 local function idempotency_key(kind, key) return P .. ':idempotency:' .. kind .. ':' .. key end
 
 -- A key that cannot be read (a type that is not its own, a record without its fields) is renamed out of the way and
@@ -172,6 +173,12 @@ local function stop_running(job_id, record)
     call('LREM', claimed_key(record.worker), 1, job_id)
     if record.permit then gather('SREM', permits_key(record.permit), job_id) end
   end
+end
+
+-- Nobody prunes the job any more: it lives again, or is on its way out.
+local function keep_for_good(job)
+  gather('ZREM', EXPIRY, job.id)
+  gather('ZREM', finished_key(job.kind), job.id)
 end
 
 -- An entry in the job's history: attempts, phases and interventions; the plain path writes none.

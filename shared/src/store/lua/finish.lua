@@ -33,6 +33,7 @@ local function end_job(job, state, skipped, ...)
     count(job.parent, outcome, 1)
   else
     gather('ZADD', EXPIRY, now + retention(job.kind, state), job.id)
+    gather('ZADD', finished_key(job.kind), now, job.id)
   end
   tell(state, job.id)
 end
@@ -46,7 +47,7 @@ local function revive_job(job)
   job.crashes = false
   gather('ZREM', P .. ':' .. job.state, job.id)
   -- guard: revived
-  if job.parent then count(job.parent, job.state, -1) else gather('ZREM', EXPIRY, job.id) end
+  if job.parent then count(job.parent, job.state, -1) else keep_for_good(job) end
 end
 
 -- Transition: finish

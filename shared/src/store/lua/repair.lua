@@ -1,5 +1,5 @@
 -- Puts one job's id where its record says it belongs, and nowhere else; whatever stands for a missing job is removed.
--- KEYS: the partition. ARGV: now, id, listed (0: the caller found it in no list), n, then kinds under whose index or
+-- KEYS: the partition. ARGV: now, id, listed (0: the caller found it in no list), n, then kinds under whose indexes or
 --   permits it was found, then workers in whose claimed lists
 -- Returns: repaired | missing
 local id, listed, n = ARGV[2], ARGV[3] == '1', tonumber(ARGV[4])
@@ -24,9 +24,13 @@ if not runs then
   call('ZREM', LEASES, id)
   if state ~= 'waiting' then call('SREM', CANCELLING, id) end
 end
-if state ~= 'waiting' then call('ZREM', OPEN, id) end
+local unsealed = state == 'waiting' and call('HEXISTS', job.key, 'sealed') == 0
+if not unsealed then call('ZREM', OPEN, id) end
 for i = 5, 4 + n do
-  if not job or job.parent or job.kind ~= ARGV[i] then call('ZREM', kind_key(ARGV[i]), id) end
+  if not job or job.parent or job.kind ~= ARGV[i] then
+    call('ZREM', kind_key(ARGV[i]), id)
+    call('ZREM', finished_key(ARGV[i]), id)
+  end
   if not (runs and record.permit == ARGV[i]) then call('SREM', permits_key(ARGV[i]), id) end
 end
 for i = 5 + n, #ARGV do
@@ -52,6 +56,7 @@ if state then
   local due = { scheduled = tonumber(v[2]) or now, retrying = now, waiting = created }
   call('ZADD', PLACES[state], 'NX', due[state] or tonumber(v[3]) or now, id)
   if state == 'waiting' then parents[id] = true end
+  if unsealed then call('ZADD', OPEN, 'NX', now + OPEN_MS, id) end
 elseif runs then
   -- Its holder, if it lives, has one lease to say so.
   call('ZADD', LEASES, 'NX', now + (tonumber(call('HGET', CLOCK, 'lease_max_ms')) or 0), id)
@@ -63,9 +68,10 @@ end
 if not job.parent then
   call('ZADD', kind_key(job.kind), 'NX', created, id)
   if not final then
-    call('ZREM', EXPIRY, id)
+    keep_for_good(job)
   elseif call('HEXISTS', CASCADES, id) == 0 then
     call('ZADD', EXPIRY, 'NX', now + retention(job.kind, state), id)
+    call('ZADD', finished_key(job.kind), 'NX', tonumber(v[3]) or now, id)
   end
 end
 finish()

@@ -1,8 +1,8 @@
 -- The sweep's look, once an interval: stamps the clock and says which steps have work, so that an idle partition costs
 -- one call.
 -- KEYS: the partition. ARGV: now, lease_ms, gap_max_ms, backoff_max_ms
--- Returns: {promote 0|1, reclaim 0|1, prune 0|1, workers to recover, unsealed parents to cancel, {parent, verb, from}…
---   of cascades, leases and running records differ 0|1}
+-- Returns: {promote 0|1, reclaim 0|1, prune 0|1, workers to recover, unsealed parents to cancel, {parent, step}… of
+--   cascades, leases and running records differ 0|1, {kind, how many to keep, ended ones here}…}
 stamp(tonumber(ARGV[2]), tonumber(ARGV[3]))
 local by, lease_max = cutoff()
 local function any(key, from, to) return #call('ZRANGEBYSCORE', key, from, to, 'LIMIT', 0, 1) end
@@ -13,7 +13,11 @@ for _, worker in ipairs(call('ZRANGEBYSCORE', WORKERS, '(' .. now + 1000, '+inf'
   call('ZADD', WORKERS, now, worker)
 end
 local dead = {}
-local gone = call('ZRANGEBYSCORE', WORKERS, '-inf', by - lease_max, 'WITHSCORES', 'LIMIT', 0, 1000)
+-- A window of them at a time, another each second: those that are merely not forgotten yet must not hide the rest.
+local windows = math.ceil(call('ZCOUNT', WORKERS, '-inf', by - lease_max) / DEAD_WINDOW)
+local window = windows > 1 and math.floor(now / 1000) % windows or 0
+local gone = call('ZRANGEBYSCORE', WORKERS, '-inf', by - lease_max, 'WITHSCORES', 'LIMIT', window * DEAD_WINDOW,
+  DEAD_WINDOW)
 for i = 1, #gone, 2 do
   if call('LLEN', claimed_key(gone[i])) > 0 or tonumber(gone[i + 1]) < now - WORKER_FORGET_MS then
     dead[#dead + 1] = gone[i]
@@ -22,6 +26,14 @@ end
 local cascades = {}
 if call('HLEN', CASCADES) > 0 then
   for _, entry in ipairs(call('HRANDFIELD', CASCADES, 10, 'WITHVALUES')) do cascades[#cascades + 1] = entry end
+end
+local kept = {}
+if call('HLEN', RETENTION) > 0 then
+  local kinds = call('HRANDFIELD', RETENTION, 50, 'WITHVALUES')
+  for i = 1, #kinds, 2 do
+    local keep = string.match(kinds[i + 1], '^%d+ %d+ %d+ ([1-9]%d*)$')
+    if keep then kept[#kept + 1] = { kinds[i], keep, call('ZCARD', finished_key(kinds[i])) } end
+  end
 end
 return {
   either(either(any(SCHEDULED, '-inf', now), any(RETRYING, '-inf', now)),
@@ -32,4 +44,5 @@ return {
   call('ZRANGEBYSCORE', OPEN, '-inf', unskipped(), 'LIMIT', 0, 100),
   cascades,
   call('HLEN', RUNNING) == call('ZCARD', LEASES) and 0 or 1,
+  kept,
 }

@@ -1,0 +1,16 @@
+-- A page of a kind's ended jobs, newest first, from after a cursor, with what a prune decides by.
+-- KEYS: the partition. ARGV: now, kind, score and id of the cursor (or empty), limit, ms ago that the first page begins
+--   (empty: now)
+-- Returns: {server time ms, {id, end ms, state or '', items, bytes of payload, result, checkpoint and error}…}
+local kind, score, id, limit, ago = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6]
+if score == '' and ago ~= '' then score = string.format('%.0f', now - tonumber(ago)) end
+local page, replies = page_of(finished_key(kind), true, score, id, limit), { now }
+for i = 1, #page, 2 do
+  local key, bytes = job_key(page[i]), 0
+  local known = look('HMGET', key, 'state', 'items_total') or {}
+  for _, field in ipairs({ 'payload', 'result', 'checkpoint', 'error' }) do
+    bytes = bytes + (look('HSTRLEN', key, field) or 0)
+  end
+  replies[#replies + 1] = { page[i], page[i + 1], known[1] or '', known[2] or '0', bytes }
+end
+return replies

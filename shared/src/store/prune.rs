@@ -1,0 +1,240 @@
+//! Prune: finished jobs go, by their age and their number in the sweep, by hand by whatever an operator names.
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use redis::Value;
+use tokio::time::Instant;
+
+use super::inspect::{array, number, text};
+use super::{Args, Repeat, Store, keys, scripts};
+use crate::{JobId, Kind, Result, State, limits};
+
+/// Which finished jobs are to go: those of which everything that is given is true. Items go with their batch only.
+#[derive(Debug, Clone, Default)]
+pub struct PruneQuery {
+    /// Only in this state; one that is not final matches nothing.
+    pub state: Option<State>,
+    /// Only of this kind.
+    pub kind: Option<Kind>,
+    /// Only those that ended longer ago, ms.
+    pub older_than_ms: Option<u64>,
+    /// Of each kind (in `state`, if that is given), not the newest so many.
+    pub keep: Option<u64>,
+    /// Of each kind (in `state`, if that is given), only those beyond the newest whose payloads, results, checkpoints and
+    /// errors, with those of their items, come to so many bytes in all.
+    pub bytes_max: Option<u64>,
+    /// Count, and remove nothing.
+    pub dry_run: bool,
+    /// How long it may take; `None`: as long as it needs.
+    pub within: Option<Duration>,
+}
+
+/// What a prune did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pruned {
+    /// Jobs removed; a batch counts once, and its items follow it in the sweep.
+    pub deleted: u64,
+    /// Jobs found to go.
+    pub matching: u64,
+    /// The time was up before all were looked at: ask again.
+    pub more: bool,
+}
+
+/// An ended job as a prune sees it.
+struct Ended {
+    id: String,
+    /// As Redis prints it: the cursor.
+    score: String,
+    state: Option<State>,
+    items: u64,
+    bytes: u64,
+}
+
+/// What a walk has let stand of a kind.
+#[derive(Default)]
+struct Kept {
+    jobs: u64,
+    bytes: u64,
+}
+
+impl Store {
+    /// Removes finished jobs, newest first, in bounded steps. Safe beside any other prune, and to be asked again.
+    ///
+    /// # Errors
+    /// Those of any call; [`crate::Error::OutcomeUnknown`] when some may have been removed.
+    pub async fn prune(&self, query: &PruneQuery) -> Result<Pruned> {
+        let end = query.within.map(|within| Instant::now() + within);
+        let kinds = match &query.kind {
+            Some(kind) => vec![kind.clone()],
+            None => self.names("kinds").await?.iter().filter_map(|name| Kind::parse(name).ok()).collect(),
+        };
+        let mut pruned = Pruned::default();
+        for kind in &kinds {
+            let walked = self.prune_kind(kind, query, end, &mut pruned).await;
+            if !walked.map_err(|e| if pruned.deleted > 0 { e.after_a_change() } else { e })? {
+                pruned.more = true;
+                break;
+            }
+        }
+        Ok(pruned)
+    }
+
+    /// Walks one kind; `false` when the time was up.
+    async fn prune_kind(
+        &self,
+        kind: &Kind,
+        query: &PruneQuery,
+        end: Option<Instant>,
+        pruned: &mut Pruned,
+    ) -> Result<bool> {
+        let (mut kept, mut cursor, mut cutoff) = (Kept::default(), None, None);
+        loop {
+            if end.is_some_and(|end| Instant::now() >= end) {
+                return Ok(false);
+            }
+            let (now, page) = self.finished(kind, query, cursor.as_ref()).await?;
+            let Some(last) = page.last() else { return Ok(true) };
+            cursor = Some((last.score.clone(), last.id.clone()));
+            let oldest = query.older_than_ms.and_then(|ms| i64::try_from(ms).ok());
+            let cutoff = *cutoff.get_or_insert(oldest.map_or(i64::MAX, |ms| now - ms));
+            let mut going = Vec::new();
+            for ended in page {
+                if query.state.is_some() && query.state != ended.state {
+                    continue;
+                }
+                let beyond = self.is_beyond(query, &ended, &mut kept).await?;
+                if beyond && ended.score.parse::<f64>().is_ok_and(|at| (at as i64) < cutoff) {
+                    going.push(ended.id);
+                }
+            }
+            pruned.matching += going.len() as u64;
+            if !query.dry_run {
+                pruned.deleted += self.remove_ended(kind, &going).await?;
+            }
+        }
+    }
+
+    /// Whether a job, the next older one, is past what `keep` and `bytes_max` let stand.
+    async fn is_beyond(&self, query: &PruneQuery, ended: &Ended, kept: &mut Kept) -> Result<bool> {
+        kept.jobs += 1;
+        let beyond_keep = query.keep.is_none_or(|keep| kept.jobs > keep);
+        let Some(bytes_max) = query.bytes_max else { return Ok(beyond_keep) };
+        // Past the bound nothing more need be weighed.
+        if kept.bytes <= bytes_max {
+            kept.bytes += ended.bytes + self.weigh_items(ended).await?;
+        }
+        Ok(beyond_keep && kept.bytes > bytes_max)
+    }
+
+    async fn weigh_items(&self, ended: &Ended) -> Result<u64> {
+        let Ok(parent) = JobId::parse(&ended.id) else { return Ok(0) };
+        let (partition, mut bytes, mut number_of_first) = (self.partition_of(&parent), 0, 0);
+        while number_of_first < ended.items {
+            let to = ended.items.min(number_of_first + limits::PRUNE_BATCH as u64);
+            let mut pipeline = redis::pipe();
+            for item in number_of_first..to {
+                let key = keys::job(partition, &self.item_id(&parent, item));
+                for field in ["payload", "result", "checkpoint", "error"] {
+                    pipeline.cmd("HSTRLEN").arg(&key).arg(field);
+                }
+            }
+            let lengths = self.inner.pipe_leniently(&pipeline).await?;
+            bytes += lengths.iter().filter_map(number).filter_map(|n| u64::try_from(n).ok()).sum::<u64>();
+            number_of_first = to;
+        }
+        Ok(bytes)
+    }
+
+    /// The next ended jobs of a kind over all partitions, newest first, and Redis's time.
+    async fn finished(
+        &self,
+        kind: &Kind,
+        query: &PruneQuery,
+        after: Option<&(String, String)>,
+    ) -> Result<(i64, Vec<Ended>)> {
+        let (score, id) = after.map_or(("", ""), |(score, id)| (score, id));
+        // What is let stand is counted from the newest on, so then the walk begins there.
+        let ago = query.older_than_ms.filter(|_| query.keep.is_none() && query.bytes_max.is_none());
+        let ago = ago.map(|ms| ms.to_string()).unwrap_or_default();
+        let args = Args::default().texts([kind.as_str(), score, id]).count(limits::PRUNE_BATCH).text(ago);
+        let (mut now, mut page) = (0, Vec::new());
+        for partition in 0..self.partitions() {
+            let reply = self.inner.run(&scripts::FINISHED, partition, &args, Repeat::Safe).await?;
+            now = array(&reply).first().and_then(number).unwrap_or(0);
+            page.extend(array(&reply).iter().skip(1).map(|entry| ended(array(entry))));
+        }
+        if self.partitions() > 1 {
+            sort_by_end(&mut page);
+            page.reverse();
+            page.truncate(limits::PRUNE_BATCH);
+        }
+        Ok((now, page))
+    }
+
+    /// Removes ended jobs of a kind. Returns how many went, or were gone.
+    async fn remove_ended(&self, kind: &Kind, ids: &[String]) -> Result<u64> {
+        let mut shares: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
+        for id in ids {
+            shares.entry(keys::partition_of(id, self.partitions())).or_default().push(id);
+        }
+        let mut removed = 0;
+        for (partition, share) in shares {
+            for chunk in share.chunks(limits::SWEEP_BATCH) {
+                let args = Args::default().count(0).text(kind.as_str()).texts(chunk);
+                let reply = self.inner.run(&scripts::REMOVE, partition, &args, Repeat::Safe).await?;
+                // One that is missing was there a moment ago: it went with the first try of this call, or by another's.
+                let gone = |word: &String| matches!(word.as_str(), "removed" | "removing" | "missing");
+                removed += array(&reply).iter().map(text).filter(gone).count() as u64;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Removes the oldest ended jobs of a kind beyond the newest `keep`, over all partitions. Returns how many.
+    ///
+    /// # Errors
+    /// Those of any call.
+    pub(super) async fn prune_beyond(&self, kind: &Kind, keep: u64) -> Result<usize> {
+        let suffix = keys::finished_suffix(kind);
+        let mut pruned = 0;
+        for _ in 0..limits::SWEEP_STEPS {
+            let mut pipeline = redis::pipe();
+            // Looked at before they are counted: what another sweep removes in between makes the excess less, never more.
+            for partition in 0..self.partitions() {
+                let key = keys::fixed(partition, &suffix);
+                pipeline.cmd("ZRANGE").arg(key).arg(0).arg(limits::SWEEP_BATCH - 1).arg("WITHSCORES");
+            }
+            for partition in 0..self.partitions() {
+                pipeline.cmd("ZCARD").arg(keys::fixed(partition, &suffix));
+            }
+            let replies = self.inner.pipe_leniently(&pipeline).await?;
+            let (oldest, counts) = replies.split_at(usize::from(self.partitions()));
+            let total: u64 = counts.iter().filter_map(number).filter_map(|n| u64::try_from(n).ok()).sum();
+            let excess = usize::try_from(total.saturating_sub(keep)).unwrap_or(usize::MAX).min(limits::SWEEP_BATCH);
+            if excess == 0 {
+                break;
+            }
+            let mut oldest: Vec<Ended> = oldest.iter().flat_map(|r| array(r).chunks_exact(2)).map(ended).collect();
+            sort_by_end(&mut oldest);
+            let ids: Vec<String> = oldest.into_iter().take(excess).map(|e| e.id).collect();
+            self.remove_ended(kind, &ids).await?;
+            pruned += ids.len();
+            if excess < limits::SWEEP_BATCH {
+                break;
+            }
+        }
+        Ok(pruned)
+    }
+}
+
+fn sort_by_end(page: &mut [Ended]) {
+    let end = |e: &Ended| e.score.parse::<f64>().unwrap_or(0.0);
+    page.sort_by(|a, b| end(a).total_cmp(&end(b)).then_with(|| a.id.cmp(&b.id)));
+}
+
+/// An entry of `finished.lua`, or an id and its score.
+fn ended(entry: &[Value]) -> Ended {
+    let word = |at: usize| entry.get(at).map(text).unwrap_or_default();
+    let count = |at: usize| word(at).parse().unwrap_or(0);
+    Ended { id: word(0), score: word(1), state: State::parse(&word(2)), items: count(3), bytes: count(4) }
+}
