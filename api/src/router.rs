@@ -4,7 +4,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 
 use crate::request;
-use crate::routes::{health, items, jobs, no_method, no_route, queues, submit, workers};
+use crate::routes::{events, health, items, jobs, no_method, no_route, queues, submit, workers};
 use crate::state::Api;
 
 /// The API as a service.
@@ -13,6 +13,7 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/jobs", get(jobs::list).post(submit::submit).delete(jobs::prune))
         .route("/api/v1/jobs/bulk", post(submit::bulk))
         .route("/api/v1/jobs/{id}", get(jobs::get).delete(jobs::remove))
+        .route("/api/v1/jobs/{id}/events", get(events::events))
         .route("/api/v1/jobs/{id}/history", get(jobs::history))
         .route("/api/v1/jobs/{id}/items", get(items::list).post(items::add))
         .route("/api/v1/jobs/{id}/cancel", post(jobs::cancel))

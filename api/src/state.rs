@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use leasehold::store::Watcher;
 use leasehold::{Config, Error, Job, Kind, Kinds, Limits, State, Store, limits};
-use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +29,7 @@ struct Inner {
     connection: watch::Sender<Option<Connection>>,
     served: Mutex<Served>,
     bodies: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
     stopping: CancellationToken,
 }
 
@@ -50,12 +51,15 @@ impl Api {
     pub fn new(config: Config, kinds: Kinds, stopping: CancellationToken) -> Self {
         // A body over the budget could never be taken.
         let bodies = limits::BODIES_BYTES_MAX.max(2 * config.limits.bulk_body_bytes);
+        // Streams never end by themselves; the rest of the connections is for requests that do.
+        let streams = limits::WATCHERS_MAX.min(config.limits.connections.div_ceil(4) * 3);
         Self(Arc::new(Inner {
             config,
             kinds,
             connection: watch::Sender::new(None),
             served: Mutex::default(),
             bodies: Arc::new(Semaphore::new(bodies)),
+            streams: Arc::new(Semaphore::new(streams)),
             stopping,
         }))
     }
@@ -162,6 +166,15 @@ impl Api {
     /// The memory that request bodies may take, in bytes.
     pub fn bodies(&self) -> &Arc<Semaphore> {
         &self.0.bodies
+    }
+
+    /// A place for one more event stream.
+    ///
+    /// # Errors
+    /// A problem when there is none.
+    pub fn stream(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let advice = "it serves as many event streams as it may; poll the job instead, or ask again";
+        self.0.streams.clone().try_acquire_owned().map_err(|_| Problem::new(Code::Busy, advice))
     }
 
     /// Set when the process is to end.

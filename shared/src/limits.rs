@@ -72,7 +72,7 @@ pub const QUARANTINE_MS: u64 = 2_592_000_000;
 pub const PAGE_MAX: usize = 1_000;
 /// Bytes of payloads and results in a page; the job that passes it is the last.
 pub const PAGE_BYTES_MAX: usize = 16 << 20;
-/// Watchers of jobs (`Prefer: wait`) in one process.
+/// Watchers of jobs (`Prefer: wait`, event streams) in one process.
 pub const WATCHERS_MAX: usize = 10_000;
 
 /// Bounds an operator may set.

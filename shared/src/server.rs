@@ -6,12 +6,13 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use futures_util::TryFutureExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -34,6 +35,10 @@ const LINGER: Duration = Duration::from_secs(1);
 const BACKLOG: u32 = 4_096;
 /// The pause after a connection could not be accepted, and between two that are asked to make room.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+
+/// Marks a response that does not end by itself, but soon after the process is told to stop.
+#[derive(Clone)]
+pub struct Endless;
 
 /// What the connections of a server share.
 struct Crowd {
@@ -149,17 +154,23 @@ fn is_want(error: Errno) -> bool {
 
 async fn connection(stream: TcpStream, crowd: &Crowd) {
     set_options(&stream, crowd.idle);
-    let begun = AtomicUsize::new(0);
+    let (begun, endless) = (AtomicUsize::new(0), AtomicBool::new(false));
     let service = service_fn(|request: hyper::Request<Incoming>| {
         begun.fetch_add(1, Ordering::Relaxed);
-        crowd.router.clone().oneshot(request.map(Body::new))
+        let answering = crowd.router.clone().oneshot(request.map(Body::new));
+        answering.inspect_ok(|response| {
+            endless.store(response.extensions().get::<Endless>().is_some(), Ordering::Relaxed);
+        })
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(crowd.idle)
         .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service);
-    let ended = drive(Pin::new(&mut connection), crowd, &begun).await;
+    let ended = tokio::select! {
+        ended = drive(Pin::new(&mut connection), crowd, &begun) => ended,
+        () = cut_off(&crowd.stopping, &endless) => return,
+    };
     match ended {
         Ok(()) => {}
         Err(e) if e.is_timeout() => {
@@ -170,6 +181,15 @@ async fn connection(stream: TcpStream, crowd: &Crowd) {
             }
         }
         Err(e) => tracing::debug!("a connection ended: {e}"),
+    }
+}
+
+/// Returns when the process is to stop and the client does not take the end of its endless response.
+async fn cut_off(stopping: &CancellationToken, endless: &AtomicBool) {
+    stopping.cancelled().await;
+    tokio::time::sleep(LINGER).await;
+    if !endless.load(Ordering::Relaxed) {
+        std::future::pending().await
     }
 }
 

@@ -1,4 +1,5 @@
 //! The handlers, a file per resource: each reads what was asked, calls the Store once or twice, and answers.
+pub mod events;
 pub mod health;
 pub mod items;
 pub mod jobs;
@@ -11,7 +12,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use leasehold::{Error, Job, JobId, Refusal, Store};
+use leasehold::{Error, JobId, Refusal, Store};
 use serde::Serialize;
 
 use crate::error::{Code, Problem};
@@ -36,7 +37,7 @@ fn object<T: Serialize>(name: &'static str, value: T) -> Response {
 }
 
 /// The job, or that there is none.
-fn found(job: Option<Job>, id: &JobId) -> Result<Job, Problem> {
+fn found<T>(job: Option<T>, id: &JobId) -> Result<T, Problem> {
     job.ok_or_else(|| Problem::refused(Refusal::NotFound(id.clone())))
 }
 

@@ -198,16 +198,16 @@ impl Store {
     /// # Errors
     /// As [`Store::get`].
     pub async fn get_many(&self, ids: &[JobId]) -> Result<Vec<Option<Job>>> {
-        self.read_many(ids).await?.into_iter().collect()
+        self.read_many(ids, Repeat::Safe).await?.into_iter().collect()
     }
 
     /// [`Store::get_many`], with the error of each record that cannot be read in its place.
-    async fn read_many(&self, ids: &[JobId]) -> Result<Vec<Result<Option<Job>>>> {
+    pub(super) async fn read_many(&self, ids: &[JobId], repeat: Repeat) -> Result<Vec<Result<Option<Job>>>> {
         let mut jobs: Vec<Result<Option<Job>>> = ids.iter().map(|_| Ok(None)).collect();
         for (partition, share) in self.by_partition(ids, |id| id) {
             for chunk in share.chunks(50) {
                 let args = Args::default().texts(chunk.iter().map(|(_, id)| id.as_str()));
-                let reply = self.inner.run(&scripts::GET, partition, &args, Repeat::Safe).await?;
+                let reply = self.inner.run(&scripts::GET, partition, &args, repeat).await?;
                 for ((at, id), value) in chunk.iter().zip(array(&reply)) {
                     jobs[*at] =
                         job(id, value).map_err(|reason| Error::Corrupt { key: keys::job(partition, id), reason });
@@ -243,7 +243,8 @@ impl Store {
             let last = ids.len() <= limit;
             scanned += ids.len();
             for part in ids.chunks(LIST_READ) {
-                let read = self.read_many(&part.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>()).await?;
+                let read =
+                    self.read_many(&part.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>(), Repeat::Safe).await?;
                 for ((_, at), job) in part.iter().zip(read) {
                     // One bad record must not hide the others; `doctor` reports it.
                     let job = job.unwrap_or_else(|e| {

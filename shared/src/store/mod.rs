@@ -1,11 +1,12 @@
 //! The only door to Redis: one method a verb, each a script that guards before it writes.
 //!
 //! Reading order: `submit`, `claim`, `settle`, `sweep` follow a job's life; `inspect` reads; `check` holds the invariants
-//! against the keys; `watch` waits. `link` is the connection, `group` the group commit, `keys` every key's name.
+//! against the keys; `hints` hears and `watch` waits. `link` is the connection, `group` the group commit, `keys` every key's name.
 mod admin;
 mod check;
 mod claim;
 mod group;
+mod hints;
 mod inspect;
 mod keys;
 mod link;
@@ -27,12 +28,13 @@ use crate::{Config, Error, JobId, Kinds, Result};
 pub use admin::{Cancelled, Removed, Retried, ServerFault, Standing};
 pub use check::{Finding, Repair};
 pub use claim::{ClaimRequest, Claimed, ClaimedJob, Held, Popper, RenewRequest, Renewal, Renewed, Reservation};
+pub use hints::Hint;
 pub use inspect::{Cursor, HistoryEntry, ListQuery, Page, QueueStatus, WorkerInfo, WorkerStatus};
 pub use prune::{PruneQuery, Pruned};
 pub use settle::{Outcome, Report, Settle, Settled};
 pub use submit::{Accepted, Submitted, request_digest};
 pub use sweep::{SweepRequest, Swept};
-pub use watch::{Hint, Watcher};
+pub use watch::{Watch, Watcher};
 
 use group::Group;
 use link::Link;

@@ -1,179 +1,293 @@
-//! Waiting for what others do. Messages are hints: who waits subscribes first, then reads, and reads again after each
-//! reconnect and every few seconds.
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+//! Watching jobs: any number of watchers in a process, one subscription, and one reader for all of them.
+//!
+//! A message says that a job has changed, and the reader reads it, once for all who watch it. Messages are hints and may be
+//! lost: the reader reads whatever is watched when the subscription stands, again whenever it was made anew, and every few
+//! seconds. A watcher has the latest state and no queue, so one that is slow misses states in between and nothing else.
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::{Store, keys};
-use crate::{Error, Job, JobId, QueueName, Result, WorkerId, limits};
+use super::hints::listen;
+use super::{Repeat, Store};
+use crate::{Error, Job, JobId, Result, limits};
 
 /// How often what is watched is read without a hint.
 const READ_EVERY: Duration = Duration::from_secs(5);
+/// The least time between two rounds of reading, so that a job that changes all the time is read 100 times a second.
+const PACE: Duration = Duration::from_millis(10);
+/// The pause after a round that failed.
+const PAUSE: Duration = Duration::from_millis(250);
+/// Jobs read, and handed on, at once.
+const READ: usize = 200;
 
-/// What a worker may be told between its renewals.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Hint {
-    /// A job it holds is asked to stop.
-    Cancel {
-        /// Who holds it.
-        worker: WorkerId,
-        /// The job.
-        id: JobId,
-        /// The token of its lease.
-        token: u64,
-    },
-    /// A queue was resumed.
-    Resume(QueueName),
-    /// A queue was paused.
-    Pause(QueueName),
-    /// The subscription was made anew: anything may have been missed.
-    Reconnected,
-}
-
-/// Waits for jobs, over one subscription for the whole process.
+/// Watches jobs, over one subscription for the whole process.
 #[derive(Clone)]
-pub struct Watcher {
+pub struct Watcher(Arc<Shared>);
+
+struct Shared {
     store: Store,
-    watched: Arc<Mutex<HashMap<JobId, watch::Sender<u64>>>>,
+    watched: Mutex<Watched>,
+    /// There is something to read, or nobody left to read for.
+    wake: Arc<Notify>,
 }
+
+#[derive(Default)]
+struct Watched {
+    jobs: HashMap<JobId, Entry>,
+    watchers: usize,
+    /// What is to be read in the next round.
+    stale: HashSet<JobId>,
+    /// The number of the last round that began.
+    round: u64,
+    /// Why the last round failed.
+    failure: Option<String>,
+}
+
+struct Entry {
+    watchers: usize,
+    seen: watch::Sender<Seen>,
+}
+
+/// A job as it was read last.
+struct Seen {
+    /// The round that read it; 0 when none has.
+    round: u64,
+    /// Grows with each change, a renewed lease aside.
+    version: u64,
+    job: Read,
+}
+
+/// What a read brought.
+type Read = Result<Option<Arc<Job>>>;
 
 impl Watcher {
-    /// Subscribes in the background, for as long as any handle lives.
+    /// Subscribes and reads in the background, for as long as any handle or watch lives.
     pub fn spawn(store: Store) -> Self {
-        let watched = Arc::new(Mutex::new(HashMap::new()));
-        let watcher = Self { store, watched };
-        let (store, watched) = (watcher.store.clone(), Arc::downgrade(&watcher.watched));
+        let wake = Arc::new(Notify::new());
+        let shared = Arc::new(Shared { store: store.clone(), watched: Mutex::default(), wake: wake.clone() });
+        let (hearing, reading) = (Arc::downgrade(&shared), Arc::downgrade(&shared));
         tokio::spawn(async move {
-            let wake = |ids: Option<&str>| {
-                let Some(watched) = watched.upgrade() else { return };
-                let watched = watched.lock().expect("nobody panics with it");
-                let Some(ids) = ids else { return watched.values().for_each(|s| s.send_modify(|n| *n += 1)) };
-                for id in ids.split(' ').skip(1).filter_map(|id| JobId::parse(id).ok()) {
-                    if let Some(sender) = watched.get(&id) {
-                        sender.send_modify(|n| *n += 1);
-                    }
+            let each = |message: Option<&str>| {
+                if let Some(shared) = hearing.upgrade() {
+                    shared.hear(message);
                 }
             };
-            while watched.strong_count() > 0 {
-                let messages = subscribe(&store, "changes", wake);
-                // A lost subscription is made anew; meanwhile whoever waits reads every few seconds.
-                let alive = async {
-                    while watched.strong_count() > 0 {
-                        tokio::time::sleep(Duration::from_secs(1)).await
-                    }
-                };
-                tokio::select! { _ = messages => {}, () = alive => return }
-                tokio::time::sleep(Duration::from_millis(200)).await;
+            tokio::select! {
+                () = listen(&store, "changes", each) => {}
+                () = read_on(&store, &wake, reading) => {}
             }
         });
-        watcher
+        Self(shared)
     }
 
-    /// Reads the job until it has ended or `limit` has passed; the job as it is then, `None` when there is none.
+    /// Begins to watch a job, which need not exist.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when too many wait already; those of a read.
+    /// [`Error::Unavailable`] when [`limits::WATCHERS_MAX`] watch already.
+    pub fn watch(&self, id: &JobId) -> Result<Watch> {
+        let mut watched = self.0.watched();
+        if watched.watchers >= limits::WATCHERS_MAX {
+            return Err(Error::Unavailable("too many requests wait for jobs; poll instead".into()));
+        }
+        watched.watchers += 1;
+        let unread = || Seen { round: 0, version: 0, job: Ok(None) };
+        let entry = watched.jobs.entry(id.clone());
+        let entry = entry.or_insert_with(|| Entry { watchers: 0, seen: watch::Sender::new(unread()) });
+        entry.watchers += 1;
+        Ok(Watch { id: id.clone(), shared: self.0.clone(), seen: entry.seen.subscribe(), version: 0 })
+    }
+
+    /// Waits until the job has ended or `limit` has passed; the job as it is then, `None` when there is none.
+    ///
+    /// # Errors
+    /// [`Watcher::watch`]'s and [`Watch::read`]'s.
     pub async fn wait_for_end(&self, id: &JobId, limit: Duration) -> Result<Option<Job>> {
         let end = Instant::now() + limit;
-        let mut changes = self.watch(id)?;
-        loop {
-            changes.borrow_and_update();
-            let read = self.store.get(id).await;
-            let ended = matches!(&read, Ok(job) if job.as_ref().is_none_or(|j| j.state.is_final()));
-            if ended || read.is_err() || Instant::now() >= end {
-                self.unwatch(id, changes);
-                return read;
-            }
-            let until = end.min(Instant::now() + READ_EVERY);
-            drop(tokio::time::timeout_at(until, changes.changed()).await);
+        let mut watch = self.watch(id)?;
+        let mut job = watch.read().await?;
+        while Instant::now() < end && job.as_ref().is_some_and(|job| !job.state.is_final()) {
+            job = match tokio::time::timeout_at(end, watch.changed()).await {
+                Ok(changed) => changed?,
+                Err(_) => watch.read().await?,
+            };
         }
-    }
-
-    fn unwatch(&self, id: &JobId, changes: watch::Receiver<u64>) {
-        let mut watched = self.watched.lock().expect("nobody panics with it");
-        drop(changes);
-        if watched.get(id).is_some_and(|sender| sender.receiver_count() == 0) {
-            watched.remove(id);
-        }
-    }
-
-    fn watch(&self, id: &JobId) -> Result<watch::Receiver<u64>> {
-        let mut watched = self.watched.lock().expect("nobody panics with it");
-        if watched.len() >= limits::WATCHERS_MAX {
-            watched.retain(|_, sender| sender.receiver_count() > 0);
-            if watched.len() >= limits::WATCHERS_MAX {
-                return Err(Error::Unavailable("too many requests wait for jobs; poll instead".into()));
-            }
-        }
-        Ok(watched.entry(id.clone()).or_insert_with(|| watch::Sender::new(0)).subscribe())
+        Ok(job.map(Arc::unwrap_or_clone))
     }
 }
 
-impl Store {
-    /// Hints for workers, from all partitions, for as long as the receiver lives; one that lags misses the oldest.
-    pub fn hints(&self) -> broadcast::Receiver<Hint> {
-        let (sender, receiver) = broadcast::channel(1_024);
-        let store = self.clone();
-        tokio::spawn(async move {
-            while sender.receiver_count() > 0 {
-                let closed = async {
-                    while sender.receiver_count() > 0 {
-                        tokio::time::sleep(Duration::from_secs(1)).await
-                    }
-                };
-                let messages = subscribe(&store, "hints", |payload| {
-                    drop(payload.map_or(Some(Hint::Reconnected), hint).map(|hint| sender.send(hint)));
-                });
-                tokio::select! { _ = messages => {}, () = closed => return }
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-        });
-        receiver
+/// One who watches a job; dropping it ends that.
+pub struct Watch {
+    id: JobId,
+    shared: Arc<Shared>,
+    seen: watch::Receiver<Seen>,
+    version: u64,
+}
+
+impl Watch {
+    /// The job, read after this was called; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when Redis is away for longer than `redis.outage_ms`; [`Error::Corrupt`].
+    pub async fn read(&mut self) -> Read {
+        let round = self.shared.ask(&self.id);
+        let newer = self.seen.wait_for(|seen| seen.round > round);
+        let Ok(seen) = tokio::time::timeout(self.shared.store.inner.outage, newer).await else {
+            let failure = self.shared.watched().failure.clone();
+            return Err(Error::Unavailable(failure.unwrap_or_else(|| "reading took too long".into())));
+        };
+        let seen = seen.expect("a watched job keeps its sender");
+        self.version = seen.version;
+        seen.job.clone()
+    }
+
+    /// The job once it differs from what this watch returned last; `None` when it is gone. Waits as long as that takes,
+    /// over outages too.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`].
+    pub async fn changed(&mut self) -> Read {
+        let known = self.version;
+        let seen = self.seen.wait_for(|seen| seen.version != known).await.expect("a watched job keeps its sender");
+        self.version = seen.version;
+        seen.job.clone()
     }
 }
 
-/// Hands each message of a channel, in every partition, to `each`, after a `None` once the subscription stands; returns
-/// when it is lost.
-async fn subscribe(store: &Store, channel: &str, each: impl Fn(Option<&str>)) -> Result<()> {
-    let mut subscriber = store.inner.link.subscriber().await?;
-    for partition in 0..store.partitions() {
-        let subscribing = subscriber.subscribe(keys::fixed(partition, channel));
-        let subscribed = tokio::time::timeout(Duration::from_secs(5), subscribing).await;
-        subscribed
-            .map_err(|_| Error::Unavailable("subscribing took too long".into()))?
-            .map_err(|e| Error::Unavailable(e.to_string()))?;
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut watched = self.shared.watched();
+        watched.watchers -= 1;
+        let entry = watched.jobs.get_mut(&self.id).expect("who watches has an entry");
+        entry.watchers -= 1;
+        if entry.watchers == 0 {
+            watched.jobs.remove(&self.id);
+            watched.stale.remove(&self.id);
+        }
     }
-    each(None);
-    let (mut sink, mut messages) = subscriber.split();
+}
+
+impl Shared {
+    fn watched(&self) -> MutexGuard<'_, Watched> {
+        self.watched.lock().expect("nobody panics with it")
+    }
+
+    /// Has the job read; the number of the last round that may have been too early.
+    fn ask(&self, id: &JobId) -> u64 {
+        let mut watched = self.watched();
+        watched.stale.insert(id.clone());
+        self.wake.notify_one();
+        watched.round
+    }
+
+    /// Notes what a message (`<word> <id> …`) says has changed; without one, anything may have.
+    fn hear(&self, message: Option<&str>) {
+        let mut watched = self.watched();
+        let Watched { jobs, stale, .. } = &mut *watched;
+        match message {
+            None => stale.extend(jobs.keys().cloned()),
+            // Most of what changes nobody watches.
+            Some(message) => {
+                let told = message.split(' ').skip(1).filter_map(|id| jobs.get_key_value(id));
+                stale.extend(told.map(|(id, _)| id.clone()));
+            }
+        }
+        if !stale.is_empty() {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Begins a round: its number, and what it is to read, a partition's together.
+    fn begin(&self) -> (u64, Vec<JobId>) {
+        let mut watched = self.watched();
+        watched.round += 1;
+        let mut ids: Vec<JobId> = watched.stale.drain().collect();
+        ids.sort_by_cached_key(|id| self.store.partition_of(id));
+        (watched.round, ids)
+    }
+
+    /// Hands on what a round has read.
+    fn show(&self, round: u64, ids: &[JobId], jobs: Vec<Result<Option<Job>>>) {
+        let mut watched = self.watched();
+        watched.failure = None;
+        for (id, job) in ids.iter().zip(jobs) {
+            let Some(entry) = watched.jobs.get(id) else { continue };
+            entry.seen.send_modify(|seen| seen.renew(round, job));
+        }
+    }
+
+    /// What a failed round has not read stays to be read.
+    fn fail(&self, ids: &[JobId], error: &Error) {
+        let mut watched = self.watched();
+        watched.failure = Some(error.to_string());
+        for id in ids {
+            if watched.jobs.contains_key(id) {
+                watched.stale.insert(id.clone());
+            }
+        }
+        self.wake.notify_one();
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.wake.notify_one();
+    }
+}
+
+impl Seen {
+    fn renew(&mut self, round: u64, mut job: Result<Option<Job>>) {
+        let same = match (&self.job, &mut job) {
+            (Ok(Some(old)), Ok(Some(new))) => is_same(old, new),
+            (Ok(None), Ok(None)) => true,
+            (Err(old), Err(new)) => old == new,
+            _ => false,
+        };
+        if !same || self.round == 0 {
+            self.version += 1;
+        }
+        self.round = round;
+        self.job = job.map(|job| job.map(Arc::new));
+    }
+}
+
+/// Whether nothing but the lease's end has changed.
+fn is_same(old: &Job, new: &mut Job) -> bool {
+    let lease = std::mem::replace(&mut new.lease_expires_at, old.lease_expires_at);
+    let same = old == new;
+    new.lease_expires_at = lease;
+    same
+}
+
+/// Reads what messages and watchers ask for, and all that is watched every few seconds, until nobody is left to watch.
+async fn read_on(store: &Store, wake: &Notify, shared: Weak<Shared>) {
+    let mut all_at = Instant::now() + READ_EVERY;
     loop {
-        match tokio::time::timeout(READ_EVERY, messages.next()).await {
-            Ok(Some(message)) => drop(message.get_payload::<String>().map(|payload| each(Some(&payload)))),
-            Ok(None) => return Ok(()),
-            // A half-open connection says nothing for ever: one that does not answer a ping is given up.
-            Err(_) => {
-                let pinged = tokio::time::timeout(Duration::from_secs(3), sink.ping::<redis::Value>()).await;
-                pinged
-                    .map_err(|_| Error::Unavailable("no answer to a ping".into()))?
-                    .map_err(|e| Error::Unavailable(e.to_string()))?;
+        tokio::select! {
+            () = wake.notified() => {}
+            () = tokio::time::sleep_until(all_at) => {}
+        }
+        let Some(shared) = shared.upgrade() else { return };
+        if Instant::now() >= all_at {
+            all_at = Instant::now() + READ_EVERY;
+            shared.hear(None);
+        }
+        let (round, ids) = shared.begin();
+        let mut pause = PACE;
+        for (at, part) in ids.chunks(READ).enumerate() {
+            match store.read_many(part, Repeat::Never).await {
+                Ok(jobs) => shared.show(round, part, jobs),
+                Err(e) => {
+                    tracing::debug!("watched jobs are read again: {e}");
+                    shared.fail(&ids[at * READ..], &e);
+                    pause = PAUSE;
+                    break;
+                }
             }
         }
-    }
-}
-
-fn hint(payload: &str) -> Option<Hint> {
-    let mut words = payload.split(' ');
-    match words.next()? {
-        "cancel" => Some(Hint::Cancel {
-            worker: WorkerId::parse(words.next()?).ok()?,
-            id: JobId::parse(words.next()?).ok()?,
-            token: words.next()?.parse().ok()?,
-        }),
-        "resume" => Some(Hint::Resume(QueueName::parse(words.next()?).ok()?)),
-        "pause" => Some(Hint::Pause(QueueName::parse(words.next()?).ok()?)),
-        _ => None,
+        drop(shared);
+        tokio::time::sleep(pause).await;
     }
 }

@@ -78,7 +78,10 @@ end
 
 -- The last call of such a script: parents that an end touched finish, and what was gathered is written.
 local function finish()
-  for id in pairs(parents) do finish_parent(id) end
+  for id in pairs(parents) do
+    finish_parent(id)
+    tell('items', id)
+  end
   parents = {}
   flush()
 end

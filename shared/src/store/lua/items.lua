@@ -34,6 +34,7 @@ if last then
   parents[parent_id] = true
 else
   call('ZADD', OPEN, now + OPEN_MS, parent_id)
+  tell('items', parent_id)
 end
 finish()
 return { 'added', total }

@@ -1,0 +1,108 @@
+//! A job's events (`text/event-stream`): its latest state, whenever that has changed.
+//!
+//! A client that reads slowly misses states in between and costs no more than an event; one that does not read at all is
+//! given up by its connection. Redis may go and come back meanwhile.
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::IntoResponse;
+use bytes::Bytes;
+use futures_util::Stream;
+use leasehold::store::Watch;
+use leasehold::{Job, JobId, Store};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{Answer, found};
+use crate::error::Problem;
+use crate::query::{Named, NoQuery};
+use crate::server::Endless;
+use crate::state::Api;
+
+/// How often a silent stream says that it lives.
+const ALIVE: Duration = Duration::from_secs(15);
+
+/// `GET /api/v1/jobs/{id}/events`: `job` as it is and at each change, then `end`, or `gone` when it was removed.
+///
+/// Every stream begins with the job as it is, so who comes back has missed nothing and `Last-Event-ID` need not be read.
+pub async fn events(State(api): State<Api>, Named(id): Named<JobId>, _: NoQuery) -> Answer {
+    let place = api.stream()?;
+    let (store, watcher) = api.watcher().await?;
+    let mut watch = watcher.watch(&id).map_err(Problem::reading)?;
+    let job = watch.read().await.map_err(Problem::reading)?;
+    found(job.as_deref(), &id)?;
+    let events = Events { api, store, id, watch, _place: place };
+    let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
+    let body = Body::from_stream(events.stream(job));
+    let mut response = (headers, [("x-accel-buffering", "no")], body).into_response();
+    response.extensions_mut().insert(Endless);
+    Ok(response)
+}
+
+/// One client's stream.
+struct Events {
+    api: Api,
+    store: Store,
+    id: JobId,
+    watch: Watch,
+    _place: OwnedSemaphorePermit,
+}
+
+/// What a stream has waited for.
+enum Next {
+    Changed(leasehold::Result<Option<Arc<Job>>>),
+    Silence,
+    Stopping,
+}
+
+impl Events {
+    fn stream(mut self, first: Option<Arc<Job>>) -> impl Stream<Item = Result<Bytes, Infallible>> {
+        async_stream::stream! {
+            let Some(job) = first else { return };
+            yield Ok(self.event("job", &job).await);
+            let mut ended = job.state.is_final().then_some(job);
+            while ended.is_none() {
+                match self.next().await {
+                    Next::Changed(Ok(Some(job))) if job.state.is_final() => ended = Some(job),
+                    Next::Changed(Ok(Some(job))) => yield Ok(self.event("job", &job).await),
+                    Next::Changed(Ok(None)) => {
+                        yield Ok(format!("event: gone\ndata: {{\"id\":\"{}\"}}\n\n", self.id).into());
+                        return;
+                    }
+                    Next::Changed(Err(e)) => {
+                        tracing::warn!(job = %self.id, "its events end: {e}");
+                        return;
+                    }
+                    Next::Silence => yield Ok(Bytes::from_static(b": alive\n\n")),
+                    Next::Stopping => {
+                        yield Ok(Bytes::from_static(b": this API ends; connect again\nretry: 1000\n\n"));
+                        return;
+                    }
+                }
+            }
+            if let Some(job) = ended {
+                yield Ok(self.event("end", &job).await);
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Next {
+        tokio::select! {
+            changed = self.watch.changed() => Next::Changed(changed),
+            () = self.api.stopping().cancelled() => Next::Stopping,
+            () = tokio::time::sleep(ALIVE) => Next::Silence,
+        }
+    }
+
+    /// An event's id tells when the job came to be as it shows it.
+    async fn event(&self, name: &str, job: &Job) -> Bytes {
+        let mut job = job.clone();
+        self.api.say_served(&self.store, [&mut job]).await;
+        let (at, state) = (job.updated_at.0, job.state);
+        let data = serde_json::to_string(&job).expect("a job is plain JSON");
+        format!("id: {at}-{state}\nevent: {name}\ndata: {data}\n\n").into()
+    }
+}
