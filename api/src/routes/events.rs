@@ -12,6 +12,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use futures_util::Stream;
+use leasehold::server::Endless;
 use leasehold::store::Watch;
 use leasehold::{Job, JobId, Store};
 use tokio::sync::OwnedSemaphorePermit;
@@ -19,7 +20,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{Answer, found};
 use crate::error::Problem;
 use crate::query::{Named, NoQuery};
-use crate::server::Endless;
+
 use crate::state::Api;
 
 /// How often a silent stream says that it lives.
