@@ -62,6 +62,7 @@ pub fn read(mut reader: Reader<'_>, key: Option<String>, rules: &Rules<'_>) -> R
             open: sent.items_open,
             then: sent.then,
         }),
+        uploaded: None,
     })
 }
 

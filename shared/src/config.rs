@@ -21,12 +21,14 @@ pub struct Config {
     pub max_crashes: u32,
     /// The kinds file.
     pub kinds: Option<PathBuf>,
-    /// The file store, as `file:///…`; taken now so that deployments can name it, used when jobs carry files.
+    /// The folder of jobs' files, as `file:///…`, the same for API and workers; unset: jobs carry no files.
     pub storage_url: Option<String>,
     /// The folder that kind `process-files` may read.
     pub document_root: Option<PathBuf>,
     /// How the programs log.
     pub log: LogConfig,
+    /// The file store.
+    pub files: FilesConfig,
     /// Connections to Redis.
     pub redis: RedisConfig,
     /// The API.
@@ -45,6 +47,16 @@ pub struct LogConfig {
     pub filter: String,
     /// `text` for people or `json`, a line an event.
     pub format: LogFormat,
+}
+
+/// The file store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FilesConfig {
+    /// How old what belongs to no job must be before the walk deletes it, ms, at least 1000.
+    pub orphan_ms: u64,
+    /// How often each worker walks the file store, ms, at least 100.
+    pub walk_ms: u64,
 }
 
 /// The form of a log line.
@@ -108,6 +120,7 @@ impl Default for Config {
             storage_url: None,
             document_root: None,
             log: LogConfig::default(),
+            files: FilesConfig::default(),
             redis: RedisConfig::default(),
             api: ApiConfig::default(),
             worker: WorkerConfig::default(),
@@ -119,6 +132,12 @@ impl Default for Config {
 impl Default for LogConfig {
     fn default() -> Self {
         Self { filter: "info".into(), format: LogFormat::Text }
+    }
+}
+
+impl Default for FilesConfig {
+    fn default() -> Self {
+        Self { orphan_ms: 86_400_000, walk_ms: 3_600_000 }
     }
 }
 
@@ -151,6 +170,8 @@ pub const KEYS: &[&str] = &[
     "document_root",
     "log.filter",
     "log.format",
+    "files.orphan_ms",
+    "files.walk_ms",
     "redis.connections",
     "redis.connect_ms",
     "redis.response_ms",
@@ -164,6 +185,8 @@ pub const KEYS: &[&str] = &[
     "worker.sweep_ms",
     "limits.body_bytes",
     "limits.bulk_body_bytes",
+    "limits.upload_bytes",
+    "limits.upload_ms",
     "limits.drain_bytes",
     "limits.payload_bytes",
     "limits.result_bytes",
@@ -175,18 +198,10 @@ pub const KEYS: &[&str] = &[
     "limits.connections",
 ];
 
-/// Variables that are not settings: what a running command is given (a worker started by one must not choke on it), the
-/// server program that `make`, the tests and `leasehold up` start, and the API that the command line is to talk to.
-const OTHER_VARIABLES: [&str; 8] = [
-    "LEASEHOLD_JOB_ID",
-    "LEASEHOLD_TOKEN",
-    "LEASEHOLD_ATTEMPT",
-    "LEASEHOLD_CHECKPOINT",
-    "LEASEHOLD_REDIS_SERVER",
-    "LEASEHOLD_API_URL",
-    "LEASEHOLD_API_TOKEN",
-    "LEASEHOLD_API_TOKEN_FILE",
-];
+/// Variables that are not settings: what a running command is given (a worker started by one must not choke on it), and
+/// the server program that `make`, the tests and `leasehold up` start.
+const OTHER_VARIABLES: [&str; 5] =
+    ["LEASEHOLD_JOB_ID", "LEASEHOLD_TOKEN", "LEASEHOLD_ATTEMPT", "LEASEHOLD_CHECKPOINT", "LEASEHOLD_REDIS_SERVER"];
 
 impl Config {
     /// Reads `file` (or `leasehold.toml`, when it is there), the environment, and `flags` (key and value), in this order.
@@ -245,11 +260,24 @@ impl Config {
         within("limits.wait_s", self.limits.wait_s, 1, 3_600)?;
         within("limits.body_bytes", self.limits.body_bytes as u64, 1_024, 1 << 30)?;
         within("limits.bulk_body_bytes", self.limits.bulk_body_bytes as u64, 1_024, 1 << 30)?;
+        within("limits.upload_bytes", self.limits.upload_bytes, 1_024, 1 << 50)?;
+        within("limits.upload_ms", self.limits.upload_ms, 1, 604_800_000)?;
+        within("files.orphan_ms", self.files.orphan_ms, 1_000, 31_536_000_000)?;
+        within("files.walk_ms", self.files.walk_ms, 100, 31_536_000_000)?;
+        self.storage_path()?;
         within("limits.request_ms", self.limits.request_ms, 1, 3_600_000)?;
         within("limits.idle_ms", self.limits.idle_ms, 1, 3_600_000)?;
         within("limits.connections", self.limits.connections as u64, 1, 1_000_000)?;
         self.worker.weighted_queues()?;
         Ok(())
+    }
+
+    /// The folder that `storage_url` names, if it is set.
+    ///
+    /// # Errors
+    /// A sentence with what to write.
+    pub fn storage_path(&self) -> Result<Option<PathBuf>, String> {
+        self.storage_url.as_deref().map(crate::files::folder::path_of).transpose()
     }
 
     /// The kinds file, or no kinds when none is named.
@@ -343,9 +371,6 @@ mod tests {
             ("LEASEHOLD_WORKER__QUEUES", "a:3, b"),
             ("LEASEHOLD_SERVICE_HOST", "10.0.0.1"),
             ("LEASEHOLD_JOB_ID", "x"),
-            ("LEASEHOLD_API_URL", "http://h:1"),
-            ("LEASEHOLD_API_TOKEN", "x"),
-            ("LEASEHOLD_API_TOKEN_FILE", "/x"),
         ])
         .expect("valid");
         assert_eq!((config.redis_url.as_str(), config.partitions), ("redis://h:1", Some(4)));
@@ -363,6 +388,7 @@ mod tests {
             ("LEASEHOLD_PARTITIONS", "0", "partitions is 0; write 1 to 256"),
             ("LEASEHOLD_PARTITIONS", "many", "many"),
             ("LEASEHOLD_LEASE_MS", "10", "lease_ms is 10; write 1000"),
+            ("LEASEHOLD_STORAGE_URL", "s3://bucket", "write file:///"),
             ("LEASEHOLD_WORKER__QUEUES", "a:0", "weight"),
             ("LEASEHOLD_WORKER__QUEUES", "a,a", "twice"),
             ("LEASEHOLD_WORKER__QUEUES", "", "queue"),

@@ -1,6 +1,7 @@
 //! A job: what a client asks for, and what it sees.
 use serde::{Deserialize, Serialize};
 
+use crate::files::FileEntry;
 use crate::{JobId, Json, Kind, QueueName, State, Timestamp, WorkerId};
 
 /// How soon within its queue.
@@ -76,6 +77,17 @@ pub struct NewJob {
     pub limited: bool,
     /// The job is a parent, and this is its batch.
     pub batch: Option<NewBatch>,
+    /// Its files are in the file store already.
+    pub uploaded: Option<Uploaded>,
+}
+
+/// What was written to the file store before the submit.
+#[derive(Debug, Clone)]
+pub struct Uploaded {
+    /// The id it was written under, minted for this very job by `Store::mint_id`: the job gets it.
+    pub id: JobId,
+    /// The files, at most [`crate::limits::FILES_MAX`].
+    pub files: Vec<FileEntry>,
 }
 
 /// What makes a submitted job a parent.

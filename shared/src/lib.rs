@@ -4,6 +4,7 @@
 //! operators write. The API and the worker are thin shells over [`Store`]; neither spells a Redis key.
 pub mod config;
 pub mod error;
+pub mod files;
 pub mod job;
 pub mod json;
 pub mod kinds;
@@ -18,6 +19,7 @@ pub mod time;
 
 pub use config::Config;
 pub use error::{Error, Refusal, Result};
+pub use files::{FileEntry, FileError, FileStore};
 pub use job::{Job, JobError, NewJob};
 pub use json::Json;
 pub use kinds::{KindConfig, Kinds};

@@ -72,6 +72,18 @@ pub const QUARANTINE_MS: u64 = 2_592_000_000;
 pub const PAGE_MAX: usize = 1_000;
 /// Bytes of payloads and results in a page; the job that passes it is the last.
 pub const PAGE_BYTES_MAX: usize = 16 << 20;
+/// Files a job may be given, and files an attempt may leave: their list stands in the job's record.
+pub const FILES_MAX: usize = 100;
+/// Bytes of a file's name: a folder takes 255, less what a file that is being written is called.
+pub const FILE_NAME_BYTES_MAX: usize = 200;
+/// Bytes of a file's content type.
+pub const CONTENT_TYPE_BYTES_MAX: usize = 200;
+/// Bytes of a file that are gathered before they are written.
+pub const FILE_PART_BYTES: usize = 256 << 10;
+/// Bytes of an upload between one part and the next: a part's head, and what stands before the first.
+pub const PART_HEAD_BYTES_MAX: usize = 64 << 10;
+/// Folders of the file store that one step of its walk looks at.
+pub const FILE_WALK_BATCH: usize = 100;
 /// Watchers of jobs (`Prefer: wait`, event streams) in one process.
 pub const WATCHERS_MAX: usize = 10_000;
 
@@ -83,6 +95,10 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Bytes of the body of a bulk or items request.
     pub bulk_body_bytes: usize,
+    /// Bytes of an upload, and of the files that an attempt leaves.
+    pub upload_bytes: u64,
+    /// Time for an upload, ms.
+    pub upload_ms: u64,
     /// Bytes of a body over its limit that are still read and dropped, so that the client sees the answer.
     pub drain_bytes: usize,
     /// Bytes of a payload, as compact JSON.
@@ -108,6 +124,8 @@ impl Default for Limits {
         Self {
             body_bytes: 4 << 20,
             bulk_body_bytes: 64 << 20,
+            upload_bytes: 1 << 30,
+            upload_ms: 3_600_000,
             drain_bytes: 128 << 20,
             payload_bytes: 256 << 10,
             result_bytes: 256 << 10,

@@ -112,7 +112,7 @@ impl Hand {
 
     /// Completes a claimed job.
     async fn complete(&self, held: leasehold::store::Held) {
-        let outcome = Outcome::Complete { result: leasehold::Json::null(), skipped: None };
+        let outcome = Outcome::Complete { result: leasehold::Json::null(), skipped: None, files: Vec::new() };
         self.store.settle(&self.worker, Settle { held, outcome }).await.unwrap();
     }
 }

@@ -73,6 +73,7 @@ pub fn job() -> NewJob {
         idempotency: None,
         limited: false,
         batch: None,
+        uploaded: None,
     }
 }
 
@@ -87,7 +88,10 @@ pub fn keyed(key: &str, digest: &str) -> NewJob {
 }
 
 pub fn complete(held: &Held) -> Settle {
-    Settle { held: held.clone(), outcome: Outcome::Complete { result: json("{\"ok\":true}"), skipped: None } }
+    Settle {
+        held: held.clone(),
+        outcome: Outcome::Complete { result: json("{\"ok\":true}"), skipped: None, files: Vec::new() },
+    }
 }
 
 pub fn fail(held: &Held, retry_ms: Option<u64>) -> Settle {

@@ -273,7 +273,7 @@ on_ground! {
         }
         g.store.cancel(std::slice::from_ref(&items[2].held.id)).await.unwrap()[0].clone().unwrap();
         g.settle("w1", fail(&items[2].held, Some(1))).await;
-        let skip = leasehold::store::Outcome::Complete { result: json("null"), skipped: Some("none".into()) };
+        let skip = leasehold::store::Outcome::Complete { result: json("null"), skipped: Some("none".into()), files: Vec::new() };
         g.settle("w1", leasehold::store::Settle { held: items[3].held.clone(), outcome: skip }).await;
         let done = g.get(&parent).await;
         let counts = done.items.unwrap();

@@ -5,10 +5,12 @@ use std::time::Instant;
 
 use leasehold::json::InvalidJson;
 use leasehold::store::Held;
-use leasehold::{JobId, Json, Kind, Limits};
+use leasehold::{FileEntry, FileError, JobId, Json, Kind, Limits};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::AsyncRead;
 
+use crate::files::Files;
 use crate::report::{Reporter, Telling};
 use crate::slots::Slot;
 use crate::stop::{Stop, StopReason};
@@ -31,6 +33,7 @@ pub(crate) struct Attempt {
     pub telling: Arc<Telling>,
     pub reporter: Reporter,
     pub limits: Limits,
+    pub files: Files,
     pub _slot: Slot,
 }
 
@@ -116,6 +119,29 @@ impl Context {
     pub(crate) fn tell(&self, percent: Option<f64>, message: Option<&str>) {
         let percent = percent.filter(|p| p.is_finite()).map(|p| p.clamp(0.0, 100.0));
         self.attempt.reporter.tell(&self.attempt.telling, percent, message);
+    }
+
+    /// The files that came with the job's submit.
+    pub fn files(&self) -> &[FileEntry] {
+        self.attempt.files.input()
+    }
+
+    /// Opens one of [`Context::files`].
+    ///
+    /// # Errors
+    /// [`FileError`]: there is no such file, or the file store fails.
+    pub async fn open_file(&self, name: &str) -> Result<impl AsyncRead + Send + Unpin + use<>, FileError> {
+        self.attempt.files.open(name).await
+    }
+
+    /// Leaves a file: all that `from` has. It is the job's once this attempt completes it; another of the same name is
+    /// replaced. An attempt that fails, skips or has lost its lease leaves none.
+    ///
+    /// # Errors
+    /// [`FileError`]: the name is not allowed, a limit is reached (`limits.upload_bytes`, 100 files), or the file store
+    /// fails or is none.
+    pub async fn write_file(&self, name: &str, from: impl AsyncRead + Unpin) -> Result<FileEntry, FileError> {
+        self.attempt.files.write(name, from).await
     }
 
     /// Returns when the handler is to stop; [`Context::stop_reason`] says why. It then has a few seconds to end by itself,

@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`Worker`] is what a program builds; `run` starts its roles. A job's way is `claim` (with `pops` and
 //! `budget`) → `slot` (take in, run, settle) with `holds`, `lease` and `audit` keeping it held. `sweeper` and `end` are for the
-//! others' jobs and for the worker's own end. What runs is a [`Handler`] or a command of the kinds file (`kinds`).
+//! others' jobs and for the worker's own end, `files` for what an attempt reads and leaves, `orphans` for what deaths left. What runs is a [`Handler`] or a command of the kinds file (`kinds`).
 //!
 //! A program with handlers of its own:
 //! ```no_run
@@ -38,10 +38,12 @@ mod contact;
 mod context;
 mod end;
 mod error;
+mod files;
 mod handler;
 mod holds;
 pub mod kinds;
 mod lease;
+mod orphans;
 mod pops;
 mod progress;
 mod report;

@@ -14,7 +14,7 @@ use crate::handler::Registry;
 use crate::holds::Holds;
 use crate::report::Reporter;
 use crate::slots::Slots;
-use crate::{Error, Shutdown, error, lease, sweeper};
+use crate::{Error, Shutdown, error, lease, orphans, sweeper};
 
 /// How soon the kinds are registered again after Redis had no room for it.
 const REGISTER_EVERY: Duration = Duration::from_secs(5);
@@ -81,6 +81,7 @@ pub(crate) async fn run(config: Config, kinds: Kinds, registry: Registry, shutdo
     let ended = lease::spawn(Arc::clone(&running), introduce(&running, host))?;
     tracing::info!(worker = %running.worker, "running on Redis at {}", running.store.address());
     start(&running, sweeper::run(Arc::clone(&running)));
+    start(&running, orphans::run(Arc::clone(&running)));
     start(&running, register(Arc::clone(&running)));
     start(&running, reporting);
     start(&running, claim(Arc::clone(&running), heard));

@@ -11,6 +11,7 @@ use leasehold::{State, Timestamp, limits, retry};
 
 use crate::contact::{Backoff, is_outage};
 use crate::context::Attempt;
+use crate::files::Files;
 use crate::handler::{Failure, Made};
 use crate::holds::{Holding, Intake};
 use crate::report::Telling;
@@ -65,6 +66,12 @@ impl Run {
             stop,
             reporter: running.reporter.clone(),
             limits: running.config.limits.clone(),
+            files: Files::new(
+                running.store.files().cloned(),
+                job.held.clone(),
+                job.files.clone(),
+                running.config.limits.upload_bytes,
+            ),
             _slot: slot,
         };
         let context = Context { attempt: Arc::new(attempt) };
@@ -81,10 +88,15 @@ impl Run {
                 self.judge(end)
             }
         };
-        let Some(outcome) = outcome else {
+        let files = &self.context.attempt.files;
+        let Some(mut outcome) = outcome else {
             tracing::warn!(job = %self.job.held.id, token = self.job.held.token, "the lease was lost; nothing is settled");
-            return;
+            return files.discard().await;
         };
+        if let Outcome::Complete { skipped: None, files: left, .. } = &mut outcome {
+            *left = files.take().await;
+        }
+        let completes = matches!(outcome, Outcome::Complete { skipped: None, .. });
         let settled = tokio::select! {
             settled = async {
                 self.context.attempt.reporter.flush(&self.context.attempt.telling).await;
@@ -94,6 +106,12 @@ impl Run {
         };
         if matches!(settled, Some(Settled::Stale | Settled::Missing)) {
             tracing::warn!(job = %self.job.held.id, token = self.job.held.token, "settled too late: the lease was lost");
+        }
+        match settled {
+            Some(Settled::To(State::Completed)) if completes => files.discard_older().await,
+            Some(_) => files.discard().await,
+            // It may have completed the job.
+            None => {}
         }
     }
 
@@ -143,7 +161,7 @@ impl Run {
         match (reason, end) {
             (Some(StopReason::Lost), _) => None,
             (Some(StopReason::Timeout), end) => Some(self.fail(self.timed_out(end))),
-            (_, End::Returned(Ok((result, skipped)))) => Some(Outcome::Complete { result, skipped }),
+            (_, End::Returned(Ok((result, skipped)))) => Some(Outcome::Complete { result, skipped, files: Vec::new() }),
             (Some(StopReason::Shutdown), _) => Some(Outcome::Release { delay_ms: None }),
             // The script ends a flagged job as cancelled, whatever the failure asks for.
             (Some(StopReason::Cancel), End::Returned(Err(failure))) => {

@@ -97,7 +97,7 @@ impl Store {
     pub async fn remove(&self, ids: &[JobId]) -> Result<Vec<Result<Removed, Refusal>>> {
         let before = self.get_many(ids).await?;
         let known = |id: &JobId| before.iter().flatten().find(|j| j.id == *id);
-        self.each(&scripts::REMOVE, Args::default().count(0).text(""), ids, |id, word| match (word, known(id)) {
+        let answer = |id: &JobId, word: &str| match (word, known(id)) {
             ("removed", _) => Ok(Removed::Done),
             ("removing", _) => Ok(Removed::Begun),
             // It was there when we looked: the script ran, and its first answer was lost.
@@ -107,8 +107,22 @@ impl Store {
                 Err(wrong_state(job.map(|j| j.state), "only a job that has ended can be removed; cancel it first"))
             }
             _ => Err(Refusal::NotFound(id.clone())),
-        })
-        .await
+        };
+        let mut answers: Vec<Option<Result<Removed, Refusal>>> = ids.iter().map(|_| None).collect();
+        for (partition, share) in self.by_partition(ids, |id| id) {
+            for chunk in share.chunks(limits::BATCH_MAX) {
+                let args = Args::default().count(0).text("").texts(chunk.iter().map(|(_, id)| id.as_str()));
+                let reply = self.inner.run(&scripts::REMOVE, partition, &args, Repeat::Safe).await?;
+                let words: Vec<String> = self.discard(&reply).await.iter().map(text).collect();
+                let lost = chunk.iter().zip(&words).filter(|((_, id), word)| *word == "missing" && known(id).is_some());
+                let lost: Vec<Value> = lost.map(|((_, id), _)| Value::SimpleString(id.to_string())).collect();
+                self.delete_files(&lost).await;
+                for ((at, id), word) in chunk.iter().zip(&words) {
+                    answers[*at] = Some(answer(id, word));
+                }
+            }
+        }
+        Ok(answers.into_iter().map(|a| a.expect("each id is in one share")).collect())
     }
 
     /// Stops (`true`) or resumes claims from a queue, in every partition.

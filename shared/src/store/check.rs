@@ -62,6 +62,13 @@ pub enum Repair {
         /// Succeeded, failed, skipped and cancelled, as its items have ended; one that is gone counts as failed.
         counted: [u64; 4],
     },
+    /// A folder of the file store is deleted: a job's, or that of one attempt.
+    Files {
+        /// The job it is named after.
+        id: JobId,
+        /// The attempt's token.
+        token: Option<u64>,
+    },
     /// A record that was set aside is no longer reported, and is kept for [`limits::QUARANTINE_MS`] more.
     Accept(String),
 }
@@ -76,6 +83,7 @@ impl fmt::Display for Repair {
                 f,
                 "its counts become {succeeded} succeeded, {failed} failed, {skipped} skipped, {cancelled} cancelled"
             ),
+            Repair::Files { .. } => f.write_str("the folder is deleted"),
             Repair::Accept(key) => {
                 let days = limits::QUARANTINE_MS / 86_400_000;
                 write!(f, "it is reported no more; what was there stays at {} for {days} days", quarantined(key))
@@ -112,6 +120,10 @@ impl Store {
         let args = Args::default();
         let (script, args) = match &finding.repair {
             None => return Ok(()),
+            Some(Repair::Files { id, token }) => {
+                self.remove_orphan(id, *token).await;
+                return Ok(());
+            }
             Some(Repair::Place { id, listed, kinds, workers }) => {
                 let args = args.text(id.as_str()).number(u8::from(*listed)).count(kinds.len());
                 (&*scripts::REPAIR, args.texts(kinds).texts(workers))

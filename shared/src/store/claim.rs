@@ -8,6 +8,7 @@ use redis::aio::MultiplexedConnection;
 use super::inspect::{array, number, text};
 use super::link::sort_error;
 use super::{Args, Repeat, Store, WorkerInfo, keys, scripts};
+use crate::files::FileEntry;
 use crate::{Error, JobId, Json, Kind, QueueName, Result, Timestamp, WorkerId, limits};
 
 /// The proof of a lease.
@@ -70,6 +71,8 @@ pub struct ClaimedJob {
     pub checkpoint: Option<Json>,
     /// Its batch, for an item.
     pub parent: Option<JobId>,
+    /// The files that came with its submit.
+    pub files: Vec<FileEntry>,
     /// The version of its record; other than [`limits::RECORD_VERSION`] it is to be released.
     pub version: u32,
     /// The partition it lives in.
@@ -311,6 +314,7 @@ fn claimed_job(partition: u16, reply: &Value) -> Result<ClaimedJob> {
         timeout_ms: field("timeout_ms").and_then(|v| v.parse().ok()),
         checkpoint: field("checkpoint").map(|v| Json::stored(v.to_owned())),
         parent: field("parent").and_then(|v| JobId::parse(v).ok()),
+        files: field("files").map_or_else(Vec::new, super::files::entries),
         version: count("version").unwrap_or(0),
         partition,
     })

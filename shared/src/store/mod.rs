@@ -1,10 +1,12 @@
 //! The only door to Redis: one method a verb, each a script that guards before it writes.
 //!
 //! Reading order: `submit`, `claim`, `settle`, `sweep` follow a job's life; `inspect` reads; `check` holds the invariants
-//! against the keys; `hints` hears and `watch` waits. `link` is the connection, `group` the group commit, `keys` every key's name.
+//! against the keys; `files` is where records and files meet; `hints` hears and `watch` waits. `link` is the connection,
+//! `group` the group commit, `keys` every key's name.
 mod admin;
 mod check;
 mod claim;
+mod files;
 mod group;
 mod hints;
 mod inspect;
@@ -23,6 +25,7 @@ use std::time::Duration;
 
 use redis::Value;
 
+use crate::files::FileStore;
 use crate::{Config, Error, JobId, Kinds, Result};
 
 pub use admin::{Cancelled, Removed, Retried, ServerFault, Standing};
@@ -54,6 +57,7 @@ struct Inner {
     partitions: u16,
     outage: Duration,
     clock: Option<Arc<AtomicI64>>,
+    files: Option<FileStore>,
     submits: OnceLock<Vec<submit::SubmitGroup>>,
     settles: OnceLock<Vec<settle::SettleGroup>>,
 }
@@ -63,7 +67,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Config`] says what to write instead: a Redis too old, with its AOF off or eviction on, another number of
-    /// partitions. [`Error::Unavailable`] when there is no Redis within `redis.outage_ms`.
+    /// partitions, a folder for files that is not this Redis's. [`Error::Unavailable`] when there is no Redis within `redis.outage_ms`.
     pub async fn connect(config: &Config) -> Result<Self> {
         Self::connect_with(config, None).await
     }
@@ -76,6 +80,7 @@ impl Store {
         let mut inner = Inner::open(config, clock)?;
         admin::check_server(&inner).await?;
         inner.partitions = admin::agree_partitions(&inner, config.partitions).await?;
+        inner.files = files::open(&inner, config).await?;
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -86,6 +91,7 @@ impl Store {
     pub async fn connect_unchecked(config: &Config) -> Result<Self> {
         let mut inner = Inner::open(config, None)?;
         inner.partitions = admin::agree_partitions(&inner, config.partitions).await?;
+        inner.files = files::open(&inner, config).await?;
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -96,6 +102,7 @@ impl Store {
     pub fn apart(&self, config: &Config) -> Result<Self> {
         let mut inner = Inner::open(config, self.inner.clock.clone())?;
         inner.partitions = self.inner.partitions;
+        inner.files = self.inner.files.clone();
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -136,11 +143,6 @@ impl Store {
         let shares = shares.into_iter().enumerate().filter(|(_, share)| !share.is_empty());
         shares.map(|(p, share)| (u16::try_from(p).expect("partitions are u16"), share)).collect()
     }
-}
-
-/// The share, of `partitions` (at least 1), that holds `id`: [`Store::partition_of`] for one who has no Store.
-pub fn partition_of(id: &JobId, partitions: u16) -> u16 {
-    keys::partition_of(id.as_str(), partitions)
 }
 
 /// The SHA-1 by which Redis knows the script of that name (`claim`, `settle`, …): what `redis-cli MONITOR` and a proxy
@@ -186,7 +188,7 @@ impl Inner {
     fn open(config: &Config, clock: Option<Arc<AtomicI64>>) -> Result<Self> {
         let link = Link::open(config)?;
         let outage = Duration::from_millis(config.redis.outage_ms);
-        Ok(Self { link, partitions: 1, outage, clock, submits: OnceLock::new(), settles: OnceLock::new() })
+        Ok(Self { link, partitions: 1, outage, clock, files: None, submits: OnceLock::new(), settles: OnceLock::new() })
     }
 
     /// Runs a script in a partition, over an outage if that is safe.

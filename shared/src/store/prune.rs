@@ -184,7 +184,7 @@ impl Store {
                 let reply = self.inner.run(&scripts::REMOVE, partition, &args, Repeat::Safe).await?;
                 // One that is missing was there a moment ago: it went with the first try of this call, or by another's.
                 let gone = |word: &String| matches!(word.as_str(), "removed" | "removing" | "missing");
-                removed += array(&reply).iter().map(text).filter(gone).count() as u64;
+                removed += self.discard(&reply).await.iter().map(text).filter(gone).count() as u64;
             }
         }
         Ok(removed)

@@ -3,6 +3,7 @@ use redis::Value;
 
 use super::inspect::{array, text};
 use super::{Args, Group, Held, Inner, Repeat, Store, scripts};
+use crate::files::{FileEntry, Output};
 use crate::job::{JobError, Progress, cut};
 use crate::{Error, Json, Result, State, WorkerId, limits};
 
@@ -17,6 +18,8 @@ pub enum Outcome {
         result: Json,
         /// Why there was nothing to do, if so.
         skipped: Option<String>,
+        /// Files it left in the file store under its token: from now on they are the job's.
+        files: Vec<FileEntry>,
     },
     /// The attempt failed.
     Fail {
@@ -115,7 +118,7 @@ impl Store {
         let store = std::sync::Arc::downgrade(&self.inner);
         Group::spawn(
             |(_, settle): &(WorkerId, Settle)| match &settle.outcome {
-                Outcome::Complete { result, .. } => result.as_str().len(),
+                Outcome::Complete { result, files, .. } => result.as_str().len() + 256 * files.len(),
                 _ => 0,
             },
             move |batch: Vec<(WorkerId, Settle)>| {
@@ -149,24 +152,30 @@ impl Inner {
 
 fn settle_args(args: Args, settle: &Settle) -> Args {
     let ms = |ms: &Option<u64>| ms.map(|ms| ms.to_string()).unwrap_or_default();
-    let (verb, a, b) = match &settle.outcome {
-        Outcome::Complete { result, skipped } => {
+    let (verb, a, b, c) = match &settle.outcome {
+        Outcome::Complete { result, skipped, files } => {
             let reason = skipped.as_deref().map(|s| cut(s, limits::MESSAGE_BYTES_MAX));
             // An empty reason is a reason.
-            (
-                "complete",
-                result.as_str().to_owned(),
-                reason.map_or("", |r| if r.is_empty() { " " } else { r }).to_owned(),
-            )
+            let reason = reason.map_or("", |r| if r.is_empty() { " " } else { r }).to_owned();
+            ("complete", result.as_str().to_owned(), reason, output(settle.held.token, files))
         }
         Outcome::Fail { error, retry_ms } => {
             let error =
                 JobError { message: cut(&error.message, limits::MESSAGE_BYTES_MAX).to_owned(), ..error.clone() };
-            ("fail", Json::of(&error).expect("an error is plain JSON").as_str().to_owned(), ms(retry_ms))
+            ("fail", Json::of(&error).expect("an error is plain JSON").as_str().to_owned(), ms(retry_ms), String::new())
         }
-        Outcome::Release { delay_ms } => ("release", String::new(), ms(delay_ms)),
+        Outcome::Release { delay_ms } => ("release", String::new(), ms(delay_ms), String::new()),
     };
-    args.texts([verb, settle.held.id.as_str()]).number(settle.held.token).texts([a, b])
+    args.texts([verb, settle.held.id.as_str()]).number(settle.held.token).texts([a, b, c])
+}
+
+/// What the record says of the files; nothing when there are none.
+fn output(token: u64, files: &[FileEntry]) -> String {
+    if files.is_empty() {
+        return String::new();
+    }
+    let output = Output { token, files: files.to_vec() };
+    Json::of(&output).expect("a list of files is plain JSON").as_str().to_owned()
 }
 
 fn report_args(args: Args, report: &Report) -> Args {

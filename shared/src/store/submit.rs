@@ -142,11 +142,15 @@ impl Store {
         }
     }
 
-    /// Gives a job its id, in the partition it must live in.
-    fn mint(&self, job: NewJob) -> Minted {
+    /// An id for a job that is yet to be submitted, in the partition it must live in: its files are written under it.
+    pub fn mint_id(&self, job: &NewJob) -> JobId {
         let home = if job.limited { Some(job.kind.as_str()) } else { job.idempotency.as_ref().map(|i| i.key.as_str()) };
         let home = home.map(|text| keys::partition_of(text, self.partitions()));
-        let id = keys::mint(home, self.partitions());
+        keys::mint(home, self.partitions())
+    }
+
+    fn mint(&self, job: NewJob) -> Minted {
+        let id = job.uploaded.as_ref().map_or_else(|| self.mint_id(&job), |uploaded| uploaded.id.clone());
         let partition = self.partition_of(&id);
         Minted { id, partition, job }
     }
@@ -206,6 +210,9 @@ fn submit_args(args: Args, minted: &Minted) -> Args {
     if let Some(batch) = &job.batch {
         fields.push(("items_total", "0".into()));
         fields.extend(batch.then.as_ref().map(|kind| ("then", kind.to_string())));
+    }
+    if let Some(uploaded) = job.uploaded.as_ref().filter(|uploaded| !uploaded.files.is_empty()) {
+        fields.push(("files", Json::of(&uploaded.files).expect("a list of files is plain JSON").as_str().to_owned()));
     }
     let key = job.idempotency.as_ref();
     let args = args

@@ -147,8 +147,9 @@ impl Store {
         let mut pruned = 0;
         for _ in 0..limits::SWEEP_STEPS {
             let reply = self.inner.run(&scripts::REMOVE, partition, &args, Repeat::Safe).await?;
-            pruned += array(&reply).len();
-            if array(&reply).len() < limits::SWEEP_BATCH {
+            let answers = self.discard(&reply).await;
+            pruned += answers.len();
+            if answers.len() < limits::SWEEP_BATCH {
                 break;
             }
         }
@@ -196,7 +197,9 @@ impl Store {
             let args = Args::default().text(parent.as_str()).text(verb).number(from);
             let args = args.texts(items.iter().map(JobId::as_str));
             let reply = self.inner.run(&scripts::CASCADE, partition, &args, Repeat::Safe).await?;
-            if text(&reply) != "more" {
+            let reply = array(&reply);
+            self.delete_files(reply.get(1..).unwrap_or_default()).await;
+            if reply.first().map(text).as_deref() != Some("more") {
                 return Ok(taken);
             }
             from = to;

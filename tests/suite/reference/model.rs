@@ -21,9 +21,10 @@ impl Ending {
     pub fn settle(self, held: Held) -> Settle {
         match self {
             Ending::Complete => complete(&held),
-            Ending::Skip => {
-                Settle { held, outcome: Outcome::Complete { result: json("null"), skipped: Some("none".into()) } }
-            }
+            Ending::Skip => Settle {
+                held,
+                outcome: Outcome::Complete { result: json("null"), skipped: Some("none".into()), files: Vec::new() },
+            },
             Ending::Retry(ms) => fail(&held, Some(ms)),
             Ending::Fail => fail(&held, None),
             Ending::Release => release(&held),

@@ -51,6 +51,10 @@ impl Command {
     }
 
     async fn run(&self, context: Context, payload: &Json) -> Result<Made, Failure> {
+        let unusable = |e: io::Error| Failure::new(format!("there is no scratch folder: {e}"));
+        let scratch = self.launcher.scratch().await.map_err(unusable)?;
+        let files = &context.attempt.files;
+        files.copy_input(&scratch.path().join("in")).await?;
         let order = Order {
             words: self.words.clone(),
             environment: vec![
@@ -59,6 +63,7 @@ impl Command {
                 ("LEASEHOLD_ATTEMPT", context.attempt().to_string()),
             ],
             checkpoint: context.attempt.checkpoint.clone(),
+            scratch,
         };
         let launched = self.launcher.launch(order).await;
         // Dropped in the reverse order: first the processes, then their folder.
@@ -76,9 +81,16 @@ impl Command {
             listen(&talk, stderr, false),
         );
         drop(group);
+        let made = status.map_err(|e| Failure::new(format!("the command was lost: {e}")));
+        let mut made = made.and_then(|status| talk.verdict(status));
+        if let Ok((_, None)) = made
+            && let Err(failure) = files.keep(scratch.path().join("out")).await
+        {
+            made = Err(failure);
+        }
         // Removing what a job left may take a while.
         drop(tokio::task::spawn_blocking(move || scratch.close()).await);
-        talk.verdict(status.map_err(|e| Failure::new(format!("the command was lost: {e}")))?)
+        made
     }
 }
 

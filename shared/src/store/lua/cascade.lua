@@ -2,14 +2,14 @@
 -- taken already changes nothing.
 -- Transition: cancel retry remove finish
 -- KEYS: the partition. ARGV: now, parent, verb, from (number of the first item), ids of the items from there…
--- Returns: moved (not at this step) | more | done
+-- Returns: {moved (not at this step) | more | done, ids of removed jobs whose files are to be deleted…}
 local parent_id, verb, from = ARGV[2], ARGV[3], tonumber(ARGV[4])
 -- guard: standing
-if call('HGET', CASCADES, parent_id) ~= verb .. ' ' .. from then return 'moved' end
+if call('HGET', CASCADES, parent_id) ~= verb .. ' ' .. from then return { 'moved' } end
 local parent = read(parent_id)
 if not parent then
   call('HDEL', CASCADES, parent_id)
-  return 'done'
+  return { 'done' }
 end
 
 local function step(id)
@@ -30,4 +30,4 @@ else
   call('HSET', CASCADES, parent_id, verb .. ' ' .. next_item)
 end
 finish()
-return done and 'done' or 'more'
+return { done and 'done' or 'more', unpack(with_files) }

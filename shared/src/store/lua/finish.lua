@@ -40,7 +40,8 @@ end
 
 -- Takes back what `end_job` wrote, for a retry.
 local function revive_job(job)
-  redis.call('HDEL', job.key, 'state', 'finished_at', 'result', 'error', 'skipped', 'attempts', 'crashes', 'crashes_total')
+  redis.call('HDEL', job.key, 'state', 'finished_at', 'result', 'output', 'error', 'skipped', 'attempts', 'crashes',
+    'crashes_total')
   -- A settle sent again hears what it heard before, until the next claim.
   if job.token and not job.settled then redis.call('HSET', job.key, 'settled', job.state) end
   redis.call('HSET', job.key, 'updated_at', now)

@@ -1,7 +1,8 @@
 -- Removes final jobs: those named, or (prune) those whose retention has passed.
 -- Transition: remove prune
 -- KEYS: the partition. ARGV: now, limit of a prune, kind under whose index the ids were found (or empty), ids…
--- Returns, for each: removed | removing (a cascade takes its items first) | item (removed with its parent only) |
+-- Returns: {ids of removed jobs whose files are to be deleted, answers}; for each: removed |
+--   removing (a cascade takes its items first) | item (removed with its parent only) |
 --   refused (not final) | missing
 local kind, ids = ARGV[3] ~= '' and ARGV[3] or nil, {}
 for i = 4, #ARGV do ids[i - 3] = ARGV[i] end
@@ -9,4 +10,4 @@ if #ids == 0 then ids = call('ZRANGEBYSCORE', EXPIRY, '-inf', now, 'LIMIT', 0, t
 local answers = {}
 for i, id in ipairs(ids) do answers[i] = remove_one(id, kind) end
 flush()
-return answers
+return { with_files, answers }

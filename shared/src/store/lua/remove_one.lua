@@ -1,5 +1,9 @@
 -- Included by remove, prune and cascade.
+local with_files = {} -- ids of erased jobs that have files, which the caller deletes now
 local function erase(job)
+  if call('HEXISTS', job.key, 'files') + call('HEXISTS', job.key, 'output') > 0 then
+    with_files[#with_files + 1] = job.id
+  end
   redis.call('DEL', job.key, history_key(job.id))
   gather('ZREM', P .. ':' .. job.state, job.id)
   keep_for_good(job)

@@ -1,15 +1,16 @@
 -- Ends a holder's claim: each settle is answered alone, and the same token gets the same answer until the next claim.
 -- Transition: complete fail release
--- KEYS: the partition. ARGV: now, worker, n, then for each: verb, id, token, a, b
---   complete: a = result (JSON), b = reason when skipped, else empty
+-- KEYS: the partition. ARGV: now, worker, n, then for each: verb, id, token, a, b, c
+--   complete: a = result (JSON), b = reason when skipped, else empty, c = its files with the token (JSON), or empty
 --   fail: a = error (JSON), b = ms until the next attempt, empty when there is none
 --   release: a = empty, b = ms until it is queued again, empty for at once, at the front
 -- Returns, for each: completed | failed | retrying | queued | cancelled | stale | missing
 local worker, n = ARGV[2], tonumber(ARGV[3])
 
-local function complete(job, proof, result, skipped)
+local function complete(job, proof, result, skipped, output)
   if job.settled or job.attempts then redis.call('HDEL', job.key, 'settled', 'error') end
   if skipped ~= '' then redis.call('HSET', job.key, 'skipped', skipped) end
+  if output ~= '' then redis.call('HSET', job.key, 'output', output) end
   end_job(job, 'completed', skipped ~= '', 'result', result, unpack(proof))
   return 'completed'
 end
@@ -39,7 +40,7 @@ local function release(job, proof, ms)
   return 'queued'
 end
 
-local function settle(verb, id, token, a, b)
+local function settle(verb, id, token, a, b, c)
   local record, job = running(id), read(id)
   -- guard: holder
   if not record or record.token ~= token or record.worker ~= worker then
@@ -51,7 +52,7 @@ local function settle(verb, id, token, a, b)
   stop_running(id, record)
   if not job then return 'missing' end
   local proof = { 'token', token, 'worker', worker, 'started_at', record.started_at }
-  if verb == 'complete' then return complete(job, proof, a, b) end
+  if verb == 'complete' then return complete(job, proof, a, b, c) end
   -- guard: flagged
   if flagged then
     if verb == 'fail' then redis.call('HSET', job.key, 'error', a) end
@@ -64,9 +65,9 @@ end
 
 local answers, answered = {}, {}
 for i = 1, n do
-  local at = 4 + 5 * (i - 1)
+  local at = 4 + 6 * (i - 1)
   local again = ARGV[at + 1] .. ' ' .. ARGV[at + 2]
-  answered[again] = answered[again] or settle(ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4])
+  answered[again] = answered[again] or settle(unpack(ARGV, at, at + 5))
   answers[i] = answered[again]
 end
 finish()

@@ -37,6 +37,8 @@ pub(super) struct Order {
     pub words: Vec<OsString>,
     pub environment: Vec<(&'static str, String)>,
     pub checkpoint: Option<Json>,
+    /// Where it runs, of [`Launcher::scratch`].
+    pub scratch: TempDir,
 }
 
 /// A started command. Dropping it kills its process group and removes its folder.
@@ -51,37 +53,53 @@ type Answer = oneshot::Sender<io::Result<Launched>>;
 /// Starts the commands of one worker.
 #[derive(Default)]
 pub(crate) struct Launcher {
-    orders: Mutex<Option<mpsc::Sender<(Order, Answer)>>>,
+    running: Mutex<Option<Running>>,
+}
+
+#[derive(Clone)]
+struct Running {
+    yard: Arc<Yard>,
+    orders: mpsc::Sender<(Order, Answer)>,
 }
 
 impl Launcher {
-    /// Starts a command in a scratch folder of its own, from a tokio runtime.
+    /// Makes a folder for one command, with `in/` and `out/`.
     ///
     /// # Errors
-    /// What the system says: there is no such program, or no room for its folder.
+    /// What the system says: there is no room.
+    pub(super) async fn scratch(&self) -> io::Result<TempDir> {
+        let yard = self.running()?.yard;
+        tokio::task::spawn_blocking(move || yard.scratch()).await.map_err(io::Error::other)?
+    }
+
+    /// Starts a command in its scratch folder, from a tokio runtime.
+    ///
+    /// # Errors
+    /// What the system says: there is no such program.
     pub(super) async fn launch(&self, order: Order) -> io::Result<Launched> {
         let (answer, launched) = oneshot::channel();
-        self.thread()?.send((order, answer)).map_err(io::Error::other)?;
+        self.running()?.orders.send((order, answer)).map_err(io::Error::other)?;
         launched.await.map_err(io::Error::other)?
     }
 
-    /// The thread, started for the first command.
-    fn thread(&self) -> io::Result<mpsc::Sender<(Order, Answer)>> {
-        let mut orders = self.orders.lock().expect("nobody panics with it");
-        if let Some(orders) = &*orders {
-            return Ok(orders.clone());
+    /// The yard and the thread, started for the first command.
+    fn running(&self) -> io::Result<Running> {
+        let mut running = self.running.lock().expect("nobody panics with it");
+        if let Some(running) = &*running {
+            return Ok(running.clone());
         }
-        let yard = Yard::open()?;
-        let (sender, inbox) = mpsc::channel::<(Order, Answer)>();
+        let yard = Arc::new(Yard::open()?);
+        let (orders, inbox) = mpsc::channel::<(Order, Answer)>();
         let runtime = tokio::runtime::Handle::current();
+        let launching = Arc::clone(&yard);
         std::thread::Builder::new().name("launcher".into()).spawn(move || {
             let _entered = runtime.enter();
             for (order, answer) in inbox {
                 // One that nobody waits for any more is dropped, and so killed.
-                drop(answer.send(yard.launch(&order)));
+                drop(answer.send(launching.launch(order)));
             }
         })?;
-        Ok(orders.insert(sender).clone())
+        Ok(running.insert(Running { yard, orders }).clone())
     }
 }
 
@@ -100,11 +118,16 @@ impl Yard {
         Ok(Self { guard: Arc::new(guard.unwrap_or_default()), folder })
     }
 
-    fn launch(&self, order: &Order) -> io::Result<Launched> {
+    fn scratch(&self) -> io::Result<TempDir> {
         let scratch = tempfile::Builder::new().prefix("job-").tempdir_in(self.folder.path())?;
         for folder in ["in", "out"] {
             std::fs::create_dir(scratch.path().join(folder))?;
         }
+        Ok(scratch)
+    }
+
+    fn launch(&self, order: Order) -> io::Result<Launched> {
+        let scratch = order.scratch;
         let (program, arguments) = order.words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let mut command = std::process::Command::new(program);
         command.args(arguments).current_dir(scratch.path()).process_group(0);

@@ -1,0 +1,245 @@
+//! Files of jobs: what came with a submit, and what attempts left. They live in a folder, never in Redis, and go with
+//! their job.
+//!
+//! A job's files stand at `<id>/in/<name>` and `<id>/out/<token>/<name>`: an attempt that has lost its lease cannot
+//! touch the winner's. A job's record says which files it has; whatever else is in the folder, a death has left, and the
+//! walk removes it ([`walk`]). Names are checked where they enter ([`name`]). Everything is streamed.
+pub mod folder;
+pub mod name;
+pub mod walk;
+mod write;
+
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as ObjectPath;
+use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt};
+use serde::{Deserialize, Serialize};
+
+use crate::JobId;
+
+pub use name::InvalidFileName;
+pub use write::FileWriter;
+
+/// A file, as its job's record has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Its name, without any folder.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// What its sender said it is, or what its name says.
+    pub content_type: String,
+    /// Hex digest of what is in it.
+    pub sha256: String,
+}
+
+/// The files of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct JobFiles {
+    /// What came with its submit.
+    pub input: Vec<FileEntry>,
+    /// What the attempt that completed it left, and that attempt's token.
+    pub output: Option<Output>,
+}
+
+/// What an attempt left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// The attempt's token: the files stand in a folder of that name.
+    pub token: u64,
+    /// The files, at least one.
+    pub files: Vec<FileEntry>,
+}
+
+/// Where in a job's folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// What came with the submit.
+    In,
+    /// What the attempt of that token left.
+    Out(u64),
+}
+
+/// Why a file was not written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// Its name could leave its place, or is none.
+    #[error(transparent)]
+    Name(#[from] InvalidFileName),
+    /// There is no such file.
+    #[error("there is no file {0:?}")]
+    Missing(String),
+    /// A bound is reached.
+    #[error("{0}")]
+    OverLimit(String),
+    /// No file store is configured.
+    #[error(
+        "this process has no file store; set storage_url (LEASEHOLD_STORAGE_URL) to a folder, as file:///srv/leasehold-files"
+    )]
+    NoStore,
+    /// The folder refuses: no room, no permission, a broken disk.
+    #[error("the file store failed: {0}")]
+    Failed(String),
+}
+
+impl From<io::Error> for FileError {
+    fn from(error: io::Error) -> Self {
+        FileError::Failed(error.to_string())
+    }
+}
+
+/// The bytes of a file, in pieces.
+pub type FileBytes = BoxStream<'static, io::Result<Bytes>>;
+
+/// A folder of files; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct FileStore {
+    objects: Arc<LocalFileSystem>,
+    root: PathBuf,
+}
+
+impl FileStore {
+    /// The store in a folder that is there.
+    fn at(root: PathBuf) -> Result<Self, FileError> {
+        // Files of an acknowledged job must be on disk as its record is.
+        let objects = LocalFileSystem::new_with_prefix(&root).map_err(|e| failed(&e, ""))?.with_fsync(true);
+        Ok(Self { objects: Arc::new(objects), root })
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Begins a file. It is there once [`FileWriter::finish`] has returned; a writer that is dropped leaves nothing.
+    ///
+    /// # Errors
+    /// [`FileError::Name`]; [`FileError::Failed`].
+    pub async fn create(&self, id: &JobId, place: Place, name: &str) -> Result<FileWriter, FileError> {
+        let path = object(id, place, name)?;
+        let (objects, runtime) = (Arc::clone(&self.objects), tokio::runtime::Handle::current());
+        // It makes folders and the staged file before it first yields.
+        let upload = blocking(move || runtime.block_on(objects.put_multipart(&path)));
+        let upload = upload.await?.map_err(|e| failed(&e, name))?;
+        Ok(FileWriter::new(upload, name))
+    }
+
+    /// Opens a file, or a part of it that lies within: its bytes in pieces.
+    ///
+    /// # Errors
+    /// [`FileError::Missing`], [`FileError::Failed`].
+    pub async fn read(
+        &self,
+        id: &JobId,
+        place: Place,
+        name: &str,
+        part: Option<Range<u64>>,
+    ) -> Result<FileBytes, FileError> {
+        let options = GetOptions { range: part.map(GetRange::Bounded), ..GetOptions::default() };
+        let got = self.objects.get_opts(&object(id, place, name)?, options).await.map_err(|e| failed(&e, name))?;
+        Ok(got.into_stream().map_err(io::Error::other).boxed())
+    }
+
+    /// Copies a file to a path of this machine, which must not be there yet.
+    ///
+    /// # Errors
+    /// [`FileError::Missing`], [`FileError::Failed`].
+    pub async fn copy_to(&self, id: &JobId, place: Place, name: &str, to: PathBuf) -> Result<(), FileError> {
+        let path = object(id, place, name)?;
+        let got = self.objects.get_opts(&path, GetOptions::default()).await.map_err(|e| failed(&e, name))?;
+        let GetResultPayload::File(mut from, _) = got.payload else {
+            return Err(FileError::Failed("it is no local folder".into()));
+        };
+        blocking(move || {
+            let mut to = std::fs::File::create_new(to)?;
+            io::copy(&mut from, &mut to).map(drop)
+        })
+        .await?
+        .map_err(FileError::from)
+    }
+
+    /// The size of a file; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`FileError::Name`], [`FileError::Failed`].
+    pub async fn size(&self, id: &JobId, place: Place, name: &str) -> Result<Option<u64>, FileError> {
+        let options = GetOptions { head: true, ..GetOptions::default() };
+        match self.objects.get_opts(&object(id, place, name)?, options).await {
+            Ok(got) => Ok(Some(got.meta.size)),
+            Err(e) => match failed(&e, name) {
+                FileError::Missing(_) => Ok(None),
+                error => Err(error),
+            },
+        }
+    }
+
+    /// Removes the folders of jobs, with all that is in them. What could not be removed is left to the walk.
+    pub async fn remove(&self, ids: Vec<JobId>) {
+        self.remove_folders(ids.into_iter().map(|id| self.root.join(id.as_str())).collect()).await;
+    }
+
+    /// Removes what an attempt left.
+    pub async fn remove_output(&self, id: &JobId, token: u64) {
+        self.remove_folders(vec![self.outputs(id).join(token.to_string())]).await;
+    }
+
+    /// Removes what attempts with a smaller token left: they have lost their lease, or failed.
+    pub async fn remove_outputs_before(&self, id: &JobId, token: u64) {
+        let folder = self.outputs(id);
+        let older = blocking(move || {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            let is_older = |path: &PathBuf| walk::token_of(path).is_some_and(|t| t < token);
+            entries.map(|entry| entry.path()).filter(is_older).collect()
+        });
+        self.remove_folders(older.await.unwrap_or_default()).await;
+    }
+
+    fn outputs(&self, id: &JobId) -> PathBuf {
+        self.root.join(id.as_str()).join("out")
+    }
+
+    async fn remove_folders(&self, folders: Vec<PathBuf>) {
+        let removing = blocking(move || {
+            for folder in folders {
+                match std::fs::remove_dir_all(&folder) {
+                    Ok(()) => {}
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    Err(e) => tracing::warn!("{} is not removed, which the walk will do: {e}", folder.display()),
+                }
+            }
+        });
+        // Only a runtime that ends interrupts it.
+        drop(removing.await);
+    }
+}
+
+fn object(id: &JobId, place: Place, name: &str) -> Result<ObjectPath, FileError> {
+    let name = name::stored(name)?;
+    let path = match place {
+        Place::In => format!("{id}/in/{name}"),
+        Place::Out(token) => format!("{id}/out/{token}/{name}"),
+    };
+    ObjectPath::parse(&path).map_err(|e| FileError::Failed(e.to_string()))
+}
+
+fn failed(error: &object_store::Error, name: &str) -> FileError {
+    match error {
+        object_store::Error::NotFound { .. } => FileError::Missing(name.to_owned()),
+        error => FileError::Failed(error.to_string()),
+    }
+}
+
+/// Runs what touches the disk where it holds nobody up.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, FileError> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| FileError::Failed(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+//! Writing a file: staged beside its place, and put there whole.
+use bytes::{Bytes, BytesMut};
+use object_store::{MultipartUpload, PutPayload};
+use sha2::Digest;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use super::{FileEntry, FileError, failed};
+use crate::limits::FILE_PART_BYTES;
+
+/// A file that is being written. Nothing of it is seen before [`FileWriter::finish`]; dropped before, it leaves nothing.
+pub struct FileWriter {
+    upload: Box<dyn MultipartUpload>,
+    name: String,
+    buffer: BytesMut,
+    bytes: u64,
+    hash: sha2::Sha256,
+}
+
+impl FileWriter {
+    pub(super) fn new(upload: Box<dyn MultipartUpload>, name: &str) -> Self {
+        Self { upload, name: name.to_owned(), buffer: BytesMut::new(), bytes: 0, hash: sha2::Sha256::new() }
+    }
+
+    /// Bytes written so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Adds a piece.
+    ///
+    /// # Errors
+    /// [`FileError::Failed`]: the file is not to be finished.
+    pub async fn push(&mut self, piece: &Bytes) -> Result<(), FileError> {
+        self.bytes += piece.len() as u64;
+        self.hash.update(piece);
+        self.buffer.extend_from_slice(piece);
+        while self.buffer.len() >= FILE_PART_BYTES {
+            self.put(FILE_PART_BYTES).await?;
+        }
+        Ok(())
+    }
+
+    async fn put(&mut self, bytes: usize) -> Result<(), FileError> {
+        let part = self.buffer.split_to(bytes).freeze();
+        self.upload.put_part(PutPayload::from_bytes(part)).await.map_err(|e| failed(&e, &self.name))
+    }
+
+    /// Adds all that `reader` has, and fails when the file would be larger than `bytes_max`.
+    ///
+    /// # Errors
+    /// [`FileError::OverLimit`], or [`FileError::Failed`].
+    pub async fn push_all(&mut self, mut reader: impl AsyncRead + Unpin, bytes_max: u64) -> Result<(), FileError> {
+        let mut buffer = BytesMut::with_capacity(FILE_PART_BYTES);
+        loop {
+            buffer.reserve(FILE_PART_BYTES);
+            if reader.read_buf(&mut buffer).await? == 0 {
+                return Ok(());
+            }
+            if self.bytes + buffer.len() as u64 > bytes_max {
+                let name = &self.name;
+                return Err(FileError::OverLimit(format!(
+                    "file {name:?} is larger than the {bytes_max} bytes left for it"
+                )));
+            }
+            let piece = buffer.split().freeze();
+            self.push(&piece).await?;
+        }
+    }
+
+    /// Puts the file in its place.
+    ///
+    /// # Errors
+    /// [`FileError::Failed`]: nothing of it is left.
+    pub async fn finish(mut self, content_type: String) -> Result<FileEntry, FileError> {
+        if !self.buffer.is_empty() {
+            self.put(self.buffer.len()).await?;
+        }
+        self.upload.complete().await.map_err(|e| failed(&e, &self.name))?;
+        let sha256 = self.hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        Ok(FileEntry { name: self.name, bytes: self.bytes, content_type, sha256 })
+    }
+
+    /// Gives it up, and returns once nothing of it is left.
+    pub async fn abort(mut self) {
+        if let Err(e) = self.upload.abort().await {
+            tracing::warn!("a file that was not finished is left to the walk: {e}");
+        }
+    }
+}

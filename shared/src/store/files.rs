@@ -1,0 +1,220 @@
+//! Files as jobs' records have them: which there are, their removal with the job, and what a death left of them.
+use std::time::Duration;
+
+use redis::Value;
+
+use super::check::Finding;
+use super::inspect::{array, text};
+use super::{Inner, Repair, Store, keys};
+use crate::files::walk::OldFolder;
+use crate::files::{FileEntry, FileError, FileStore, JobFiles, Output, Place};
+use crate::{Config, Error, JobId, Result, State, limits};
+
+/// The pause between two steps of a walk: nobody waits for it.
+const WALK_PAUSE: Duration = Duration::from_millis(20);
+/// Jobs that one call reads.
+const STEP: usize = 1_000;
+
+/// The files of a record; none when it cannot be read.
+pub(super) fn entries(text: &str) -> Vec<FileEntry> {
+    serde_json::from_str(text).unwrap_or_default()
+}
+
+/// Opens the configured file store, when it is this Redis's.
+pub(super) async fn open(inner: &Inner, config: &Config) -> Result<Option<FileStore>> {
+    let Some(root) = config.storage_path().map_err(Error::Config)? else { return Ok(None) };
+    let agree = async |named: Option<String>| {
+        let mut reading = redis::pipe();
+        reading.cmd("HGET").arg(keys::META).arg("files");
+        let known = text(&inner.pipe(&reading).await?[0]);
+        match named {
+            _ if !known.is_empty() => Ok(known),
+            // A Redis that was emptied, or the wrong one: to it, all that is in the folder belongs to no job.
+            Some(named) => Err(Error::Config(format!(
+                "storage_url names {}, whose files belong to the Redis {named}, and this Redis knows of none; name an empty \
+                 folder, or, if it is this Redis's, run: redis-cli HSET lh:meta files {named}",
+                root.display()
+            ))),
+            None => {
+                let mut setting = redis::pipe();
+                setting.cmd("HSETNX").arg(keys::META).arg("files").arg(uuid::Uuid::now_v7().to_string());
+                inner.pipe(&setting).await?;
+                Ok(text(&inner.pipe(&reading).await?[0]))
+            }
+        }
+    };
+    FileStore::open(root.clone(), agree).await.map(Some)
+}
+
+impl Store {
+    /// The file store; `None` when none is configured.
+    pub fn files(&self) -> Option<&FileStore> {
+        self.inner.files.as_ref()
+    }
+
+    /// The files a job has; `None` when there is no such job.
+    ///
+    /// # Errors
+    /// Those of any call.
+    pub async fn job_files(&self, id: &JobId) -> Result<Option<JobFiles>> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("HMGET").arg(keys::job(self.partition_of(id), id)).arg(&["kind", "files", "output"]);
+        let replies = self.inner.pipe(&pipeline).await?;
+        let fields = array(&replies[0]);
+        if fields.first().is_none_or(|kind| *kind == Value::Nil) {
+            return Ok(None);
+        }
+        let read = |at: usize| fields.get(at).map(text).unwrap_or_default();
+        Ok(Some(JobFiles { input: entries(&read(1)), output: serde_json::from_str(&read(2)).ok() }))
+    }
+
+    /// Takes the reply of a removal, `{ids with files, answers}`: deletes the files, and returns the answers.
+    pub(super) async fn discard<'a>(&self, reply: &'a Value) -> &'a [Value] {
+        let [with_files, answers] = array(reply) else { return &[] };
+        self.delete_files(array(with_files)).await;
+        array(answers)
+    }
+
+    /// Deletes the files of jobs that have just been removed.
+    pub(super) async fn delete_files(&self, ids: &[Value]) {
+        let ids: Vec<JobId> = ids.iter().filter_map(|v| JobId::parse(&text(v)).ok()).collect();
+        // One that has no file store leaves them to the walk of one that has.
+        if let Some(files) = self.files().filter(|_| !ids.is_empty()) {
+            files.remove(ids).await;
+        }
+    }
+
+    /// Walks the file store, in small steps with pauses, and deletes what nobody has touched for `older_than` and belongs
+    /// to no job, or to an attempt that did not complete its job. Returns how many folders.
+    ///
+    /// # Errors
+    /// Those of any call, and [`Error::Config`] when the folder cannot be read.
+    pub async fn sweep_files(&self, older_than: Duration) -> Result<usize> {
+        let Some(files) = self.files() else { return Ok(0) };
+        let (mut walk, mut deleted) = (files.walk(older_than).await.map_err(unusable)?, 0);
+        while let Some((old, rest)) = walk.next(limits::FILE_WALK_BATCH).await.map_err(unusable)? {
+            for (id, token) in self.orphans(&old).await? {
+                tracing::info!(job = %id, token, "files deleted: no job has them");
+                self.remove_orphan(&id, token).await;
+                deleted += 1;
+            }
+            walk = rest;
+            tokio::time::sleep(WALK_PAUSE).await;
+        }
+        Ok(deleted)
+    }
+
+    /// Deletes the folder of a job that is not there, or of one attempt.
+    pub(super) async fn remove_orphan(&self, id: &JobId, token: Option<u64>) {
+        match (self.files(), token) {
+            (Some(files), Some(token)) => files.remove_output(id, token).await,
+            (Some(files), None) => files.remove(vec![id.clone()]).await,
+            (None, _) => {}
+        }
+    }
+
+    /// Which of these folders belong to no job, or, with a token, to an attempt that did not complete its final job.
+    async fn orphans(&self, old: &[OldFolder]) -> Result<Vec<(JobId, Option<u64>)>> {
+        let mut pipeline = redis::pipe();
+        for folder in old {
+            let partition = self.partition_of(&folder.id);
+            pipeline.cmd("HMGET").arg(keys::job(partition, &folder.id)).arg(&["kind", "state", "output"]);
+            // A record that was set aside may yet be mended by hand.
+            pipeline.cmd("EXISTS").arg(keys::fixed(partition, &format!("quarantined:job:{}", folder.id)));
+        }
+        if old.is_empty() {
+            return Ok(Vec::new());
+        }
+        let replies = self.inner.pipe_leniently(&pipeline).await?;
+        let mut orphans = Vec::new();
+        for (folder, reply) in old.iter().zip(replies.chunks_exact(2)) {
+            let [kind, state, output] = array(&reply[0]) else { continue };
+            if *kind == Value::Nil && *state == Value::Nil && *output == Value::Nil {
+                if reply[1] == Value::Int(0) {
+                    orphans.push((folder.id.clone(), None));
+                }
+            } else if State::parse(&text(state)).is_some_and(State::is_final) {
+                let output = text(output);
+                let winner = serde_json::from_str::<Output>(&output).ok().map(|output| output.token);
+                // A list that cannot be read tells nothing.
+                if winner.is_some() || output.is_empty() {
+                    let lost = folder.tokens.iter().filter(|token| Some(**token) != winner);
+                    orphans.extend(lost.map(|token| (folder.id.clone(), Some(*token))));
+                }
+            }
+        }
+        Ok(orphans)
+    }
+
+    /// Holds records and file store against each other: what nobody has touched for `older_than` and no job has, and what
+    /// a job has and is not there. Its cost grows with the number of jobs. Nothing is found without a file store.
+    ///
+    /// # Errors
+    /// Those of [`Store::sweep_files`].
+    pub async fn check_files(&self, older_than: Duration) -> Result<Vec<Finding>> {
+        let Some(files) = self.files() else { return Ok(Vec::new()) };
+        let (mut walk, mut findings) = (files.walk(older_than).await.map_err(unusable)?, Vec::new());
+        while let Some((old, rest)) = walk.next(limits::FILE_WALK_BATCH).await.map_err(unusable)? {
+            for (id, token) in self.orphans(&old).await? {
+                let subject = token.map_or_else(|| id.to_string(), |token| format!("{id}/out/{token}"));
+                let problem = "the file store has this folder, and no job has its files".to_owned();
+                let partition = self.partition_of(&id);
+                findings.push(Finding { partition, subject, problem, repair: Some(Repair::Files { id, token }) });
+            }
+            walk = rest;
+        }
+        for partition in 0..self.partitions() {
+            self.find_missing(partition, files, &mut findings).await?;
+        }
+        findings.sort();
+        Ok(findings)
+    }
+
+    async fn find_missing(&self, partition: u16, files: &FileStore, findings: &mut Vec<Finding>) -> Result<()> {
+        let mut cursor = "0".to_owned();
+        loop {
+            let mut pipeline = redis::pipe();
+            let pattern = format!("lh:\\{{{partition}\\}}:job:*");
+            pipeline.cmd("SCAN").arg(&cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(STEP);
+            let replies = self.inner.pipe(&pipeline).await?;
+            let Some([next, names]) = replies.first().map(array) else { return Ok(()) };
+            let names: Vec<String> = array(names).iter().map(text).collect();
+            let mut pipeline = redis::pipe();
+            for name in &names {
+                pipeline.cmd("HMGET").arg(name).arg(&["files", "output"]);
+            }
+            let records = if names.is_empty() { Vec::new() } else { self.inner.pipe_leniently(&pipeline).await? };
+            for (name, record) in names.iter().zip(&records) {
+                let id = name.rsplit(':').next().and_then(|id| JobId::parse(id).ok());
+                let ([input, output], Some(id)) = (array(record), id) else { continue };
+                let output: Option<Output> = serde_json::from_str(&text(output)).ok();
+                let input = entries(&text(input)).into_iter().map(|file| (Place::In, file));
+                let output =
+                    output.into_iter().flat_map(|o| o.files.into_iter().map(move |f| (Place::Out(o.token), f)));
+                for (place, file) in input.chain(output) {
+                    if let Some(problem) = missing(files, &id, place, &file).await? {
+                        findings.push(Finding { partition, subject: id.to_string(), problem, repair: None });
+                    }
+                }
+            }
+            cursor = text(next);
+            if cursor == "0" {
+                return Ok(());
+            }
+        }
+    }
+}
+
+async fn missing(files: &FileStore, id: &JobId, place: Place, file: &FileEntry) -> Result<Option<String>> {
+    let size = files.size(id, place, &file.name).await.map_err(unusable)?;
+    let (name, bytes) = (&file.name, file.bytes);
+    Ok(match size {
+        Some(size) if size == bytes => None,
+        Some(size) => Some(format!("its file {name:?} has {size} bytes in the file store, and must have {bytes}")),
+        None => Some(format!("its file {name:?} is not in the file store")),
+    })
+}
+
+fn unusable(error: FileError) -> Error {
+    Error::Config(format!("storage_url: {error}"))
+}
