@@ -15,6 +15,7 @@ mod request;
 mod router;
 mod routes;
 mod state;
+mod stream;
 mod submission;
 
 pub use router::router;

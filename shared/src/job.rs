@@ -212,6 +212,13 @@ pub struct Job {
     pub served: Option<bool>,
 }
 
+impl Job {
+    /// Bytes of its payload and result.
+    pub fn weight(&self) -> usize {
+        self.payload.as_str().len() + self.result.as_ref().map_or(0, |result| result.as_str().len())
+    }
+}
+
 /// The largest prefix of `text` that has at most `bytes_max` bytes and ends between characters.
 pub fn cut(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]

@@ -84,6 +84,10 @@ pub const FILE_PART_BYTES: usize = 256 << 10;
 pub const PART_HEAD_BYTES_MAX: usize = 64 << 10;
 /// Folders of the file store that one step of its walk looks at.
 pub const FILE_WALK_BATCH: usize = 100;
+/// Jobs in a page of a stream.
+pub const STREAM_JOBS: u64 = 200;
+/// Bytes of payloads and results that a page of a stream aims at.
+pub const STREAM_BYTES: usize = 1 << 20;
 /// Watchers of jobs (`Prefer: wait`, event streams) in one process.
 pub const WATCHERS_MAX: usize = 10_000;
 

@@ -7,19 +7,24 @@ use leasehold::store::SweepRequest;
 use crate::claim::Event;
 use crate::run::Running;
 
+/// The pause between two sweeps of a backlog, so that others have their turn at Redis.
+const BREATH: Duration = Duration::from_millis(20);
+
 /// Sweeps every partition each `worker.sweep_ms`, until the worker is gone.
 pub(crate) async fn run(running: Arc<Running>) {
     let every = Duration::from_millis(running.config.worker.sweep_ms);
+    let mut pause = every;
     loop {
-        // Jitter spreads the sweeps of many workers.
-        tokio::time::sleep(every.mul_f64(rand::random_range(0.8..1.2))).await;
-        sweep(&running).await;
+        // Jitter spreads the sweeps of many workers. A backlog is gone on with after a breath, not an interval.
+        tokio::time::sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
+        pause = if sweep(&running).await { every.min(BREATH) } else { every };
     }
 }
 
-/// One sweep of every partition; wakes the claim loop where it queued something.
-async fn sweep(running: &Running) {
+/// One sweep of every partition; wakes the claim loop where it queued something. Whether a bound stopped it.
+async fn sweep(running: &Running) -> bool {
     let request = SweepRequest { lease_ms: running.config.lease_ms, max_crashes: running.config.max_crashes };
+    let mut more = false;
     for partition in 0..running.store.partitions() {
         let swept = match running.store.sweep(partition, &request).await {
             Ok(swept) => swept,
@@ -29,6 +34,7 @@ async fn sweep(running: &Running) {
             }
         };
         running.contact.works();
+        more |= swept.more;
         for id in &swept.reclaimed {
             tracing::info!(job = %id, "taken back: its worker let the lease run out");
         }
@@ -36,4 +42,5 @@ async fn sweep(running: &Running) {
             running.tell_claimer(Event::Look(partition));
         }
     }
+    more
 }

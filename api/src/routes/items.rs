@@ -1,6 +1,6 @@
 //! The items of a batch.
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use leasehold::store::ListQuery;
 use leasehold::{JobId, limits};
 
@@ -11,9 +11,21 @@ use crate::error::Problem;
 use crate::fields::Reader;
 use crate::query::{Named, NoQuery, Query};
 use crate::state::Api;
+use crate::stream::{json_lines, wants_json_lines};
 
-/// `GET /api/v1/jobs/{id}/items`: a page of them, in their order.
-pub async fn list(State(api): State<Api>, Named(id): Named<JobId>, query: Query) -> Answer {
+/// `GET /api/v1/jobs/{id}/items`: a page of them, in their order; or, by `Accept: application/x-ndjson`, all that are there
+/// now, a line each.
+pub async fn list(State(api): State<Api>, Named(id): Named<JobId>, headers: HeaderMap, mut query: Query) -> Answer {
+    if wants_json_lines(&headers) {
+        for name in ["state", "limit", "cursor"] {
+            if query.text(name).is_some() {
+                query.fault(name, "a stream of JSON Lines has all items; leave it out, or ask for application/json");
+            }
+        }
+        query.finish()?;
+        let store = api.store().await?;
+        return json_lines(&api, &store, Box::pin(store.items(&id))).await;
+    }
     let wanted = page_of(ListQuery { parent: Some(id.clone()), ..ListQuery::default() }, query)?;
     let store = api.store().await?;
     existing(&store, &id).await?;

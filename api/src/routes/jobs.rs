@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::IntoResponse;
 use leasehold::store::{Cancelled, ListQuery, PruneQuery, Removed, Retried};
-use leasehold::{Job, JobId, Kind, QueueName, State as JobState, Store, limits};
+use leasehold::{Job, JobId, Kind, QueueName, Refusal, State as JobState, Store, limits};
 
 use super::{Answer, changed, found, object, only};
 use crate::deadline::Clock;
@@ -104,8 +104,10 @@ pub async fn get(
 /// `GET /api/v1/jobs/{id}/history`
 pub async fn history(State(api): State<Api>, Named(id): Named<JobId>, _: NoQuery) -> Answer {
     let store = api.store().await?;
-    existing(&store, &id).await?;
     let history = store.history(&id).await.map_err(Problem::reading)?;
+    if history.is_empty() {
+        return Err(Problem::refused(Refusal::NotFound(id)));
+    }
     Ok(object("history", history))
 }
 

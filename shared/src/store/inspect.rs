@@ -6,11 +6,13 @@ use redis::Value;
 use serde::{Deserialize, Serialize};
 
 use super::{Args, Repeat, Store, keys, scripts};
-use crate::job::{Items, Priority, Progress};
+use crate::job::{Items, Priority, Progress, cut};
 use crate::{Error, Job, JobId, Json, Kind, QueueName, Result, State, Timestamp, WorkerId, limits};
 
 /// Jobs of a page that are read at once, so that large ones are never all in memory.
 const LIST_READ: usize = 100;
+/// Bytes that a cursor keeps of a member of a sorted set: of what is no id, enough to go on behind it.
+const MEMBER_BYTES: usize = 128;
 
 /// Which jobs, and where to go on.
 #[derive(Debug, Clone, Default)]
@@ -59,7 +61,7 @@ impl Cursor {
     /// Whether it can be one of ours: it comes from a client.
     fn is_sound(&self) -> bool {
         match &self.0 {
-            Position::Ranked(score, id) => score.parse::<f64>().is_ok_and(f64::is_finite) && JobId::parse(id).is_ok(),
+            Position::Ranked(score, id) => score.parse::<f64>().is_ok_and(f64::is_finite) && id.len() <= MEMBER_BYTES,
             Position::Listed(_, _, offset) => (0..1 << 53).contains(offset),
             Position::Numbered(from) => *from < 1 << 53,
         }
@@ -167,23 +169,6 @@ pub struct WorkerStatus {
     pub running: Vec<JobId>,
 }
 
-/// One entry of a job's history.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct HistoryEntry {
-    /// When.
-    pub at: Timestamp,
-    /// What: a verb, or `phase`.
-    pub event: String,
-    /// Which attempt.
-    pub attempt: Option<u32>,
-    /// Who ran it.
-    pub worker: Option<WorkerId>,
-    /// The phase.
-    pub message: Option<String>,
-    /// The failure.
-    pub error: Option<crate::JobError>,
-}
-
 impl Store {
     /// One job, as it is now.
     ///
@@ -217,17 +202,6 @@ impl Store {
         Ok(jobs)
     }
 
-    /// A job's attempts, phases and interventions, oldest first; at most [`limits::HISTORY_MAX`].
-    ///
-    /// # Errors
-    /// Those of any call.
-    pub async fn history(&self, id: &JobId) -> Result<Vec<HistoryEntry>> {
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("LRANGE").arg(keys::history(self.partition_of(id), id)).arg(0).arg(-1);
-        let replies = self.inner.pipe_leniently(&pipeline).await?;
-        Ok(array(&replies[0]).iter().filter_map(|v| serde_json::from_str(&text(v)).ok()).collect())
-    }
-
     /// A page of jobs. Exact by state and without one; a filter by kind or queue on top of a state, and `queued`, are
     /// bounded scans: such a page may be short and still have a cursor. So may one of large jobs
     /// ([`limits::PAGE_BYTES_MAX`]).
@@ -243,11 +217,11 @@ impl Store {
             let last = ids.len() <= limit;
             scanned += ids.len();
             for part in ids.chunks(LIST_READ) {
-                let read =
-                    self.read_many(&part.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>(), Repeat::Safe).await?;
-                for ((_, at), job) in part.iter().zip(read) {
+                let known: Vec<JobId> = part.iter().filter_map(|(id, _)| id.clone()).collect();
+                let mut read = self.read_many(&known, Repeat::Safe).await?.into_iter();
+                for (id, at) in part {
                     // One bad record must not hide the others; `doctor` reports it.
-                    let job = job.unwrap_or_else(|e| {
+                    let job = id.as_ref().and_then(|_| read.next()).unwrap_or(Ok(None)).unwrap_or_else(|e| {
                         tracing::warn!("left out of a listing: {e}");
                         None
                     });
@@ -260,7 +234,7 @@ impl Store {
                         return Ok(Page { jobs, next_cursor: position.map(|p| query.print(&p)) });
                     }
                     position = Some(at.clone());
-                    bytes += job.payload.as_str().len() + job.result.as_ref().map_or(0, |r| r.as_str().len());
+                    bytes += job.weight();
                     if seen.insert(job.id.clone()) {
                         jobs.push(job);
                     }
@@ -275,12 +249,18 @@ impl Store {
         }
     }
 
-    async fn next_ids(&self, query: &ListQuery, after: Option<&Position>, n: usize) -> Result<Vec<(JobId, Position)>> {
+    /// The next ids and where each stands; `None` for what is no id but was put where one belongs.
+    async fn next_ids(
+        &self,
+        query: &ListQuery,
+        after: Option<&Position>,
+        n: usize,
+    ) -> Result<Vec<(Option<JobId>, Position)>> {
         if let Some(parent) = &query.parent {
             let total = self.get(parent).await?.and_then(|j| j.items).map_or(0, |i| i.total);
             let from = if let Some(Position::Numbered(from)) = after { *from } else { 0 };
             let numbers = from..total.min(from + n as u64);
-            return Ok(numbers.map(|k| (self.item_id(parent, k), Position::Numbered(k + 1))).collect());
+            return Ok(numbers.map(|k| (Some(self.item_id(parent, k)), Position::Numbered(k + 1))).collect());
         }
         if query.state == Some(State::Queued) {
             return self.queued_ids(query, after, n).await;
@@ -311,7 +291,9 @@ impl Store {
             if newest { ordering.reverse() } else { ordering }
         });
         let ids = ranked.into_iter().take(n);
-        Ok(ids.filter_map(|(score, id)| Some((JobId::parse(&id).ok()?, Position::Ranked(score, id)))).collect())
+        Ok(ids
+            .map(|(score, id)| (JobId::parse(&id).ok(), Position::Ranked(score, cut(&id, MEMBER_BYTES).to_owned())))
+            .collect())
     }
 
     async fn queued_ids(
@@ -319,7 +301,7 @@ impl Store {
         query: &ListQuery,
         after: Option<&Position>,
         n: usize,
-    ) -> Result<Vec<(JobId, Position)>> {
+    ) -> Result<Vec<(Option<JobId>, Position)>> {
         let (at_partition, at_list, mut offset) = match after {
             Some(Position::Listed(partition, list, offset)) => (*partition, list.clone(), *offset),
             _ => (0, String::new(), 0),
@@ -336,9 +318,9 @@ impl Store {
                 pipeline.cmd("LRANGE").arg(keys::fixed(partition, &list)).arg(-from - want).arg(-from - 1);
                 let replies = self.inner.pipe_leniently(&pipeline).await?;
                 offset = from;
-                for id in array(&replies[0]).iter().rev().filter_map(|v| JobId::parse(&text(v)).ok()) {
+                for member in array(&replies[0]).iter().rev() {
                     offset += 1;
-                    ids.push((id, Position::Listed(partition, list.clone(), offset)));
+                    ids.push((JobId::parse(&text(member)).ok(), Position::Listed(partition, list.clone(), offset)));
                 }
                 if ids.len() >= n {
                     return Ok(ids);

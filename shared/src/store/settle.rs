@@ -2,6 +2,7 @@
 use redis::Value;
 
 use super::inspect::{array, text};
+use super::submit::split;
 use super::{Args, Group, Held, Inner, Repeat, Store, scripts};
 use crate::files::{FileEntry, Output};
 use crate::job::{JobError, Progress, cut};
@@ -83,7 +84,7 @@ impl Store {
     pub async fn settle_many(&self, worker: &WorkerId, settles: &[Settle]) -> Result<Vec<Settled>> {
         let mut answers = vec![Settled::Missing; settles.len()];
         for (partition, share) in self.by_partition(settles, |s| &s.held.id) {
-            for chunk in share.chunks(limits::BATCH_MAX) {
+            for chunk in split(&share, |(_, settle)| bytes(settle)) {
                 let batch: Vec<&Settle> = chunk.iter().map(|(_, s)| *s).collect();
                 for ((at, _), answer) in chunk.iter().zip(self.inner.settle(partition, worker, &batch).await?) {
                     answers[*at] = answer;
@@ -100,7 +101,7 @@ impl Store {
     pub async fn report(&self, worker: &WorkerId, reports: &[Report]) -> Result<Vec<bool>> {
         let mut answers = vec![false; reports.len()];
         for (partition, share) in self.by_partition(reports, |r| &r.held.id) {
-            for chunk in share.chunks(limits::BATCH_MAX) {
+            for chunk in split(&share, |(_, r)| r.checkpoint.as_ref().map_or(0, |c| c.as_str().len())) {
                 let mut args = Args::default().text(worker.as_str()).count(chunk.len());
                 for (_, report) in chunk {
                     args = report_args(args, report);
@@ -117,10 +118,7 @@ impl Store {
     fn settle_group(&self, partition: u16) -> SettleGroup {
         let store = std::sync::Arc::downgrade(&self.inner);
         Group::spawn(
-            |(_, settle): &(WorkerId, Settle)| match &settle.outcome {
-                Outcome::Complete { result, files, .. } => result.as_str().len() + 256 * files.len(),
-                _ => 0,
-            },
+            |(_, settle): &(WorkerId, Settle)| bytes(settle),
             move |batch: Vec<(WorkerId, Settle)>| {
                 let store = store.clone();
                 async move {
@@ -147,6 +145,15 @@ impl Inner {
         }
         let reply = self.run(&scripts::SETTLE, partition, &args, Repeat::Safe).await?;
         Ok(array(&reply).iter().map(settled).collect())
+    }
+}
+
+/// What a settle takes with it.
+fn bytes(settle: &Settle) -> usize {
+    match &settle.outcome {
+        Outcome::Complete { result, files, .. } => result.as_str().len() + 256 * files.len(),
+        Outcome::Fail { error, .. } => error.message.len().min(limits::MESSAGE_BYTES_MAX),
+        Outcome::Release { .. } => 0,
     }
 }
 

@@ -172,7 +172,7 @@ impl Store {
 }
 
 /// Parts of at most [`limits::BATCH_MAX`] elements and [`limits::BATCH_BYTES_MAX`] bytes.
-fn split<T>(all: &[T], bytes: impl Fn(&T) -> usize) -> Vec<&[T]> {
+pub(super) fn split<T>(all: &[T], bytes: impl Fn(&T) -> usize) -> Vec<&[T]> {
     let (mut parts, mut begin, mut size) = (Vec::new(), 0, 0);
     for (at, one) in all.iter().enumerate() {
         if at > begin && (at - begin == limits::BATCH_MAX || size + bytes(one) > limits::BATCH_BYTES_MAX) {

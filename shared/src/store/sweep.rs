@@ -1,5 +1,7 @@
 //! The sweep: promotes, reclaims, recovers, prunes, goes on with cascades. Needs no leader: each step is one bounded
 //! script, and all workers may take it at once.
+use std::collections::VecDeque;
+
 use redis::Value;
 
 use super::claim::gap_max_ms;
@@ -31,6 +33,8 @@ pub struct Swept {
     pub cascaded: usize,
     /// Unsealed parents whose hour had passed.
     pub closed: usize,
+    /// The bound on steps was reached before the work: sweep again soon.
+    pub more: bool,
 }
 
 impl Swept {
@@ -69,11 +73,9 @@ impl Store {
         }
         let unsealed: Vec<JobId> = array(at(4)).iter().filter_map(|v| JobId::parse(&text(v)).ok()).collect();
         swept.closed = self.close_unsealed(partition, &unsealed).await?;
-        for entry in array(at(5)).chunks_exact(2) {
-            if let Ok(parent) = JobId::parse(&text(&entry[0])) {
-                swept.cascaded += self.cascade(partition, &parent, &text(&entry[1])).await?;
-            }
-        }
+        self.cascade_all(partition, array(at(5)), &mut swept).await?;
+        let most = limits::SWEEP_STEPS * limits::SWEEP_BATCH;
+        swept.more |= swept.promoted >= most || swept.reclaimed.len() >= most || swept.pruned >= most;
         if has(6) {
             self.mend_leases(partition).await?;
         }
@@ -178,32 +180,51 @@ impl Store {
         Ok(array(&reply).iter().filter(|v| text(v) == "requested").count())
     }
 
-    /// Goes on with a cascade that stands at `step` (`<verb> <number of the next item>`). Returns how many steps it took.
-    ///
-    /// # Errors
-    /// Those of any call.
-    async fn cascade(&self, partition: u16, parent: &JobId, step: &str) -> Result<usize> {
-        let (verb, from) = step.split_once(' ').unwrap_or((step, "0"));
-        let mut from: u64 = from.parse().unwrap_or(0);
-        let total = match self.get(parent).await {
-            Ok(job) => job.and_then(|job| job.items).map_or(0, |items| items.total),
-            // It stops nobody else: the walk over the keys reports it.
-            Err(Error::Corrupt { .. }) => return Ok(0),
-            Err(e) => return Err(e),
-        };
-        for taken in 1..=limits::SWEEP_STEPS {
-            let to = total.min(from + limits::CASCADE_BATCH as u64);
-            let items: Vec<JobId> = (from..to).map(|k| self.item_id(parent, k)).collect();
-            let args = Args::default().text(parent.as_str()).text(verb).number(from);
-            let args = args.texts(items.iter().map(JobId::as_str));
-            let reply = self.inner.run(&scripts::CASCADE, partition, &args, Repeat::Safe).await?;
-            let reply = array(&reply);
-            self.delete_files(reply.get(1..).unwrap_or_default()).await;
-            if reply.first().map(text).as_deref() != Some("more") {
-                return Ok(taken);
-            }
-            from = to;
+    /// Goes on with cascades (`parent`, `<verb> <number of the next item>`, …), a step each in turn: a large one must not
+    /// keep the others waiting, nor all together whatever else a sweep does.
+    async fn cascade_all(&self, partition: u16, entries: &[Value], swept: &mut Swept) -> Result<()> {
+        let mut walks = VecDeque::new();
+        for entry in entries.chunks_exact(2) {
+            let Ok(parent) = JobId::parse(&text(&entry[0])) else { continue };
+            let total = match self.get(&parent).await {
+                Ok(job) => job.and_then(|job| job.items).map_or(0, |items| items.total),
+                // It stops nobody else: the walk over the keys reports it.
+                Err(Error::Corrupt { .. }) => continue,
+                Err(e) => return Err(e),
+            };
+            let step = text(&entry[1]);
+            let (verb, from) = step.split_once(' ').unwrap_or((&step, "0"));
+            walks.push_back(Cascade { parent, verb: verb.to_owned(), from: from.parse().unwrap_or(0), total });
         }
-        Ok(limits::SWEEP_STEPS)
+        for _ in 0..limits::SWEEP_STEPS {
+            let Some(mut walk) = walks.pop_front() else { return Ok(()) };
+            swept.cascaded += 1;
+            if self.cascade(partition, &mut walk).await? {
+                walks.push_back(walk);
+            }
+        }
+        swept.more |= !walks.is_empty();
+        Ok(())
     }
+
+    /// Takes one step of a cascade; whether there is another to take.
+    async fn cascade(&self, partition: u16, walk: &mut Cascade) -> Result<bool> {
+        let to = walk.total.min(walk.from + limits::CASCADE_BATCH as u64);
+        let items: Vec<JobId> = (walk.from..to).map(|k| self.item_id(&walk.parent, k)).collect();
+        let args = Args::default().text(walk.parent.as_str()).text(&walk.verb).number(walk.from);
+        let args = args.texts(items.iter().map(JobId::as_str));
+        let reply = self.inner.run(&scripts::CASCADE, partition, &args, Repeat::Safe).await?;
+        let reply = array(&reply);
+        self.delete_files(reply.get(1..).unwrap_or_default()).await;
+        walk.from = to;
+        Ok(reply.first().map(text).as_deref() == Some("more"))
+    }
+}
+
+/// A cancel, retry or remove on its way through a batch's items.
+struct Cascade {
+    parent: JobId,
+    verb: String,
+    from: u64,
+    total: u64,
 }

@@ -25,14 +25,14 @@ end
 
 local function fail(job, proof, failure, ms)
   local attempts = call('HINCRBY', job.key, 'attempts', 1)
-  note(job.id, 'fail', { attempt = attempts, worker = worker, error = cjson.decode(failure) })
+  note(job.id, 'fail', { attempt = attempts, worker = worker, error = cjson.decode(failure), started_at = tonumber(proof[6]) })
   if ms ~= '' then return retry_in(job, ms, proof, 'error', failure) end
   end_job(job, 'failed', false, 'error', failure, 'settled', 'failed', unpack(proof))
   return 'failed'
 end
 
 local function release(job, proof, ms)
-  note(job.id, 'release', { worker = worker })
+  note(job.id, 'release', { attempt = tonumber(job.attempts or 0) + 1, worker = worker, started_at = tonumber(proof[6]) })
   if ms ~= '' then return retry_in(job, ms, proof) end
   redis.call('HSET', job.key, 'settled', 'queued', 'updated_at', now, unpack(proof))
   push(job, true)
