@@ -167,7 +167,7 @@ async fn cancel_retry_and_delete_answer_with_what_they_did() {
     hand.complete(held).await;
     let history = api.get(&format!("{path}/history")).await;
     let events: Vec<_> = history.json["history"].as_array().unwrap().iter().map(|e| e["event"].clone()).collect();
-    assert_eq!(events, ["cancel", "retry", "cancel"]);
+    assert_eq!(events, ["submit", "cancel", "retry", "claim", "cancel", "complete"]);
     assert_eq!(api.delete(&path).await.status, 204);
     assert_eq!(api.get(&path).await.status, 404);
     system.finish().await;
