@@ -14,6 +14,8 @@ use crate::fault::Fault;
 pub enum Code {
     InvalidJson,
     InvalidRequest,
+    Unauthorized,
+    Forbidden,
     NoRoute,
     NoJob,
     NoQueue,
@@ -47,6 +49,8 @@ impl Code {
         match self {
             Code::InvalidJson => (S::BAD_REQUEST, "invalid_json", "The body is not JSON", 0),
             Code::InvalidRequest => (S::BAD_REQUEST, "invalid_request", "The request is not valid", 0),
+            Code::Unauthorized => (S::UNAUTHORIZED, "unauthorized", "A token is needed", 0),
+            Code::Forbidden => (S::FORBIDDEN, "forbidden", "The token does not allow this", 0),
             Code::NoRoute => (S::NOT_FOUND, "no_such_route", "There is no such route", 0),
             Code::NoJob => (S::NOT_FOUND, "no_such_job", "There is no such job", 0),
             Code::NoQueue => (S::NOT_FOUND, "no_such_queue", "There is no such queue", 0),
@@ -210,6 +214,14 @@ impl IntoResponse for Problem {
         response.headers_mut().insert(header::CONTENT_TYPE, problem_json);
         if again_s > 0 {
             response.headers_mut().insert(header::RETRY_AFTER, again_s.into());
+        }
+        let challenge = match self.0.code {
+            Code::Unauthorized => Some(r#"Bearer realm="leasehold""#),
+            Code::Forbidden => Some(r#"Bearer realm="leasehold", error="insufficient_scope""#),
+            _ => None,
+        };
+        if let Some(challenge) = challenge {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         if status.is_server_error() {
             response

@@ -3,6 +3,7 @@
 //! A request comes in by [`leasehold::server`], passes `request`, is sent on by `router`, read by `body` and `fields`
 //! (or `query` and `headers`), handled in `routes`, and refused by `error`, where alone a status is chosen. What is
 //! allowed is decided here and in `submission`, what is true by the Store.
+mod access;
 mod body;
 mod deadline;
 mod error;
@@ -18,5 +19,6 @@ mod state;
 mod stream;
 mod submission;
 
+pub use access::Guard;
 pub use router::router;
 pub use state::Api;

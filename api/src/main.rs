@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use leasehold::server::{listen, serve};
 use leasehold::{Config, Error};
-use leasehold_api::{Api, router};
+use leasehold_api::{Api, Guard, router};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 /// Open files kept for all but clients: the log, the listener, and what a library opens for a moment.
 const FILES_KEPT: u64 = 64;
 /// Why it listens on loopback only: beyond it, anybody who reaches the port could do anything.
-const CLOSED: &str = "and without API tokens anybody there could submit and cancel jobs; this version has no tokens yet: wait \
-                      for them";
+const CLOSED: &str = "and without tokens anybody there could submit and cancel jobs: make one (`leasehold tokens new NAME \
+                      admin >> FILE`) and name the file in LEASEHOLD_API__TOKENS";
 
 /// Leasehold's HTTP API. Flags win over LEASEHOLD_ variables, and those over the configuration file.
 #[derive(Parser)]
@@ -73,9 +73,11 @@ async fn run(config: Config) -> Result<(), Error> {
     let connections = connections(&config);
     let stopping = CancellationToken::new();
     stop_on_signals(stopping.clone())?;
-    let listener = listen("api.listen", &config.api.listen, Some(CLOSED)).await?;
+    let guard = config.api.tokens.as_deref().map(Guard::open).transpose()?;
+    guard.clone().map(Guard::follow).transpose()?;
+    let listener = listen("api.listen", &config.api.listen, guard.is_none().then_some(CLOSED)).await?;
     let limits = config.limits.clone();
-    let api = Api::new(config, kinds, stopping.clone());
+    let api = Api::guarded(config, kinds, guard, stopping.clone());
     let mut serving = std::pin::pin!(serve(listener, router(api.clone()), connections, &limits, stopping));
     tokio::select! {
         connected = api.connect() => connected?,

@@ -23,7 +23,7 @@ pub async fn handle(State(api): State<Api>, mut request: Request, next: Next) ->
     let begun = Instant::now();
     let id = request_id(request.headers());
     let shown = id.to_str().unwrap_or_default();
-    let span = tracing::info_span!("request", id = shown, method = %request.method(), path = request.uri().path());
+    let span = tracing::info_span!("request", id = shown, method = %request.method(), path = request.uri().path(), token = tracing::field::Empty);
     let clock = Clock::new(Duration::from_millis(api.limits().request_ms));
     let lent = Lent::take(&mut request);
     request.extensions_mut().insert(clock.clone());

@@ -3,9 +3,9 @@ use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 
-use crate::request;
 use crate::routes::{events, health, items, jobs, no_method, no_route, queues, submit, workers};
 use crate::state::Api;
+use crate::{access, request};
 
 /// The API as a service.
 pub fn router(api: Api) -> Router {
@@ -27,6 +27,7 @@ pub fn router(api: Api) -> Router {
         .route("/readyz", get(health::ready))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
+        .layer(from_fn_with_state(api.clone(), access::check))
         .layer(from_fn_with_state(api.clone(), request::handle))
         .with_state(api)
 }

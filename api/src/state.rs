@@ -9,6 +9,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Guard;
 use crate::error::{Code, Problem};
 use crate::submission::Rules;
 
@@ -26,6 +27,7 @@ pub struct Api(Arc<Inner>);
 struct Inner {
     config: Config,
     kinds: Kinds,
+    guard: Option<Guard>,
     connection: watch::Sender<Option<Connection>>,
     served: Mutex<Served>,
     bodies: Arc<Semaphore>,
@@ -49,6 +51,11 @@ struct Served {
 impl Api {
     /// What requests share, not yet connected; `stopping` tells those that wait to answer.
     pub fn new(config: Config, kinds: Kinds, stopping: CancellationToken) -> Self {
+        Self::guarded(config, kinds, None, stopping)
+    }
+
+    /// [`Api::new`] with tokens, when there are any.
+    pub fn guarded(config: Config, kinds: Kinds, guard: Option<Guard>, stopping: CancellationToken) -> Self {
         // A body over the budget could never be taken.
         let bodies = limits::BODIES_BYTES_MAX.max(2 * config.limits.bulk_body_bytes);
         // Streams never end by themselves; the rest of the connections is for requests that do.
@@ -56,6 +63,7 @@ impl Api {
         Self(Arc::new(Inner {
             config,
             kinds,
+            guard,
             connection: watch::Sender::new(None),
             served: Mutex::default(),
             bodies: Arc::new(Semaphore::new(bodies)),
@@ -156,6 +164,11 @@ impl Api {
     pub fn rules(&self) -> Rules<'_> {
         let known_kinds_only = self.0.config.api.known_kinds_only;
         Rules { kinds: &self.0.kinds, known_kinds_only, limits: &self.0.config.limits }
+    }
+
+    /// The tokens, when requests need one.
+    pub fn guard(&self) -> Option<&Guard> {
+        self.0.guard.as_ref()
     }
 
     /// The configured bounds.

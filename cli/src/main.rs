@@ -12,6 +12,7 @@ mod queues;
 mod redis_server;
 mod stop;
 mod system;
+mod tokens;
 mod up;
 mod workers;
 
@@ -44,6 +45,9 @@ enum Command {
     /// List the workers.
     #[command(subcommand, visible_alias = "worker")]
     Workers(workers::Command),
+    /// Make tokens for the API.
+    #[command(subcommand, visible_alias = "token")]
+    Tokens(tokens::Command),
     /// Check Redis's settings and every key; mend what can be mended.
     Doctor(doctor::Arguments),
 }
@@ -66,6 +70,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Jobs(command) => jobs::run(command).await,
         Command::Queues(command) => queues::run(command).await,
         Command::Workers(command) => workers::run(command).await,
+        Command::Tokens(command) => tokens::run(command),
         Command::Doctor(arguments) => doctor::run(arguments).await,
     }
 }

@@ -89,8 +89,10 @@ pub struct RedisConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ApiConfig {
-    /// Where it listens; beyond loopback only once tokens exist.
+    /// Where it listens; beyond loopback only with `api.tokens`.
     pub listen: String,
+    /// The file of tokens, a line `name scope sha256` each; without one everybody may do everything, from loopback only.
+    pub tokens: Option<PathBuf>,
     /// Refuse a submit of a kind that the kinds file does not name.
     pub known_kinds_only: bool,
 }
@@ -149,7 +151,7 @@ impl Default for RedisConfig {
 
 impl Default for ApiConfig {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:8080".into(), known_kinds_only: false }
+        Self { listen: "127.0.0.1:8080".into(), tokens: None, known_kinds_only: false }
     }
 }
 
@@ -178,6 +180,7 @@ pub const KEYS: &[&str] = &[
     "redis.outage_ms",
     "redis.ca_file",
     "api.listen",
+    "api.tokens",
     "api.known_kinds_only",
     "worker.queues",
     "worker.concurrency",

@@ -16,6 +16,7 @@ pub mod retry;
 pub mod server;
 pub mod store;
 pub mod time;
+pub mod tokens;
 
 pub use config::Config;
 pub use error::{Error, Refusal, Result};

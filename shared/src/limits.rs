@@ -88,6 +88,8 @@ pub const FILE_WALK_BATCH: usize = 100;
 pub const STREAM_JOBS: u64 = 200;
 /// Bytes of payloads and results that a page of a stream aims at.
 pub const STREAM_BYTES: usize = 1 << 20;
+/// Tokens in the API's file: each request is compared with all of them.
+pub const TOKENS_MAX: usize = 1_000;
 /// Watchers of jobs (`Prefer: wait`, event streams) in one process.
 pub const WATCHERS_MAX: usize = 10_000;
 

@@ -6,6 +6,7 @@ mod jobs;
 mod outage;
 mod refused;
 mod start_stop;
+mod tokens;
 
 use std::time::Duration;
 

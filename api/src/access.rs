@@ -1,0 +1,232 @@
+//! Who may do what: tokens, and what each route asks of them.
+//!
+//! Without a file of tokens everything is open, and the API listens on loopback only. The file is read again when it has
+//! changed, and on SIGHUP; one that cannot be used leaves the last good one in force.
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, Method};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use leasehold::Error;
+use leasehold::tokens::{Scope, Tokens};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::error::{Code, Problem};
+use crate::state::Api;
+
+/// How often the file is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Bytes of the file, at most.
+const FILE_BYTES: usize = 1 << 20;
+
+/// The tokens of a file, as they are now; cheap to clone.
+#[derive(Clone)]
+pub struct Guard(Arc<File>);
+
+struct File {
+    path: PathBuf,
+    now: Mutex<Now>,
+}
+
+struct Now {
+    tokens: Arc<Tokens>,
+    /// What was read last, good or not.
+    text: Result<String, String>,
+}
+
+impl Guard {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names the file, the line, and what would be right.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let fault = |reason: String| Error::Config(format!("api.tokens {}: {reason}", path.display()));
+        let text = read(path).map_err(fault)?;
+        let tokens = Arc::new(Tokens::parse(&text).map_err(fault)?);
+        let now = Mutex::new(Now { tokens, text: Ok(text) });
+        Ok(Self(Arc::new(File { path: path.to_owned(), now })))
+    }
+
+    /// Reads the file again whenever it has changed, for ever.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when SIGHUP cannot be heard.
+    pub fn follow(self) -> Result<(), Error> {
+        let fault = |e| Error::Config(format!("signals cannot be handled: {e}"));
+        let mut hangup = signal(SignalKind::hangup()).map_err(fault)?;
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = hangup.recv() => {}
+                    () = tokio::time::sleep(LOOK_EVERY) => {}
+                }
+                let guard = self.clone();
+                // A file on a slow disk must not hold up requests.
+                drop(tokio::task::spawn_blocking(move || guard.look()).await);
+            }
+        });
+        Ok(())
+    }
+
+    fn look(&self) {
+        let text = read(&self.0.path);
+        let mut now = self.0.now.lock().expect("nobody panics with it");
+        if now.text == text {
+            return;
+        }
+        let path = self.0.path.display();
+        match text.as_deref().map_err(ToOwned::to_owned).and_then(Tokens::parse) {
+            Ok(tokens) => {
+                tracing::info!(tokens = tokens.count(), "api.tokens {path} was read again");
+                now.tokens = Arc::new(tokens);
+            }
+            Err(reason) => tracing::error!("api.tokens {path} cannot be used, the tokens before stay: {reason}"),
+        }
+        now.text = text;
+    }
+
+    fn tokens(&self) -> Arc<Tokens> {
+        self.0.now.lock().expect("nobody panics with it").tokens.clone()
+    }
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let length = std::fs::metadata(path).map_err(|e| e.to_string())?.len();
+    if length > FILE_BYTES as u64 {
+        return Err(format!("it has {length} bytes; at most {FILE_BYTES} are allowed"));
+    }
+    std::fs::read_to_string(path).map_err(|e| e.to_string())
+}
+
+/// What a request asks of its token; `None` when anybody may make it. A route that is not named here can be read with
+/// `read` and changed with `admin` only, so a new one is closed rather than open.
+fn needed(method: &Method, route: &str) -> Option<Scope> {
+    let reads = method.is_safe();
+    match route {
+        "/livez" | "/readyz" | "/openapi.json" if reads => None,
+        _ if reads => Some(Scope::Read),
+        "/api/v1/jobs" | "/api/v1/jobs/bulk" | "/api/v1/jobs/{id}/items" if method == Method::POST => {
+            Some(Scope::Submit)
+        }
+        _ => Some(Scope::Admin),
+    }
+}
+
+/// Answers a request whose token may not make it, and passes the others on.
+pub async fn check(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let Some(guard) = api.guard() else { return next.run(request).await };
+    // A path that is no route is nobody's secret.
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let Some(scope) = route.and_then(|route| needed(request.method(), route)) else { return next.run(request).await };
+    match admit(&guard.tokens(), request.headers(), scope) {
+        Ok(name) => {
+            tracing::Span::current().record("token", name);
+            next.run(request).await
+        }
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// The name of the request's token.
+fn admit<'a>(tokens: &'a Tokens, headers: &HeaderMap, needed: Scope) -> Result<&'a str, Problem> {
+    let refused = |detail: &str| Problem::new(Code::Unauthorized, detail);
+    let mut given = headers.get_all(AUTHORIZATION).iter();
+    let value = given.next().ok_or_else(|| refused("send the header `Authorization: Bearer <token>`"))?;
+    let words = || {
+        Some(value.to_str().ok()?.trim().split_once(' ')?).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+    };
+    let token = words().filter(|_| given.next().is_none()).map(|(_, token)| token.trim());
+    let token = token.ok_or_else(|| refused("the header Authorization must be `Bearer <token>`, once"))?;
+    let (name, scope) = tokens.find(token).ok_or_else(|| refused("this token is not known, or no longer"))?;
+    if scope < needed {
+        let detail = format!("this needs a token of scope {needed}; that of {name} has {scope}");
+        return Err(Problem::new(Code::Forbidden, detail));
+    }
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use leasehold::tokens::mint;
+
+    use super::*;
+
+    /// What every route needs. A new route goes into this table, with what its methods are to need.
+    const ROUTES: &[(&str, &[(&str, Option<Scope>)])] = {
+        const READ: Option<Scope> = Some(Scope::Read);
+        const SUBMIT: Option<Scope> = Some(Scope::Submit);
+        const ADMIN: Option<Scope> = Some(Scope::Admin);
+        &[
+            ("/api/v1/jobs", &[("GET", READ), ("POST", SUBMIT), ("DELETE", ADMIN)]),
+            ("/api/v1/jobs/bulk", &[("POST", SUBMIT)]),
+            ("/api/v1/jobs/{id}", &[("GET", READ), ("DELETE", ADMIN)]),
+            ("/api/v1/jobs/{id}/events", &[("GET", READ)]),
+            ("/api/v1/jobs/{id}/history", &[("GET", READ)]),
+            ("/api/v1/jobs/{id}/items", &[("GET", READ), ("POST", SUBMIT)]),
+            ("/api/v1/jobs/{id}/cancel", &[("POST", ADMIN)]),
+            ("/api/v1/jobs/{id}/retry", &[("POST", ADMIN)]),
+            ("/api/v1/queues", &[("GET", READ)]),
+            ("/api/v1/queues/{queue}", &[("GET", READ)]),
+            ("/api/v1/queues/{queue}/pause", &[("POST", ADMIN)]),
+            ("/api/v1/queues/{queue}/resume", &[("POST", ADMIN)]),
+            ("/api/v1/workers", &[("GET", READ)]),
+            ("/livez", &[("GET", None)]),
+            ("/readyz", &[("GET", None)]),
+        ]
+    };
+
+    #[test]
+    fn every_route_needs_what_the_table_says() {
+        let mut served: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for route in include_str!("router.rs").split(".route(").skip(1) {
+            let (path, methods) = route.trim_start().strip_prefix('"').and_then(|r| r.split_once('"')).unwrap();
+            let words =
+                ["get(", "post(", "delete(", "put(", "patch("].into_iter().filter(|word| methods.contains(word));
+            let methods = words.map(|word| word.trim_end_matches('(').to_uppercase()).collect();
+            served.insert(path.into(), methods);
+        }
+        for (route, methods) in ROUTES {
+            let named: Vec<String> = methods.iter().map(|(method, _)| (*method).to_owned()).collect();
+            assert_eq!(served.remove(*route), Some(named), "{route}");
+            for (method, scope) in *methods {
+                assert_eq!(needed(&method.parse().unwrap(), route), *scope, "{method} {route}");
+            }
+        }
+        assert!(served.is_empty(), "say in ROUTES what these need: {served:?}");
+        assert_eq!(needed(&Method::POST, "/api/v1/new"), Some(Scope::Admin));
+        assert_eq!(needed(&Method::GET, "/metrics"), Some(Scope::Read));
+        assert_eq!(needed(&Method::HEAD, "/api/v1/jobs"), Some(Scope::Read));
+        assert_eq!(needed(&Method::DELETE, "/livez"), Some(Scope::Admin));
+    }
+
+    #[test]
+    fn a_token_is_taken_as_a_bearers_alone() {
+        let (token, line) = mint("ci", Scope::Submit).unwrap();
+        let tokens = Tokens::parse(&line).unwrap();
+        let headers =
+            |values: &[&str]| values.iter().map(|v| (AUTHORIZATION, v.parse().unwrap())).collect::<HeaderMap>();
+        let code = |values: &[&str], scope| admit(&tokens, &headers(values), scope).map_err(|p| p.code());
+        let bearer = format!("Bearer {token}");
+        assert_eq!(code(&[&bearer], Scope::Read), Ok("ci"));
+        assert_eq!(code(&[&format!("bearer  {token} ")], Scope::Submit), Ok("ci"));
+        assert_eq!(code(&[&bearer], Scope::Admin), Err(Code::Forbidden));
+        for wrong in [
+            &[][..],
+            &[""],
+            &["Bearer"],
+            &["Bearer "],
+            &[token.as_str()],
+            &["Basic x"],
+            &[&bearer, &bearer],
+            &["Bearer x"],
+        ] {
+            assert_eq!(code(wrong, Scope::Read), Err(Code::Unauthorized), "{wrong:?}");
+        }
+    }
+}
