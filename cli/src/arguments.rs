@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use leasehold::config::LogConfig;
 use leasehold::{Config, Error, Store, Timestamp};
 
+use crate::door::Door;
 use crate::failure::Failure;
 
 /// How long a command rides out an outage of Redis, ms.
@@ -22,11 +23,52 @@ pub(crate) struct Source {
     pub config: Option<PathBuf>,
 }
 
-/// Where the configuration comes from, and the form of the output.
+/// The API to work through.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Via {
+    /// Work through the HTTP API there, in place of LEASEHOLD_API_URL; without either, straight on Redis.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["redis_url", "config"], help_heading = "Common options")]
+    api: Option<String>,
+    /// The token for the API, in place of LEASEHOLD_API_TOKEN; others on this machine can see it in the list of processes.
+    #[arg(long, value_name = "TOKEN", conflicts_with = "token_file", help_heading = "Common options")]
+    token: Option<Secret>,
+    /// The file that holds the token for the API, in place of LEASEHOLD_API_TOKEN_FILE.
+    #[arg(long, value_name = "FILE", help_heading = "Common options")]
+    token_file: Option<PathBuf>,
+}
+
+/// A text that is never shown.
+#[derive(Clone)]
+pub(crate) struct Secret(String);
+
+impl std::str::FromStr for Secret {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// For a command that needs Redis, or this machine: `--api` is heard, and refused with the reason.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct NotVia {
+    #[arg(long, value_name = "URL", hide = true)]
+    api: Option<String>,
+}
+
+/// Where the configuration comes from, the API to work through, and the form of the output.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
     #[command(flatten)]
     source: Source,
+    #[command(flatten)]
+    via: Via,
     /// `table` for people, `json` for programs.
     #[arg(short, long, value_enum, default_value = "table", help_heading = "Common options")]
     pub output: Output,
@@ -49,10 +91,44 @@ impl Source {
     }
 }
 
-impl Common {
-    /// Reads file, environment and flags, and sets up the log when one was asked for.
-    pub(crate) fn load(&self) -> Result<Config, Failure> {
-        let mut config = self.source.load([])?;
+impl Via {
+    /// The address of the API, if one is to be used.
+    fn address(&self, source: &Source) -> Option<String> {
+        let told_redis = source.redis_url.is_some() || source.config.is_some();
+        self.api.clone().or_else(|| variable("LEASEHOLD_API_URL").filter(|_| !told_redis))
+    }
+
+    fn token(&self) -> Result<Option<String>, Failure> {
+        let file = || self.token_file.clone().or_else(|| variable("LEASEHOLD_API_TOKEN_FILE").map(PathBuf::from));
+        if let Some(Secret(token)) = &self.token {
+            return Ok(Some(token.clone()));
+        }
+        let named = if self.token_file.is_some() { None } else { variable("LEASEHOLD_API_TOKEN") };
+        let Some(path) = file().filter(|_| named.is_none()) else { return Ok(named) };
+        let fault = |e| Failure::Usage(format!("--token-file {}: {e}", path.display()));
+        Ok(Some(std::fs::read_to_string(&path).map_err(fault)?.trim().to_owned()))
+    }
+}
+
+/// A variable that is set to something.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+}
+
+impl NotVia {
+    /// Refuses `--api`; `why` ends the sentence.
+    pub(crate) fn check(&self, why: &str) -> Result<(), Failure> {
+        match &self.api {
+            None => Ok(()),
+            Some(_) => Err(Failure::Usage(format!("--api is not for this command: {why}"))),
+        }
+    }
+}
+
+impl Source {
+    /// [`Source::load`] for a command: sets up the log when one was asked for.
+    pub(crate) fn load_for_command(&self) -> Result<Config, Failure> {
+        let mut config = self.load([])?;
         // A person waits for the answer, or a script that can call again.
         config.redis.outage_ms = config.redis.outage_ms.min(OUTAGE_MS_MAX);
         // A command's answer is its output: it logs only when somebody asks for more than the default.
@@ -61,11 +137,20 @@ impl Common {
         }
         Ok(config)
     }
+}
 
-    /// Connects to the Redis that the configuration names.
-    pub(crate) async fn connect(&self) -> Result<Store, Failure> {
-        let config = self.load()?;
-        reached(Store::connect(&config).await, &config)
+impl Common {
+    /// The way into the system that was asked for.
+    pub(crate) async fn door(&self) -> Result<Door, Failure> {
+        if let Some(address) = self.via.address(&self.source) {
+            return Door::http(&address, self.via.token()?.as_deref());
+        }
+        if self.via.token.is_some() || self.via.token_file.is_some() {
+            return Err(Failure::Usage("a token is for the API: give --api URL, or LEASEHOLD_API_URL, too".into()));
+        }
+        let config = self.source.load_for_command()?;
+        let store = reached(Store::connect(&config).await, &config)?;
+        Ok(Door::redis(store, config))
     }
 
     /// Whether the output is for programs.

@@ -14,6 +14,7 @@ use leasehold::Job;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
+use crate::arguments::NotVia;
 use crate::failure::Failure;
 use crate::print;
 use crate::stop::Signals;
@@ -34,8 +35,16 @@ const BETWEEN_BLOWS: Duration = Duration::from_millis(100);
 /// How long Redis stays away.
 const OUTAGE: Duration = Duration::from_millis(1_200);
 
+/// Nothing can be chosen.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    not_via: NotVia,
+}
+
 /// Runs the demo.
-pub(crate) async fn run() -> Result<(), Failure> {
+pub(crate) async fn run(arguments: &Arguments) -> Result<(), Failure> {
+    arguments.not_via.check("the demo starts a private system of its own, and kills parts of it")?;
     let mut signals = Signals::listen()?;
     let folder = tempfile::Builder::new().prefix("leasehold-demo-").tempdir()?;
     let documents = documents::all()?;

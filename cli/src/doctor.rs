@@ -9,7 +9,7 @@ use leasehold::store::{Finding, Standing, WorkerStatus};
 use leasehold::{Store, limits};
 use serde::Serialize;
 
-use crate::arguments::{Common, reached};
+use crate::arguments::{NotVia, Output, Source, reached};
 use crate::failure::Failure;
 use crate::print::{self, age, span};
 
@@ -27,7 +27,12 @@ pub(crate) struct Arguments {
     #[arg(long)]
     repair: bool,
     #[command(flatten)]
-    common: Common,
+    source: Source,
+    /// `table` for people, `json` for programs.
+    #[arg(short, long, value_enum, default_value = "table", help_heading = "Common options")]
+    output: Output,
+    #[command(flatten)]
+    not_via: NotVia,
 }
 
 /// What was found, and what was done about it.
@@ -65,12 +70,14 @@ impl From<&Finding> for Problem {
 
 /// Checks, mends when asked to, and fails when something is wrong in the end.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let Arguments { repair, common } = arguments;
-    let config = common.load()?;
+    let Arguments { repair, source, output, not_via } = arguments;
+    not_via.check("the doctor reads Redis's settings and every key, which no API shows; give --redis-url")?;
+    let config = source.load_for_command()?;
     let store = reached(Store::connect_unchecked(&config).await, &config)?;
     let workers = store.workers().await?;
     let lease_ms = workers.iter().filter(|w| w.alive).map(|w| w.info.lease_ms).max().unwrap_or(config.lease_ms);
-    let doctor = Doctor { store, wait: Duration::from_millis(lease_ms / 3 + MARGIN_MS), talks: !common.json() };
+    let doctor =
+        Doctor { store, wait: Duration::from_millis(lease_ms / 3 + MARGIN_MS), talks: output == Output::Table };
     let mut report = Report::default();
     let partitions = match doctor.store.partitions() {
         1 => "1 partition".to_owned(),
@@ -94,7 +101,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     }
     report.problems.extend(findings.iter().map(Problem::from));
     report.healthy = report.problems.is_empty();
-    if common.json() {
+    if output == Output::Json {
         print::json(&report)?
     } else {
         show(&report, repair)?

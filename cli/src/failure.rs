@@ -2,6 +2,8 @@
 use std::io;
 use std::process::ExitCode;
 
+use crate::door::Problem;
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -11,6 +13,9 @@ pub(crate) enum Failure {
     /// It was refused, or it failed: exit code 1.
     #[error("{0}")]
     Failed(String),
+    /// The API refused it, or could not do it: exit code 1.
+    #[error("{0}")]
+    Refused(Box<Problem>),
     /// What is wrong has been printed: exit code 1.
     #[error("")]
     Said,
@@ -37,8 +42,7 @@ impl Failure {
     }
 }
 
-/// One line on standard error; there is nobody to tell when that is closed.
+/// An error, on standard error.
 pub(crate) fn complain(what: impl std::fmt::Display) {
-    use std::io::Write;
-    drop(writeln!(io::stderr(), "error: {what}"));
+    crate::print::aside(format_args!("error: {what}"));
 }

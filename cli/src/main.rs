@@ -1,8 +1,11 @@
-//! `leasehold`: the operator's and newcomer's command. One file per noun; each works straight on Redis through `Store`.
+//! `leasehold`: the operator's and newcomer's command. One file per noun; each works through a [`door::Door`], which is the
+//! HTTP API or, for operators, Redis itself.
 mod arguments;
 mod child;
+mod completions;
 mod demo;
 mod doctor;
+mod door;
 mod failure;
 mod jobs;
 mod keeper;
@@ -18,24 +21,36 @@ mod workers;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use failure::Failure;
 
 /// Runs and inspects Leasehold, a durable job system on Redis.
 #[derive(Parser)]
-#[command(name = "leasehold", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(name = "leasehold", version, arg_required_else_help = true, max_term_width = 100, after_help = AFTER_HELP)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
+
+const AFTER_HELP: &str = "\
+Two ways in:
+  --api URL          the HTTP API, with --token-file when it wants a token (or LEASEHOLD_API_URL, LEASEHOLD_API_TOKEN_FILE)
+  --redis-url URL    Redis itself, for operators (or LEASEHOLD_REDIS_URL); this is the default
+
+Examples:
+  leasehold up                                                      a whole system to try, on this machine
+  leasehold jobs submit --kind word-count --payload '{\"n\": 1}' --watch
+  leasehold jobs ls --state failed --api https://jobs.example.org
+
+Exit codes: 0 done; 1 it failed or was refused, or the job that was waited for did not complete; 2 it cannot be meant so.";
 
 #[derive(Subcommand)]
 enum Command {
     /// Start a whole system on this machine and keep it up: Redis, an API, two workers.
     Up(up::Arguments),
     /// Run real documents through the death of a worker and of Redis, and check that nothing is lost.
-    Demo,
+    Demo(demo::Arguments),
     /// Submit, list, show, cancel, retry and remove jobs.
     #[command(subcommand, visible_alias = "job")]
     Jobs(jobs::Command),
@@ -50,6 +65,8 @@ enum Command {
     Tokens(tokens::Command),
     /// Check Redis's settings and every key; mend what can be mended.
     Doctor(doctor::Arguments),
+    /// Print what makes a shell complete this command's words.
+    Completions(completions::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -66,11 +83,12 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Up(arguments) => up::run(arguments).await,
-        Command::Demo => demo::run().await,
+        Command::Demo(arguments) => demo::run(&arguments).await,
         Command::Jobs(command) => jobs::run(command).await,
         Command::Queues(command) => queues::run(command).await,
         Command::Workers(command) => workers::run(command).await,
         Command::Tokens(command) => tokens::run(command),
         Command::Doctor(arguments) => doctor::run(arguments).await,
+        Command::Completions(arguments) => completions::run(&arguments, &mut Arguments::command()),
     }
 }

@@ -23,19 +23,42 @@ pub(crate) fn json_list<T: Serialize>(name: &str, entries: &[T]) -> io::Result<(
     json(&std::collections::BTreeMap::from([(name, entries)]))
 }
 
+/// Writes each value as JSON on a line of its own.
+pub(crate) fn json_lines<T: Serialize>(values: &[T]) -> io::Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    for value in values {
+        serde_json::to_writer(&mut out, value)?;
+        writeln!(out)?;
+    }
+    out.flush()
+}
+
 /// Writes one line.
 pub(crate) fn line(text: impl std::fmt::Display) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{text}")
+}
+
+/// Writes one line beside the output, on standard error; there is nobody to tell when that is closed.
+pub(crate) fn aside(text: impl std::fmt::Display) {
+    drop(writeln!(io::stderr(), "{text}"));
 }
 
 /// Whether colours help the reader: a terminal, and no NO_COLOR.
 pub(crate) fn colours() -> bool {
     static COLOURS: LazyLock<bool> = LazyLock::new(|| {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
-        let dumb = std::env::var_os("TERM").is_some_and(|v| v == "dumb");
-        !refused && !dumb && io::IsTerminal::is_terminal(&io::stdout())
+        !refused && !is_dumb() && io::IsTerminal::is_terminal(&io::stdout())
     });
     *COLOURS
+}
+
+/// Whether something on standard error can move: a terminal that can go back in its line.
+pub(crate) fn is_live() -> bool {
+    !is_dumb() && io::IsTerminal::is_terminal(&io::stderr())
+}
+
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|v| v == "dumb")
 }
 
 /// A table of which one column, the last if no other, takes what the others leave of the terminal, cut where it must be.
@@ -105,8 +128,13 @@ impl Table {
 
     /// Writes it.
     pub(crate) fn print(self) -> io::Result<()> {
+        self.print_after(0)
+    }
+
+    /// Writes it without its first lines: 1 leaves the heads out.
+    pub(crate) fn print_after(self, left_out: usize) -> io::Result<()> {
         let mut out = io::stdout().lock();
-        self.lines().iter().try_for_each(|line| writeln!(out, "{line}"))
+        self.lines().iter().skip(left_out).try_for_each(|line| writeln!(out, "{line}"))
     }
 }
 

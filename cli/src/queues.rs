@@ -1,10 +1,11 @@
 //! `leasehold queues`: where jobs wait.
 use clap::{Args, Subcommand};
 use comfy_table::{Cell, Color};
+use leasehold::QueueName;
 use leasehold::store::QueueStatus;
-use leasehold::{QueueName, Store};
 
 use crate::arguments::Common;
+use crate::door::Door;
 use crate::failure::Failure;
 use crate::print::{self, Table, span};
 
@@ -55,7 +56,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
 }
 
 async fn list(common: &Common) -> Result<(), Failure> {
-    let queues = common.connect().await?.queues(None).await?;
+    let queues = common.door().await?.queues().await?;
     if common.json() {
         return Ok(print::json_list("queues", &queues)?);
     }
@@ -88,13 +89,13 @@ fn wait(ms: u64) -> String {
     span(i64::try_from(ms).unwrap_or(i64::MAX))
 }
 
-async fn find(store: &Store, name: &QueueName) -> Result<QueueStatus, Failure> {
+async fn find(door: &Door, name: &QueueName) -> Result<QueueStatus, Failure> {
     let unknown = || Failure::Failed(format!("there is no queue {name}; `leasehold queues ls` lists them"));
-    store.queues(Some(name)).await?.into_iter().next().ok_or_else(unknown)
+    door.queue(name).await?.ok_or_else(unknown)
 }
 
 async fn show(name: &QueueName, common: &Common) -> Result<(), Failure> {
-    let queue = find(&common.connect().await?, name).await?;
+    let queue = find(&common.door().await?, name).await?;
     if common.json() {
         return Ok(print::json(&queue)?);
     }
@@ -111,10 +112,10 @@ async fn show(name: &QueueName, common: &Common) -> Result<(), Failure> {
 }
 
 async fn pause(names: &[QueueName], paused: bool, common: &Common) -> Result<(), Failure> {
-    let store = common.connect().await?;
+    let door = common.door().await?;
     let mut queues = Vec::new();
     for name in names {
-        store.pause(name, paused).await?;
+        door.pause(name, paused).await?;
         if !common.json() {
             print::line(format_args!("{name}  {}", if paused { "paused" } else { "resumed" }))?;
         } else {
@@ -128,7 +129,7 @@ async fn pause(names: &[QueueName], paused: bool, common: &Common) -> Result<(),
                 served: false,
                 partitions: Vec::new(),
             };
-            queues.push(store.queues(Some(name)).await?.into_iter().next().unwrap_or_else(blank));
+            queues.push(door.queue(name).await?.unwrap_or_else(blank));
         }
     }
     if common.json() { Ok(print::json_list("queues", &queues)?) } else { Ok(()) }

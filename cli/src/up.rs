@@ -5,7 +5,7 @@ use std::time::Duration;
 use leasehold::{Config, Store};
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::arguments::{Source, reached};
+use crate::arguments::{NotVia, Source, reached};
 use crate::failure::{Failure, complain};
 use crate::keeper::Keeper;
 use crate::port::{self, Port};
@@ -38,10 +38,13 @@ pub(crate) struct Arguments {
     workers: u8,
     #[command(flatten)]
     source: Source,
+    #[command(flatten)]
+    not_via: NotVia,
 }
 
 /// Starts a system, keeps it up, and stops it in order when told to.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
+    arguments.not_via.check("it starts an API on this machine; --listen says where")?;
     let mut signals = Signals::listen()?;
     let config = arguments.source.load(arguments.listen.iter().map(|listen| ("api.listen", listen.clone())))?;
     let (logs, _lock) = own(&arguments.data)?;

@@ -201,10 +201,18 @@ pub const KEYS: &[&str] = &[
     "limits.connections",
 ];
 
-/// Variables that are not settings: what a running command is given (a worker started by one must not choke on it), and
-/// the server program that `make`, the tests and `leasehold up` start.
-const OTHER_VARIABLES: [&str; 5] =
-    ["LEASEHOLD_JOB_ID", "LEASEHOLD_TOKEN", "LEASEHOLD_ATTEMPT", "LEASEHOLD_CHECKPOINT", "LEASEHOLD_REDIS_SERVER"];
+/// Variables that are not settings: what a running command is given (a worker started by one must not choke on it), the
+/// server program that `make`, the tests and `leasehold up` start, and the API that the command line is to talk to.
+const OTHER_VARIABLES: [&str; 8] = [
+    "LEASEHOLD_JOB_ID",
+    "LEASEHOLD_TOKEN",
+    "LEASEHOLD_ATTEMPT",
+    "LEASEHOLD_CHECKPOINT",
+    "LEASEHOLD_REDIS_SERVER",
+    "LEASEHOLD_API_URL",
+    "LEASEHOLD_API_TOKEN",
+    "LEASEHOLD_API_TOKEN_FILE",
+];
 
 impl Config {
     /// Reads `file` (or `leasehold.toml`, when it is there), the environment, and `flags` (key and value), in this order.
@@ -374,6 +382,9 @@ mod tests {
             ("LEASEHOLD_WORKER__QUEUES", "a:3, b"),
             ("LEASEHOLD_SERVICE_HOST", "10.0.0.1"),
             ("LEASEHOLD_JOB_ID", "x"),
+            ("LEASEHOLD_API_URL", "http://h:1"),
+            ("LEASEHOLD_API_TOKEN", "x"),
+            ("LEASEHOLD_API_TOKEN_FILE", "/x"),
         ])
         .expect("valid");
         assert_eq!((config.redis_url.as_str(), config.partitions), ("redis://h:1", Some(4)));

@@ -1,11 +1,11 @@
 //! `jobs cancel`, `retry` and `rm`: each id is answered alone, and one that is refused makes the command fail.
 use std::collections::HashSet;
 
-use leasehold::store::{Cancelled, Removed, Retried};
-use leasehold::{Job, JobId, Refusal, Result, Store};
+use leasehold::{Job, JobId};
 use serde::Serialize;
 
 use crate::arguments::Common;
+use crate::door::Changed;
 use crate::failure::{Failure, complain};
 use crate::print;
 
@@ -29,40 +29,30 @@ struct Problem {
     detail: String,
 }
 
+impl From<Changed> for Answer {
+    fn from(changed: Changed) -> Self {
+        let Changed { id, answer, job } = changed;
+        let (done, error) = match answer {
+            Ok(done) => (Some(done), None),
+            Err(detail) => (None, Some(Problem { detail })),
+        };
+        Self { id, done, error, job }
+    }
+}
+
 /// Cancels jobs.
 pub(super) async fn cancel(ids: &[JobId], common: &Common) -> Result<(), Failure> {
-    let store = common.connect().await?;
-    let ids = distinct(ids);
-    let word = |done| match done {
-        Cancelled::Done => "cancelled",
-        Cancelled::Requested => "asked to stop",
-    };
-    let answers = store.cancel(&ids).await?.into_iter().map(|answer| answer.map(word)).collect();
-    tell(&store, &ids, answers, common).await
+    tell(common.door().await?.cancel(&distinct(ids)).await?, common)
 }
 
 /// Retries jobs.
 pub(super) async fn retry(ids: &[JobId], common: &Common) -> Result<(), Failure> {
-    let store = common.connect().await?;
-    let ids = distinct(ids);
-    let word = |done| match done {
-        Retried::Queued => "queued",
-        Retried::Waiting => "waiting for its failed and cancelled items, which run again",
-    };
-    let answers = store.retry(&ids).await?.into_iter().map(|answer| answer.map(word)).collect();
-    tell(&store, &ids, answers, common).await
+    tell(common.door().await?.retry(&distinct(ids)).await?, common)
 }
 
 /// Removes jobs.
 pub(super) async fn remove(ids: &[JobId], common: &Common) -> Result<(), Failure> {
-    let store = common.connect().await?;
-    let ids = distinct(ids);
-    let word = |done| match done {
-        Removed::Done => "removed",
-        Removed::Begun => "being removed, its items first",
-    };
-    let answers = store.remove(&ids).await?.into_iter().map(|answer| answer.map(word)).collect();
-    tell(&store, &ids, answers, common).await
+    tell(common.door().await?.remove(&distinct(ids)).await?, common)
 }
 
 /// The ids, each once: a second mention of one would be answered with what the first has done.
@@ -71,28 +61,15 @@ fn distinct(ids: &[JobId]) -> Vec<JobId> {
     ids.iter().filter(|id| seen.insert(*id)).cloned().collect()
 }
 
-async fn tell(
-    store: &Store,
-    ids: &[JobId],
-    answers: Vec<Result<&'static str, Refusal>>,
-    common: &Common,
-) -> Result<(), Failure> {
-    let refused = answers.iter().any(Result::is_err);
+fn tell(changed: Vec<Changed>, common: &Common) -> Result<(), Failure> {
+    let refused = changed.iter().any(|one| one.answer.is_err());
     if common.json() {
-        let jobs = store.get_many(ids).await?;
-        let answers = ids.iter().zip(answers).zip(jobs).map(|((id, answer), job)| {
-            let (done, error) = match answer {
-                Ok(done) => (Some(done), None),
-                Err(refusal) => (None, Some(Problem { detail: refusal.to_string() })),
-            };
-            Answer { id: id.clone(), done, error, job }
-        });
-        print::json_list("results", &answers.collect::<Vec<_>>())?;
+        print::json_list("results", &changed.into_iter().map(Answer::from).collect::<Vec<_>>())?;
     } else {
-        for (id, answer) in ids.iter().zip(answers) {
+        for Changed { id, answer, .. } in changed {
             match answer {
                 Ok(done) => print::line(format_args!("{id}  {done}"))?,
-                Err(refusal) => complain(format_args!("{id}: {refusal}")),
+                Err(why) => complain(format_args!("{id}: {why}")),
             }
         }
     }

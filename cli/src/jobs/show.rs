@@ -1,6 +1,6 @@
 //! `jobs show` and `jobs history`.
 use comfy_table::Cell;
-use leasehold::{Job, JobId, Refusal, State, Store};
+use leasehold::{Job, JobId, State};
 
 use crate::arguments::Common;
 use crate::failure::Failure;
@@ -8,28 +8,20 @@ use crate::print::{self, Table, age, cell, span};
 
 /// Shows a job, whole.
 pub(super) async fn job(id: &JobId, common: &Common) -> Result<(), Failure> {
-    let store = common.connect().await?;
-    let job = read(&store, id).await?;
+    let door = common.door().await?;
+    let job = door.get(id).await?;
     if common.json() {
         return Ok(print::json(&job)?);
     }
-    Ok(print::list(&entries(&store, &job))?)
+    Ok(print::list(&entries(door.partition_of(&job).await?, &job))?)
 }
 
-/// Reads a job.
-pub(super) async fn read(store: &Store, id: &JobId) -> Result<Job, Failure> {
-    let missing = || Failure::Failed(Refusal::NotFound(id.clone()).to_string());
-    let mut job = store.get(id).await?.ok_or_else(missing)?;
-    super::say_served(store, std::slice::from_mut(&mut job)).await?;
-    Ok(job)
-}
-
-fn entries(store: &Store, job: &Job) -> Vec<(&'static str, String)> {
+fn entries(partition: Option<u16>, job: &Job) -> Vec<(&'static str, String)> {
     let mut entries = vec![
         ("id", job.id.to_string()),
         ("kind", job.kind.to_string()),
         ("queue", format!("{}, priority {}", job.queue, job.priority.as_str())),
-        ("partition", store.partition_of(&job.id).to_string()),
+        ("partition", partition.map_or_else(|| "not known".into(), |partition| partition.to_string())),
         ("state", state(job)),
         ("attempt", format!("{} of {}, {} crashes", job.attempt, job.max_attempts, job.crashes)),
         ("created", format!("{} ({})", job.created_at, age(job.created_at))),
@@ -40,7 +32,7 @@ fn entries(store: &Store, job: &Job) -> Vec<(&'static str, String)> {
     add("finished", job.finished_at.map(|at| format!("{at} ({})", age(at))));
     add("worker", job.worker.as_ref().map(ToString::to_string));
     add("token", job.token.map(|token| token.to_string()));
-    add("progress", job.progress.as_ref().map(super::progress));
+    add("progress", job.progress.as_ref().map(progress));
     add("parent", job.parent.as_ref().map(ToString::to_string));
     add("items", job.items.as_ref().map(items));
     add("skipped", job.skipped.as_deref().map(print::plain));
@@ -79,11 +71,17 @@ fn code(error: &leasehold::JobError) -> String {
     serde_json::to_value(error.code).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
+/// How far a job is: `40 % counting`.
+pub(super) fn progress(progress: &leasehold::job::Progress) -> String {
+    let percent = progress.percent.map(|percent| format!("{percent:.0} %"));
+    [percent, progress.message.clone()].into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
 /// Shows a job's history.
 pub(super) async fn history(id: &JobId, common: &Common) -> Result<(), Failure> {
-    let store = common.connect().await?;
-    let job = read(&store, id).await?;
-    let history = store.history(id).await?;
+    let door = common.door().await?;
+    let job = door.get(id).await?;
+    let history = door.history(id).await?;
     if common.json() {
         return Ok(print::json_list("history", &history)?);
     }

@@ -1,18 +1,29 @@
 //! `jobs submit`: the same job that `POST /api/v1/jobs` would submit, with the same defaults.
 use std::io::Read;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use leasehold::job::{Due, Idempotency, Priority};
-use leasehold::store::{Watcher, request_digest};
-use leasehold::{Config, JobId, Json, Kind, NewJob, QueueName, State, Store, Timestamp, limits};
+use leasehold::job::{Due, Priority};
+use leasehold::{Job, Kind, QueueName, Timestamp, limits};
 
-use crate::arguments::{Common, duration, reached, time};
-use crate::failure::{Failure, complain};
+use super::{batch, watch};
+use crate::arguments::{Common, duration, time};
+use crate::door::{Batch, Door, Draft, millis};
+use crate::failure::Failure;
 use crate::print;
 
 /// The job to submit.
 #[derive(Args)]
+#[command(after_help = "\
+A batch is a job with items: --items reads a payload a line and submits them in parts, in little memory whatever their
+number. Nothing is submitted when a line of the file is no JSON; where the lines come from a pipe, what was submitted before
+the bad one is cancelled. With an --idempotency-key the same command again goes on where an earlier one was cut off.
+
+Examples:
+  leasehold jobs submit --kind word-count --payload '{\"file\": \"a.txt\"}' --watch
+  leasehold jobs submit --kind word-count --payload @job.json --delay 15m --idempotency-key monday
+  leasehold jobs submit --kind word-count --items pages.jsonl --then sum-up --watch")]
 pub(crate) struct Arguments {
     /// What sort of work it is.
     #[arg(long)]
@@ -41,8 +52,18 @@ pub(crate) struct Arguments {
     /// The same key and job again change nothing for 24 h and answer with the first job.
     #[arg(long, value_name = "KEY", value_parser = key)]
     idempotency_key: Option<String>,
+    /// Submit a batch: a payload a line of this file, or of standard input for -.
+    #[arg(long, value_name = "FILE|-", conflicts_with_all = ["delay", "run_at"])]
+    items: Option<PathBuf>,
+    /// The kind to run over the finished items of a batch.
+    #[arg(long, value_name = "KIND", requires = "items")]
+    then: Option<Kind>,
+    /// Follow the job to its end, with a progress bar; fails unless it completed.
+    #[arg(long)]
+    watch: bool,
     /// Wait until the job has ended, at most so long; fails unless it completed.
-    #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = "30s", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = "30s", value_parser = duration,
+          conflicts_with = "watch")]
     wait: Option<Duration>,
     #[command(flatten)]
     common: Common,
@@ -50,104 +71,47 @@ pub(crate) struct Arguments {
 
 /// Submits the job, and waits for its end when asked to.
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let common = &arguments.common;
-    let config = common.load()?;
-    let job = job(&arguments, &config)?;
-    let store = reached(Store::connect(&config).await, &config)?;
-    let watcher = arguments.wait.map(|limit| (Watcher::spawn(store.clone()), limit));
-    let submitted = store.submit(job).await?;
-    let id = &submitted.id;
-    let Some((watcher, limit)) = watcher else {
-        if common.json() {
-            return Ok(print::json(&super::show::read(&store, id).await?)?);
-        }
-        return Ok(print::line(id)?);
+    let json = arguments.common.json();
+    let payload = read(&arguments.payload, arguments.items.as_ref())?;
+    let door = arguments.common.door().await?;
+    let draft = draft(&arguments, &payload, &door)?;
+    let job = match &arguments.items {
+        Some(path) => batch::submit(&door, draft, path).await?,
+        None => door.submit(draft).await?,
     };
-    if !common.json() {
-        print::line(id)?;
+    if !json {
+        print::line(&job.id)?;
     }
-    wait(&watcher, id, limit, common.json()).await
-}
-
-async fn wait(watcher: &Watcher, id: &JobId, limit: Duration, json: bool) -> Result<(), Failure> {
-    let gone = || Failure::Failed(format!("job {id} was removed while this waited for it"));
-    let job = watcher.wait_for_end(id, limit).await?.ok_or_else(gone)?;
-    if json {
-        print::json(&job)?;
-    } else if let Some(result) = &job.result {
-        print::line(result.as_str())?;
-    }
-    match (job.state, &job.error) {
-        (State::Completed, _) => return Ok(()),
-        (state, Some(error)) if state.is_final() => {
-            complain(format_args!("the job {state}: {}", print::plain(&error.message)));
-        }
-        (state, None) if state.is_final() => complain(format_args!("the job was {state}")),
-        (state, _) => complain(format_args!("the job is still {state} after {}", span_of(limit))),
-    }
-    Err(Failure::Said)
-}
-
-fn span_of(limit: Duration) -> String {
-    print::span(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX))
-}
-
-/// Fills in what its kind says.
-fn job(arguments: &Arguments, config: &Config) -> Result<NewJob, Failure> {
-    let kinds = config.load_kinds()?;
-    let kind = kinds.get(&arguments.kind);
-    let payload = Json::parse(&read(&arguments.payload)?, config.limits.json_depth, config.limits.payload_bytes)
-        .map_err(|e| Failure::Usage(format!("--payload: {e}")))?;
-    let queue = arguments.queue.clone().unwrap_or_else(|| kind.queue_name());
-    let max_attempts = arguments.max_attempts.unwrap_or(kind.max_attempts);
-    let timeout_ms = arguments.timeout.map(millis);
-    let due = match (arguments.delay, arguments.run_at) {
-        (Some(delay), _) => Due::In(millis(delay)),
-        (None, Some(at)) => Due::At(at),
-        (None, None) => Due::Now,
+    let job: Job = match arguments.wait {
+        Some(limit) => watch::wait(&door, &job.id, limit).await?,
+        None if arguments.watch => watch::follow(&door, &job.id).await?,
+        None if json => return Ok(print::json(&door.find(&job.id).await?.unwrap_or(job))?),
+        None => return Ok(()),
     };
-    let digest = digest(arguments, &payload, due);
-    Ok(NewJob {
+    watch::finish(&job, json)
+}
+
+fn draft(arguments: &Arguments, payload: &str, door: &Door) -> Result<Draft, Failure> {
+    let payload = Draft::payload(payload, door).map_err(|e| Failure::Usage(format!("--payload: {e}")))?;
+    let due = arguments.delay.map(|delay| Due::In(millis(delay)));
+    Ok(Draft {
         kind: arguments.kind.clone(),
-        queue,
-        priority: arguments.priority.unwrap_or_default(),
         payload,
-        due,
-        max_attempts,
-        timeout_ms,
-        idempotency: arguments.idempotency_key.clone().map(|key| Idempotency { key, digest }),
-        limited: kind.max_running.is_some(),
-        batch: None,
-        uploaded: None,
+        queue: arguments.queue.clone(),
+        priority: arguments.priority,
+        due: due.or(arguments.run_at.map(Due::At)),
+        max_attempts: arguments.max_attempts,
+        timeout: arguments.timeout,
+        key: arguments.idempotency_key.clone(),
+        batch: arguments.items.as_ref().map(|_| Batch { then: arguments.then.clone() }),
     })
 }
 
-/// The digest that the API gives the same submit, so that a key means the same over both doors.
-fn digest(arguments: &Arguments, payload: &Json, due: Due) -> String {
-    let due = match (due, arguments.delay) {
-        (Due::At(at), _) => at.0.to_string(),
-        (_, Some(delay)) => format!("+{}", millis(delay)),
-        _ => String::new(),
-    };
-    let number = |n: Option<u64>| n.map(|n| n.to_string()).unwrap_or_default();
-    let (attempts, timeout) = (arguments.max_attempts.map(u64::from), arguments.timeout.map(millis));
-    request_digest([
-        arguments.kind.as_str(),
-        payload.as_str(),
-        arguments.queue.as_ref().map_or("", QueueName::as_str),
-        arguments.priority.map_or("", Priority::as_str),
-        &due,
-        &number(attempts),
-        &number(timeout),
-        // No items: not open, no `then`, none of them.
-        "false",
-        "",
-        "",
-    ])
-}
-
-fn read(payload: &str) -> Result<String, Failure> {
+fn read(payload: &str, items: Option<&PathBuf>) -> Result<String, Failure> {
     if payload == "-" {
+        if items.is_some_and(|path| path.as_os_str() == "-") {
+            return Err(Failure::Usage("--payload and --items cannot both be standard input".into()));
+        }
         let mut text = String::new();
         let read = std::io::stdin().lock().read_to_string(&mut text);
         return read.map(|_| text).map_err(|e| Failure::Usage(format!("--payload: standard input: {e}")));
@@ -158,10 +122,6 @@ fn read(payload: &str) -> Result<String, Failure> {
         }
         None => Ok(payload.to_owned()),
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn priority(word: &str) -> Result<Priority, String> {

@@ -148,6 +148,11 @@ impl Store {
     }
 }
 
+/// The share, of `partitions` (at least 1), that holds `id`: [`Store::partition_of`] for one who has no Store.
+pub fn partition_of(id: &JobId, partitions: u16) -> u16 {
+    keys::partition_of(id.as_str(), partitions)
+}
+
 /// The SHA-1 by which Redis knows the script of that name (`claim`, `settle`, …): what `redis-cli MONITOR` and a proxy
 /// between see of a call.
 pub fn script_sha(name: &str) -> Option<&'static str> {

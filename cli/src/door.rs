@@ -1,0 +1,231 @@
+//! The two ways into a system: straight on Redis, for operators, and over the HTTP API, for everybody who may.
+//!
+//! Each command is written once, against [`Door`]; here each call stands once for both ways, and both give the same.
+mod change;
+mod client;
+mod draft;
+mod follow;
+mod problem;
+
+use leasehold::store::{HistoryEntry, ListQuery, Page, QueueStatus, WorkerStatus, partition_of};
+use leasehold::{Config, Job, JobId, Kind, QueueName, Refusal, State, Store, Timestamp, WorkerId};
+use reqwest::Method;
+use serde::{Deserialize, Serialize};
+
+use crate::failure::Failure;
+use client::{Client, Repeat};
+
+pub(crate) use change::Changed;
+pub(crate) use draft::{Batch, Draft, millis};
+pub(crate) use problem::Problem;
+
+/// A way into a system.
+pub(crate) enum Door {
+    /// Straight on Redis.
+    Redis(Box<Direct>),
+    /// Over the HTTP API.
+    Http(Client),
+}
+
+/// Redis, and what the configuration says.
+pub(crate) struct Direct {
+    store: Store,
+    config: Config,
+}
+
+/// Which jobs to list.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Listing {
+    /// Only in this state.
+    pub state: Option<State>,
+    /// Only of this kind.
+    pub kind: Option<Kind>,
+    /// Only of this queue.
+    pub queue: Option<QueueName>,
+    /// The items of this batch.
+    pub parent: Option<JobId>,
+    /// Jobs in a page.
+    pub limit: usize,
+    /// Where the page before ended.
+    pub cursor: Option<String>,
+}
+
+/// A worker, as `GET /api/v1/workers` shows it.
+#[derive(Serialize, Deserialize)]
+#[allow(missing_docs)] // As in the Store's `WorkerStatus`.
+pub(crate) struct WorkerView {
+    pub id: WorkerId,
+    pub host: String,
+    pub pid: u32,
+    pub version: String,
+    pub alive: bool,
+    pub started_at: Timestamp,
+    pub seen_at: Timestamp,
+    pub queues: Vec<QueueName>,
+    pub kinds: Vec<Kind>,
+    pub slots: usize,
+    pub running: Vec<JobId>,
+}
+
+impl From<WorkerStatus> for WorkerView {
+    fn from(worker: WorkerStatus) -> Self {
+        let WorkerStatus { info, seen_at, alive, running } = worker;
+        let (id, host, pid, version, started_at) = (info.id, info.host, info.pid, info.version, info.started_at);
+        let (queues, kinds, slots) = (info.queues, info.kinds, info.slots);
+        Self { id, host, pid, version, alive, started_at, seen_at, queues, kinds, slots, running }
+    }
+}
+
+#[derive(Deserialize)]
+struct Queues {
+    queues: Vec<QueueStatus>,
+}
+
+#[derive(Deserialize)]
+struct Workers {
+    workers: Vec<WorkerView>,
+}
+
+#[derive(Deserialize)]
+struct History {
+    history: Vec<HistoryEntry>,
+}
+
+impl Door {
+    /// The door on Redis.
+    pub(crate) fn redis(store: Store, config: Config) -> Self {
+        Door::Redis(Box::new(Direct { store, config }))
+    }
+
+    /// The door over the API at `base`; nothing is sent yet.
+    pub(crate) fn http(base: &str, token: Option<&str>) -> Result<Self, Failure> {
+        Ok(Door::Http(Client::new(base, token)?))
+    }
+
+    /// One job, if it is there.
+    pub(crate) async fn find(&self, id: &JobId) -> Result<Option<Job>, Failure> {
+        match self {
+            Door::Redis(direct) => {
+                let mut job = direct.store.get(id).await?;
+                say_served(&direct.store, job.iter_mut()).await?;
+                Ok(job)
+            }
+            Door::Http(api) => api.find(id).await,
+        }
+    }
+
+    /// One job.
+    pub(crate) async fn get(&self, id: &JobId) -> Result<Job, Failure> {
+        self.find(id).await?.ok_or_else(|| Failure::Failed(Refusal::NotFound(id.clone()).to_string()))
+    }
+
+    /// The partition of a job.
+    pub(crate) async fn partition_of(&self, job: &Job) -> Result<Option<u16>, Failure> {
+        match self {
+            Door::Redis(direct) => Ok(Some(direct.store.partition_of(&job.id))),
+            // How many there are is seen in a queue's depths.
+            Door::Http(_) => {
+                let depths = self.queue(&job.queue).await?.map_or(0, |queue| queue.partitions.len());
+                Ok(u16::try_from(depths).ok().filter(|n| *n > 0).map(|n| partition_of(&job.id, n)))
+            }
+        }
+    }
+
+    /// A page of jobs.
+    pub(crate) async fn list(&self, listing: &Listing) -> Result<Page, Failure> {
+        let Listing { state, kind, queue, parent, limit, cursor } = listing.clone();
+        match self {
+            Door::Redis(direct) => {
+                let mut query = ListQuery { state, kind, queue, parent, limit, cursor: None };
+                if let Some(cursor) = cursor {
+                    query = query.with_cursor(&cursor).map_err(|e| Failure::Usage(format!("--cursor: {e}")))?;
+                }
+                let mut page = direct.store.list(&query).await?;
+                say_served(&direct.store, page.jobs.iter_mut()).await?;
+                Ok(page)
+            }
+            Door::Http(api) => {
+                let limit = limit.to_string();
+                let query = [
+                    ("state", state.map(State::as_str)),
+                    ("kind", kind.as_ref().map(Kind::as_str)),
+                    ("queue", queue.as_ref().map(QueueName::as_str)),
+                    ("parent", parent.as_ref().map(JobId::as_str)),
+                    ("limit", Some(limit.as_str())),
+                    ("cursor", cursor.as_deref()),
+                ];
+                let query: Vec<_> = query.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+                api.get(&["jobs"], &query).await
+            }
+        }
+    }
+
+    /// A job's attempts, phases and interventions.
+    pub(crate) async fn history(&self, id: &JobId) -> Result<Vec<HistoryEntry>, Failure> {
+        match self {
+            Door::Redis(direct) => Ok(direct.store.history(id).await?),
+            Door::Http(api) => Ok(api.get::<History>(&["jobs", id.as_str(), "history"], &[]).await?.history),
+        }
+    }
+
+    /// All queues.
+    pub(crate) async fn queues(&self) -> Result<Vec<QueueStatus>, Failure> {
+        match self {
+            Door::Redis(direct) => Ok(direct.store.queues(None).await?),
+            Door::Http(api) => Ok(api.get::<Queues>(&["queues"], &[]).await?.queues),
+        }
+    }
+
+    /// One queue, if it is known.
+    pub(crate) async fn queue(&self, name: &QueueName) -> Result<Option<QueueStatus>, Failure> {
+        match self {
+            Door::Redis(direct) => Ok(direct.store.queues(Some(name)).await?.into_iter().next()),
+            Door::Http(api) => match api.get(&["queues", name.as_str()], &[]).await {
+                Ok(queue) => Ok(Some(queue)),
+                Err(Failure::Refused(problem)) if problem.code == "no_such_queue" => Ok(None),
+                Err(failure) => Err(failure),
+            },
+        }
+    }
+
+    /// Stops (`true`) or resumes claims from a queue.
+    pub(crate) async fn pause(&self, name: &QueueName, paused: bool) -> Result<(), Failure> {
+        match self {
+            Door::Redis(direct) => Ok(direct.store.pause(name, paused).await?),
+            Door::Http(api) => {
+                let path = ["queues", name.as_str(), if paused { "pause" } else { "resume" }];
+                api.send(Repeat::Safe, || Ok(api.request(Method::POST, &path))).await.map(drop)
+            }
+        }
+    }
+
+    /// Who runs jobs, or did within the hour.
+    pub(crate) async fn workers(&self) -> Result<Vec<WorkerView>, Failure> {
+        match self {
+            Door::Redis(direct) => Ok(direct.store.workers().await?.into_iter().map(WorkerView::from).collect()),
+            Door::Http(api) => Ok(api.get::<Workers>(&["workers"], &[]).await?.workers),
+        }
+    }
+}
+
+impl Client {
+    /// One job, if it is there.
+    async fn find(&self, id: &JobId) -> Result<Option<Job>, Failure> {
+        match self.get(&["jobs", id.as_str()], &[]).await {
+            Ok(job) => Ok(Some(job)),
+            Err(Failure::Refused(problem)) if problem.code == "no_such_job" => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
+/// Fills in, for jobs that wait for a worker, whether a living one serves their kind, as the API does.
+async fn say_served<'a>(store: &Store, jobs: impl Iterator<Item = &'a mut Job>) -> Result<(), Failure> {
+    let waits = |job: &&mut Job| job.state == State::Queued && job.items.is_none();
+    let waiting: Vec<&mut Job> = jobs.filter(waits).collect();
+    if !waiting.is_empty() {
+        let kinds = store.served_kinds().await?;
+        waiting.into_iter().for_each(|job| job.served = Some(kinds.contains(&job.kind)));
+    }
+    Ok(())
+}

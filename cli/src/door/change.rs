@@ -1,0 +1,139 @@
+//! What is done to jobs that exist. Each id is answered alone: one that is refused does not stop the others.
+use leasehold::store::{Cancelled, Removed, Retried};
+use leasehold::{Job, JobId, Refusal};
+use reqwest::{Method, Response, StatusCode};
+
+use super::client::{Client, Repeat};
+use super::{Direct, Door};
+use crate::failure::Failure;
+
+/// What became of one id: what was done, or why it was refused; and the job after it, absent when it is gone.
+pub(crate) struct Changed {
+    /// Which.
+    pub id: JobId,
+    /// What was done, in a word or two; or why it was refused.
+    pub answer: Result<&'static str, String>,
+    /// The job as it is now.
+    pub job: Option<Job>,
+}
+
+const CANCELLED: [&str; 2] = ["cancelled", "asked to stop"];
+const RETRIED: [&str; 2] = ["queued", "waiting for its failed and cancelled items, which run again"];
+const REMOVED: [&str; 2] = ["removed", "being removed, its items first"];
+
+impl Door {
+    /// Cancels jobs.
+    pub(crate) async fn cancel(&self, ids: &[JobId]) -> Result<Vec<Changed>, Failure> {
+        let word = |done| CANCELLED[usize::from(done == Cancelled::Requested)];
+        match self {
+            Door::Redis(direct) => direct.changed(ids, direct.store.cancel(ids).await?, word).await,
+            Door::Http(api) => each(ids, async |id| api.change(id, Repeat::Safe, "cancel", CANCELLED).await).await,
+        }
+    }
+
+    /// Retries jobs.
+    pub(crate) async fn retry(&self, ids: &[JobId]) -> Result<Vec<Changed>, Failure> {
+        let word = |done| RETRIED[usize::from(done == Retried::Waiting)];
+        match self {
+            Door::Redis(direct) => direct.changed(ids, direct.store.retry(ids).await?, word).await,
+            // A second one might retry what has failed again since.
+            Door::Http(api) => each(ids, async |id| api.change(id, Repeat::Undone, "retry", RETRIED).await).await,
+        }
+    }
+
+    /// Removes jobs.
+    pub(crate) async fn remove(&self, ids: &[JobId]) -> Result<Vec<Changed>, Failure> {
+        let word = |done| REMOVED[usize::from(done == Removed::Begun)];
+        match self {
+            Door::Redis(direct) => direct.changed(ids, direct.store.remove(ids).await?, word).await,
+            Door::Http(api) => each(ids, async |id| api.remove(id).await).await,
+        }
+    }
+}
+
+impl Direct {
+    async fn changed<D>(
+        &self,
+        ids: &[JobId],
+        answers: Vec<Result<D, Refusal>>,
+        word: impl Fn(D) -> &'static str,
+    ) -> Result<Vec<Changed>, Failure> {
+        let mut jobs = self.store.get_many(ids).await?;
+        super::say_served(&self.store, jobs.iter_mut().flatten()).await?;
+        let answers = answers.into_iter().map(|answer| answer.map(&word).map_err(|refusal| refusal.to_string()));
+        let changed = ids.iter().zip(answers).zip(jobs);
+        Ok(changed.map(|((id, answer), job)| Changed { id: id.clone(), answer, job }).collect())
+    }
+}
+
+/// Changes one after the other. A failure that is about no job ends it, and is told with what was done before.
+async fn each(
+    ids: &[JobId],
+    change: impl AsyncFn(&JobId) -> Result<Changed, Failure>,
+) -> Result<Vec<Changed>, Failure> {
+    let mut changed: Vec<Changed> = Vec::new();
+    for (at, id) in ids.iter().enumerate() {
+        match change(id).await {
+            Ok(one) => changed.push(one),
+            Err(failure) if changed.is_empty() => return Err(failure),
+            Err(failure) => {
+                let refused = |id: &JobId, why: String| Changed { id: id.clone(), answer: Err(why), job: None };
+                changed.push(refused(id, failure.to_string()));
+                changed.extend(ids[at + 1..].iter().map(|id| refused(id, "not tried after that".into())));
+                break;
+            }
+        }
+    }
+    Ok(changed)
+}
+
+impl Client {
+    /// Posts to `jobs/{id}/{verb}`; `words` are for what is done and what is asked.
+    async fn change(
+        &self,
+        id: &JobId,
+        repeat: Repeat,
+        verb: &str,
+        words: [&'static str; 2],
+    ) -> Result<Changed, Failure> {
+        let path = ["jobs", id.as_str(), verb];
+        let answer = self.send(repeat, || Ok(self.request(Method::POST, &path))).await;
+        self.changed(id, answer, words).await
+    }
+
+    /// A removal whose answer was lost finds nothing the second time, so the job must have been there at first.
+    async fn remove(&self, id: &JobId) -> Result<Changed, Failure> {
+        if self.find(id).await?.is_none() {
+            return Ok(Changed { id: id.clone(), answer: Err(Refusal::NotFound(id.clone()).to_string()), job: None });
+        }
+        let path = ["jobs", id.as_str()];
+        let answer = self.send(Repeat::Safe, || Ok(self.request(Method::DELETE, &path))).await;
+        let mut changed = self.changed(id, answer, REMOVED).await?;
+        if changed.job.is_none() {
+            changed.answer = Ok(REMOVED[0]);
+        }
+        Ok(changed)
+    }
+
+    async fn changed(
+        &self,
+        id: &JobId,
+        answer: Result<Response, Failure>,
+        words: [&'static str; 2],
+    ) -> Result<Changed, Failure> {
+        let id = id.clone();
+        match answer {
+            Ok(answer) => {
+                let word = words[usize::from(answer.status() == StatusCode::ACCEPTED)];
+                let gone = answer.status() == StatusCode::NO_CONTENT;
+                let job = if gone { None } else { Some(self.json(answer).await?) };
+                Ok(Changed { id, answer: Ok(word), job })
+            }
+            Err(Failure::Refused(problem)) if problem.is_about_the_job() => {
+                let job = self.find(&id).await?;
+                Ok(Changed { id, answer: Err(problem.detail), job })
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+}

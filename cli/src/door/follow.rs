@@ -1,0 +1,200 @@
+//! A job's changes as they come, until it has ended.
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use leasehold::store::Watcher;
+use leasehold::{Error, Job, JobId};
+use reqwest::{Method, Response};
+use tokio::time::{Instant, sleep};
+
+use super::Door;
+use super::client::{Client, Repeat};
+use crate::failure::Failure;
+
+/// How often a job is read on Redis while it lives: its end is told at once, its progress in between.
+const LOOK_EVERY: Duration = Duration::from_millis(300);
+/// How often where there is no stream of events.
+const POLL_EVERY: Duration = Duration::from_secs(1);
+/// How long an API or a Redis may stay away: a deployment takes its time.
+const OUTAGE: Duration = Duration::from_secs(60);
+/// A stream that says nothing for so long is broken; the API sends something every few seconds.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Bytes of one event: a job with a large payload and result, escaped.
+const EVENT_BYTES_MAX: usize = 16 << 20;
+
+/// Somebody who follows one job.
+pub(crate) struct Follower {
+    id: JobId,
+    way: Way,
+    ended: bool,
+}
+
+enum Way {
+    Redis(Watcher),
+    Http(Box<Stream>),
+}
+
+/// The events of a job over HTTP. A stream that breaks is opened again, and where there is none the job is read.
+struct Stream {
+    api: Client,
+    open: Option<Open>,
+    /// The API has no such route, or no room for one more stream.
+    polls: bool,
+    begun: bool,
+}
+
+struct Open {
+    response: Response,
+    frames: Frames,
+}
+
+impl Door {
+    /// Follows a job from now on.
+    pub(crate) fn follow(&self, id: &JobId) -> Follower {
+        let way = match self {
+            Door::Redis(direct) => Way::Redis(Watcher::spawn(direct.store.clone())),
+            Door::Http(api) => {
+                Way::Http(Box::new(Stream { api: api.patient(OUTAGE), open: None, polls: false, begun: false }))
+            }
+        };
+        Follower { id: id.clone(), way, ended: false }
+    }
+}
+
+impl Follower {
+    /// The job as it is after some change: first as it is now, last as it has ended; then, or when there is no such job,
+    /// `None`.
+    pub(crate) async fn next(&mut self) -> Result<Option<Job>, Failure> {
+        if self.ended {
+            return Ok(None);
+        }
+        let job = match &mut self.way {
+            Way::Redis(watcher) => look(watcher, &self.id).await?,
+            Way::Http(stream) => stream.next(&self.id).await?,
+        };
+        self.ended = job.as_ref().is_none_or(|job| job.state.is_final());
+        Ok(job)
+    }
+}
+
+/// The job in a moment, or at its end if that is sooner; over an outage of Redis.
+async fn look(watcher: &Watcher, id: &JobId) -> Result<Option<Job>, Failure> {
+    let end = Instant::now() + OUTAGE;
+    loop {
+        match watcher.wait_for_end(id, LOOK_EVERY).await {
+            Err(Error::Unavailable(_) | Error::OutcomeUnknown(_)) if Instant::now() < end => sleep(LOOK_EVERY).await,
+            read => return Ok(read?),
+        }
+    }
+}
+
+impl Stream {
+    async fn next(&mut self, id: &JobId) -> Result<Option<Job>, Failure> {
+        loop {
+            if let Some(open) = &mut self.open {
+                match open.next_job().await {
+                    Some(job) => return Ok(Some(job)),
+                    // Broken, ended by a shutdown, or gone with its job.
+                    None => self.open = None,
+                }
+            }
+            if self.polls {
+                if std::mem::replace(&mut self.begun, true) {
+                    sleep(POLL_EVERY).await;
+                }
+                return self.api.find(id).await;
+            }
+            if std::mem::replace(&mut self.begun, true) {
+                // A stream that breaks at once must not be opened in a tight loop.
+                sleep(LOOK_EVERY).await;
+            }
+            let path = ["jobs", id.as_str(), "events"];
+            let build = || {
+                let request = self.api.request(Method::GET, &path).header("accept", "text/event-stream");
+                Ok(request.timeout(Duration::from_secs(86_400)))
+            };
+            match self.api.send(Repeat::Safe, build).await {
+                Ok(response) => self.open = Some(Open { response, frames: Frames::default() }),
+                Err(Failure::Refused(problem)) if problem.code == "no_such_job" => return Ok(None),
+                Err(Failure::Refused(problem)) if ["no_such_route", "busy"].contains(&problem.code.as_str()) => {
+                    self.polls = true;
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+}
+
+impl Open {
+    /// The job of the next event that has one; `None` at the end of the stream, however it came.
+    async fn next_job(&mut self) -> Option<Job> {
+        loop {
+            while let Some(data) = self.frames.next() {
+                if let Ok(job) = serde_json::from_str(&data) {
+                    return Some(job);
+                }
+            }
+            let chunk = tokio::time::timeout(SILENCE, self.response.chunk()).await.ok()?.ok()??;
+            self.frames.push(&chunk)?;
+        }
+    }
+}
+
+/// The `data` of server-sent events, put together from pieces of the stream.
+#[derive(Default)]
+struct Frames {
+    rest: Vec<u8>,
+    data: String,
+    ready: VecDeque<String>,
+}
+
+impl Frames {
+    fn next(&mut self) -> Option<String> {
+        self.ready.pop_front()
+    }
+
+    /// Takes a piece in; `None` when an event is longer than any of ours.
+    fn push(&mut self, piece: &[u8]) -> Option<()> {
+        self.rest.extend_from_slice(piece);
+        let mut begin = 0;
+        while let Some(at) = self.rest[begin..].iter().position(|b| *b == b'\n') {
+            let line = String::from_utf8_lossy(&self.rest[begin..begin + at]).into_owned();
+            begin += at + 1;
+            let line = line.strip_suffix('\r').unwrap_or(&line);
+            if let Some(data) = line.strip_prefix("data:") {
+                self.data += data.strip_prefix(' ').unwrap_or(data);
+                self.data.push('\n');
+            } else if line.is_empty() && !self.data.is_empty() {
+                self.ready.push_back(std::mem::take(&mut self.data));
+            }
+        }
+        self.rest.drain(..begin);
+        (self.rest.len() + self.data.len() <= EVENT_BYTES_MAX).then_some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_put_together_from_any_pieces() {
+        let text = ": hello\n\nevent: job\ndata: {\"a\":\ndata: 1}\n\nevent: end\r\ndata:{}\r\n\r\ndata: half";
+        for size in [1, 2, 7, text.len()] {
+            let mut frames = Frames::default();
+            for piece in text.as_bytes().chunks(size) {
+                frames.push(piece).expect("it is short");
+            }
+            assert_eq!(frames.next().as_deref(), Some("{\"a\":\n1}\n"));
+            assert_eq!(frames.next().as_deref(), Some("{}\n"));
+            assert_eq!(frames.next(), None);
+        }
+    }
+
+    #[test]
+    fn an_endless_event_is_given_up() {
+        let mut frames = Frames::default();
+        let piece = vec![b'x'; 1 << 20];
+        assert!((0..17).any(|_| frames.push(&piece).is_none()));
+    }
+}

@@ -1,0 +1,178 @@
+//! `jobs watch`, and what `jobs submit` does once it has submitted: follow a job to its end.
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use leasehold::job::Items;
+use leasehold::{Job, JobId, Refusal, State};
+
+use super::show;
+use crate::arguments::Common;
+use crate::door::Door;
+use crate::failure::{Failure, complain};
+use crate::print::{self, plain, span};
+
+pub(super) const AFTER_HELP: &str = "\
+Progress goes to standard error: a bar on a terminal, lines elsewhere. The result goes to standard output; with -o json the
+job as it has ended. Exit code 0 when it completed, 1 when it failed or was cancelled.
+
+Examples:
+  leasehold jobs watch ID
+  leasehold jobs watch ID -o json 2>/dev/null | jq .result";
+
+/// How often a bar moves that has nothing new to show.
+const TICK: Duration = Duration::from_millis(120);
+
+/// Follows a job.
+pub(super) async fn run(id: &JobId, common: &Common) -> Result<(), Failure> {
+    let door = common.door().await?;
+    let job = follow(&door, id).await?;
+    finish(&job, common.json())
+}
+
+/// Follows a job to its end and shows how far it is.
+pub(super) async fn follow(door: &Door, id: &JobId) -> Result<Job, Failure> {
+    let (mut follower, mut meter) = (door.follow(id), Meter::new());
+    let mut seen = false;
+    loop {
+        let Some(job) = follower.next().await? else {
+            return Err(if seen { removed(id) } else { Failure::Failed(Refusal::NotFound(id.clone()).to_string()) });
+        };
+        seen = true;
+        meter.show(&job);
+        if job.state.is_final() {
+            return Ok(job);
+        }
+    }
+}
+
+/// Waits for a job's end, at most so long; the job as it is then.
+pub(super) async fn wait(door: &Door, id: &JobId, limit: Duration) -> Result<Job, Failure> {
+    let mut follower = door.follow(id);
+    let end = async {
+        loop {
+            match follower.next().await? {
+                Some(job) if job.state.is_final() => return Ok(job),
+                Some(_) => {}
+                None => return Err(removed(id)),
+            }
+        }
+    };
+    match tokio::time::timeout(limit, end).await {
+        Ok(ended) => ended,
+        Err(_) => door.find(id).await?.ok_or_else(|| removed(id)),
+    }
+}
+
+fn removed(id: &JobId) -> Failure {
+    Failure::Failed(format!("job {id} was removed while this waited for it"))
+}
+
+/// Prints what a job has come to; anything but a completed one is a failure, which has been said.
+pub(super) fn finish(job: &Job, json: bool) -> Result<(), Failure> {
+    if json {
+        print::json(job)?;
+    } else if let Some(result) = &job.result {
+        print::line(result.as_str())?;
+    }
+    match (job.state, &job.error) {
+        (State::Completed, _) => return Ok(()),
+        (state, Some(error)) if state.is_final() => {
+            complain(format_args!("the job {state}: {}", plain(&error.message)));
+        }
+        (State::Cancelled, None) => complain("the job was cancelled"),
+        (state, None) if state.is_final() => complain(format_args!("the job {state}")),
+        (state, _) => complain(format_args!("the job is still {state}")),
+    }
+    Err(Failure::Said)
+}
+
+/// How far a job is: a bar on a terminal, else a line for each step worth one.
+struct Meter {
+    bar: Option<ProgressBar>,
+    told: String,
+}
+
+impl Meter {
+    fn new() -> Self {
+        let bar = print::is_live().then(|| {
+            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+            bar.enable_steady_tick(TICK);
+            bar
+        });
+        Self { bar, told: String::new() }
+    }
+
+    fn show(&mut self, job: &Job) {
+        let text = text(job);
+        let Some(bar) = &self.bar else {
+            let step = step(job);
+            if self.told != step {
+                print::aside(&text);
+                self.told = step;
+            }
+            return;
+        };
+        if job.state.is_final() {
+            bar.finish_and_clear();
+            return print::aside(&text);
+        }
+        let (template, at, of) = match (&job.items, job.progress.as_ref().and_then(|p| p.percent)) {
+            (Some(items), _) if items.total > 0 => {
+                ("{spinner} {wide_bar} {pos}/{len}  {msg}", ended(items), items.total)
+            }
+            (_, Some(percent)) => ("{spinner} {wide_bar} {pos} %  {msg}", percent.clamp(0.0, 100.0) as u64, 100),
+            _ => ("{spinner} {msg}", 0, 0),
+        };
+        bar.set_style(ProgressStyle::with_template(template).expect("the templates above are right"));
+        bar.set_length(of);
+        bar.set_position(at);
+        bar.set_message(text);
+    }
+}
+
+fn ended(items: &Items) -> u64 {
+    items.succeeded + items.failed + items.skipped + items.cancelled
+}
+
+/// What changes with each step that deserves a line: state, phase, each tenth.
+fn step(job: &Job) -> String {
+    let tenth = job.progress.as_ref().and_then(|p| p.percent).map(|percent| (percent / 10.0) as u64);
+    let phase = job.progress.as_ref().and_then(|p| p.message.clone()).filter(|_| job.state == State::Running);
+    let items = job.items.as_ref().filter(|items| items.total > 0).map(|items| 10 * ended(items) / items.total);
+    format!("{} {tenth:?} {phase:?} {items:?} {} {}", job.state, job.crashes, job.attempt)
+}
+
+/// Where a job is, in a line.
+fn text(job: &Job) -> String {
+    let mut parts = vec![job.state.to_string()];
+    if let Some(items) = &job.items {
+        let counts = [
+            (items.succeeded, "succeeded"),
+            (items.failed, "failed"),
+            (items.skipped, "skipped"),
+            (items.cancelled, "cancelled"),
+        ];
+        parts.push(format!("{} of {} items", ended(items), items.total));
+        parts.extend(counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")));
+    }
+    match job.state {
+        State::Running => parts.extend(job.progress.as_ref().map(show::progress)),
+        State::Retrying => parts.extend(job.error.as_ref().map(|error| error.message.clone())),
+        State::Queued if job.served == Some(false) => parts.push("no living worker serves its kind".into()),
+        State::Completed | State::Failed | State::Cancelled => {
+            let took = job.finished_at.map(|end| end.0 - job.created_at.0);
+            parts.extend(took.map(|ms| format!("{} after it was submitted", span(ms))));
+        }
+        _ => {}
+    }
+    if job.attempt > 1 {
+        parts.push(format!("attempt {} of {}", job.attempt, job.max_attempts));
+    }
+    if job.crashes > 0 {
+        parts.push(format!("{} workers lost", job.crashes));
+    }
+    if job.cancel_requested {
+        parts.push("a cancel is asked".into());
+    }
+    plain(&parts.join(", "))
+}
