@@ -203,11 +203,12 @@ pub const KEYS: &[&str] = &[
 
 /// Variables that are not settings: what a running command is given (a worker started by one must not choke on it), the
 /// server program that `make`, the tests and `leasehold up` start, and the API that the command line is to talk to.
-const OTHER_VARIABLES: [&str; 8] = [
+const OTHER_VARIABLES: [&str; 9] = [
     "LEASEHOLD_JOB_ID",
     "LEASEHOLD_TOKEN",
     "LEASEHOLD_ATTEMPT",
     "LEASEHOLD_CHECKPOINT",
+    "LEASEHOLD_ITEMS",
     "LEASEHOLD_REDIS_SERVER",
     "LEASEHOLD_API_URL",
     "LEASEHOLD_API_TOKEN",

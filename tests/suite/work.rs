@@ -31,6 +31,10 @@ exclusive = true
 command = ["sh", "{dir}/exits.sh"]
 max_attempts = 2
 backoff = { first_ms = 50, max_ms = 100 }
+[kinds.resumes]
+command = ["sh", "{dir}/resumes.sh"]
+[kinds.gather]
+command = ["sh", "{dir}/gather.sh"]
 "#;
 
 const STEP: &str = r#"
@@ -46,6 +50,24 @@ const EXITS: &str = r#"
 read -r payload
 echo "about to exit with $payload"
 exit "$payload"
+"#;
+
+const RESUMES: &str = r#"
+dir=$(dirname "$0")
+echo "begin $LEASEHOLD_JOB_ID $LEASEHOLD_TOKEN" >> "$dir/journal"
+if [ -n "$LEASEHOLD_CHECKPOINT" ]; then
+  echo "{\"result\": $(cat "$LEASEHOLD_CHECKPOINT")}"
+  exit 0
+fi
+echo '{"progress": 10, "message": "first half"}'
+echo '{"checkpoint": {"at": 7}}'
+sleep 60
+"#;
+
+const GATHER: &str = r#"
+completed=$(grep -c '"state":"completed"' "$LEASEHOLD_ITEMS")
+failed=$(grep -c '"state":"failed"' "$LEASEHOLD_ITEMS")
+echo "{\"result\": [$completed, $failed]}"
 "#;
 
 pub struct Work {
@@ -64,7 +86,14 @@ impl Work {
 
     pub async fn with_redis(redis: RedisServer, environment: &[(&str, &str)]) -> Self {
         let folder = TempDir::with_prefix("leasehold-work-").unwrap();
-        for (name, text) in [("kinds.toml", KINDS), ("step.sh", STEP), ("exits.sh", EXITS), ("journal", "")] {
+        for (name, text) in [
+            ("kinds.toml", KINDS),
+            ("step.sh", STEP),
+            ("exits.sh", EXITS),
+            ("resumes.sh", RESUMES),
+            ("gather.sh", GATHER),
+            ("journal", ""),
+        ] {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
         let kinds = folder.path().join("kinds.toml").display().to_string();

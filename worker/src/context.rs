@@ -3,9 +3,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::{Stream, StreamExt, TryStreamExt};
+use leasehold::job::Items;
 use leasehold::json::InvalidJson;
 use leasehold::store::Held;
-use leasehold::{FileEntry, FileError, JobId, Json, Kind, Limits};
+use leasehold::{Error, FileEntry, FileError, Job, JobId, Json, Kind, Limits, Store};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::AsyncRead;
@@ -34,6 +36,8 @@ pub(crate) struct Attempt {
     pub reporter: Reporter,
     pub limits: Limits,
     pub files: Files,
+    pub items: Option<Items>,
+    pub store: Store,
     pub _slot: Slot,
 }
 
@@ -79,6 +83,22 @@ impl Context {
     /// The batch it belongs to, for an item.
     pub fn parent(&self) -> Option<&JobId> {
         self.attempt.parent.as_ref()
+    }
+
+    /// How the items of its batch have ended, for a batch that runs its `then`; `None` for any other job.
+    pub fn batch(&self) -> Option<Items> {
+        self.attempt.items
+    }
+
+    /// The items of the batch that runs its `then`, as they have ended, in their order; none for any other job. They are read
+    /// a page at a time, however many there are, and do not change while the `then` runs.
+    ///
+    /// # Errors
+    /// Redis is away for longer than `redis.outage_ms`, or an item cannot be read; that one ends the stream after all others.
+    pub fn items(&self) -> impl Stream<Item = Result<Job, Error>> + Send + Unpin + use<> {
+        let pages = self.attempt.items.map(|_| self.attempt.store.items(self.job_id()));
+        let jobs = |page: Vec<Job>| futures_util::stream::iter(page.into_iter().map(Ok));
+        Box::pin(futures_util::stream::iter(pages).flatten().map_ok(jobs).try_flatten())
     }
 
     /// When the attempt will have run too long; `None`: it may run for ever.

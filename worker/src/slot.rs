@@ -72,6 +72,8 @@ impl Run {
                 job.files.clone(),
                 running.config.limits.upload_bytes,
             ),
+            items: job.items,
+            store: running.store.clone(),
             _slot: slot,
         };
         let context = Context { attempt: Arc::new(attempt) };

@@ -5,10 +5,11 @@ use std::time::Duration;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 
-use super::inspect::{array, number, text};
+use super::inspect::{array, items_of, number, text};
 use super::link::sort_error;
 use super::{Args, Repeat, Store, WorkerInfo, keys, scripts};
 use crate::files::FileEntry;
+use crate::job::Items;
 use crate::{Error, JobId, Json, Kind, QueueName, Result, Timestamp, WorkerId, limits};
 
 /// The proof of a lease.
@@ -71,6 +72,8 @@ pub struct ClaimedJob {
     pub checkpoint: Option<Json>,
     /// Its batch, for an item.
     pub parent: Option<JobId>,
+    /// Counts of its items, for a batch that runs its `then`.
+    pub items: Option<Items>,
     /// The files that came with its submit.
     pub files: Vec<FileEntry>,
     /// The version of its record; other than [`limits::RECORD_VERSION`] it is to be released.
@@ -314,6 +317,7 @@ fn claimed_job(partition: u16, reply: &Value) -> Result<ClaimedJob> {
         timeout_ms: field("timeout_ms").and_then(|v| v.parse().ok()),
         checkpoint: field("checkpoint").map(|v| Json::stored(v.to_owned())),
         parent: field("parent").and_then(|v| JobId::parse(v).ok()),
+        items: items_of(field),
         files: field("files").map_or_else(Vec::new, super::files::entries),
         version: count("version").unwrap_or(0),
         partition,

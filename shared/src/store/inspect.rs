@@ -485,14 +485,7 @@ fn job(id: &JobId, reply: &Value) -> Result<Option<Job>, String> {
     let finished_at = time("finished_at");
     let updated = [Some(created_at), started_at, time("updated_at"), finished_at];
     let due = if state == State::Retrying { score(2) } else { time("scheduled_at") };
-    let items = count("items_total").map(|total| Items {
-        total,
-        succeeded: count("items_succeeded").unwrap_or(0),
-        failed: count("items_failed").unwrap_or(0),
-        skipped: count("items_skipped").unwrap_or(0),
-        cancelled: count("items_cancelled").unwrap_or(0),
-        open: field("sealed").is_none(),
-    });
+    let items = items_of(field);
     Ok(Some(Job {
         id: id.clone(),
         kind: Kind::parse(need("kind")?).map_err(|e| e.to_string())?,
@@ -523,6 +516,19 @@ fn job(id: &JobId, reply: &Value) -> Result<Option<Job>, String> {
         lease_expires_at: if running { score(1) } else { None },
         served: None,
     }))
+}
+
+/// A parent's counts, as its record has them; `None` when it is no parent.
+pub(super) fn items_of<'a>(field: impl Fn(&str) -> Option<&'a str>) -> Option<Items> {
+    let count = |name: &str| field(name).and_then(|v| v.parse().ok());
+    count("items_total").map(|total| Items {
+        total,
+        succeeded: count("items_succeeded").unwrap_or(0),
+        failed: count("items_failed").unwrap_or(0),
+        skipped: count("items_skipped").unwrap_or(0),
+        cancelled: count("items_cancelled").unwrap_or(0),
+        open: field("sealed").is_none(),
+    })
 }
 
 /// An error as it was stored; a damaged one is shown as text rather than hiding the job.

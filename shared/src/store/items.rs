@@ -24,7 +24,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Refusal::NotFound`] at the first page when there is no such job; those of any call.
-    pub fn items(&self, parent: &JobId) -> impl Stream<Item = Result<Vec<Job>>> + Send + 'static {
+    pub fn items(&self, parent: &JobId) -> impl Stream<Item = Result<Vec<Job>>> + Send + use<> {
         let store = self.clone();
         let walk = Walk { store, parent: parent.clone(), next: 0, total: None, step: 10, fault: None };
         try_unfold(walk, |mut walk| async move { Ok(walk.page().await?.map(|page| (page, walk))) })

@@ -1,6 +1,7 @@
 //! A worker with Rust handlers that misbehave, for the suite: `leasehold-test-worker`, configured as any worker.
 use std::time::{Duration, Instant};
 
+use futures_util::TryStreamExt;
 use leasehold_worker::{Context, Done, Failure, Shutdown, Worker};
 
 #[derive(serde::Deserialize)]
@@ -35,11 +36,32 @@ async fn waits(context: Context, _: serde_json::Value) -> Result<Done<String>, F
     Err(Failure::new(format!("{reason:?}")))
 }
 
+/// Doubles a number; has nothing to do for 0, and refuses what ends in 7.
+async fn doubles(_: Context, number: u64) -> Result<Done<u64>, Failure> {
+    match number {
+        0 => Ok(Done::Skipped("nothing to double".into())),
+        _ if number % 10 == 7 => Err(Failure::fatal("it ends in 7")),
+        _ => Ok((2 * number).into()),
+    }
+}
+
+/// Sums what the items of its batch have made.
+async fn sums(context: Context, _: serde_json::Value) -> Result<Done<serde_json::Value>, Failure> {
+    let (mut sum, mut seen, mut items) = (0, 0_u64, context.items());
+    while let Some(item) = items.try_next().await? {
+        seen += 1;
+        sum += item.result.and_then(|result| result.as_str().parse::<u64>().ok()).unwrap_or(0);
+    }
+    let counts = context.batch().ok_or_else(|| Failure::fatal("it is no batch"))?;
+    Ok(serde_json::json!({ "sum": sum, "seen": seen, "failed": counts.failed }).into())
+}
+
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<(), leasehold_worker::Error> {
     let config = leasehold::Config::load(None, &[])?;
     leasehold::log::init(&config.log)?;
     let kinds = config.load_kinds()?;
     let worker = Worker::new(config, kinds).handler("hog", hog).handler("panics", panics).handler("waits", waits);
+    let worker = worker.handler("doubles", doubles).handler("sums", sums);
     worker.run(Shutdown::on_signals()?).await
 }

@@ -2,6 +2,7 @@
 //!
 //! It gets the payload on stdin, runs in a scratch folder, says what it has to say as JSON lines on stdout, and logs with all
 //! else. Its exit code decides: 0 completes, 65 fails for good, all others fail the attempt.
+mod items;
 mod launch;
 mod output;
 
@@ -55,16 +56,18 @@ impl Command {
         let scratch = self.launcher.scratch().await.map_err(unusable)?;
         let files = &context.attempt.files;
         files.copy_input(&scratch.path().join("in")).await?;
-        let order = Order {
-            words: self.words.clone(),
-            environment: vec![
-                ("LEASEHOLD_JOB_ID", context.job_id().to_string()),
-                ("LEASEHOLD_TOKEN", context.token().to_string()),
-                ("LEASEHOLD_ATTEMPT", context.attempt().to_string()),
-            ],
-            checkpoint: context.attempt.checkpoint.clone(),
-            scratch,
-        };
+        let mut environment: Vec<(&str, OsString)> = vec![
+            ("LEASEHOLD_JOB_ID", context.job_id().as_str().into()),
+            ("LEASEHOLD_TOKEN", context.token().to_string().into()),
+            ("LEASEHOLD_ATTEMPT", context.attempt().to_string().into()),
+        ];
+        if context.batch().is_some() {
+            let path = scratch.path().join("items.jsonl");
+            items::write(&context, &path).await?;
+            environment.push(("LEASEHOLD_ITEMS", path.into()));
+        }
+        let order =
+            Order { words: self.words.clone(), environment, checkpoint: context.attempt.checkpoint.clone(), scratch };
         let launched = self.launcher.launch(order).await;
         // Dropped in the reverse order: first the processes, then their folder.
         let Launched { scratch, mut child, group } =

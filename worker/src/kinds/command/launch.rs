@@ -35,7 +35,7 @@ rm -rf -- "$1"
 /// What is to be started.
 pub(super) struct Order {
     pub words: Vec<OsString>,
-    pub environment: Vec<(&'static str, String)>,
+    pub environment: Vec<(&'static str, OsString)>,
     pub checkpoint: Option<Json>,
     /// Where it runs, of [`Launcher::scratch`].
     pub scratch: TempDir,
