@@ -31,6 +31,19 @@
 //! Worker::new(config, kinds).handler("greet", greet).run(shutdown).await
 //! # }
 //! ```
+//! The `then` of a batch is a handler too; [`Context::items`] gives it what the items made:
+//! ```no_run
+//! use futures_util::TryStreamExt;
+//! use leasehold_worker::{Context, Done, Failure};
+//!
+//! async fn total(context: Context, _payload: serde_json::Value) -> Result<Done<u64>, Failure> {
+//!     let (mut total, mut items) = (0, context.items());
+//!     while let Some(item) = items.try_next().await? {
+//!         total += item.result.and_then(|result| result.as_str().parse::<u64>().ok()).unwrap_or(0);
+//!     }
+//!     Ok(total.into())
+//! }
+//! ```
 mod audit;
 mod budget;
 mod claim;
