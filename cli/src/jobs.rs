@@ -2,6 +2,7 @@
 mod batch;
 mod change;
 mod list;
+mod prune;
 mod show;
 mod submit;
 mod watch;
@@ -36,6 +37,8 @@ pub(crate) enum Command {
     Retry(Many),
     /// Remove jobs that have ended, a batch with its items.
     Rm(Many),
+    /// Delete many jobs that have ended: counts them first, and deletes with --yes.
+    Prune(prune::Arguments),
 }
 
 /// One job.
@@ -69,5 +72,6 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Cancel(Many { ids, common }) => change::cancel(&ids, &common).await,
         Command::Retry(Many { ids, common }) => change::retry(&ids, &common).await,
         Command::Rm(Many { ids, common }) => change::remove(&ids, &common).await,
+        Command::Prune(arguments) => prune::run(arguments).await,
     }
 }

@@ -1,7 +1,8 @@
 //! What is done to jobs that exist. Each id is answered alone: one that is refused does not stop the others.
-use leasehold::store::{Cancelled, Removed, Retried};
+use leasehold::store::{Cancelled, PruneQuery, Pruned, Removed, Retried};
 use leasehold::{Job, JobId, Refusal};
 use reqwest::{Method, Response, StatusCode};
+use serde::Deserialize;
 
 use super::client::{Client, Repeat};
 use super::{Direct, Door};
@@ -64,6 +65,39 @@ impl Direct {
         let changed = ids.iter().zip(answers).zip(jobs);
         Ok(changed.map(|((id, answer), job)| Changed { id: id.clone(), answer, job }).collect())
     }
+}
+
+impl Door {
+    /// Removes the ended jobs that a query takes, or counts them; `more` says that it is to be asked again.
+    pub(crate) async fn prune(&self, query: &PruneQuery) -> Result<Pruned, Failure> {
+        match self {
+            Door::Redis(direct) => Ok(direct.store.prune(query).await?),
+            Door::Http(api) => {
+                let texts = [
+                    ("state", query.state.map(|state| state.to_string())),
+                    ("kind", query.kind.as_ref().map(ToString::to_string)),
+                    ("older_than_ms", query.older_than_ms.map(|ms| ms.to_string())),
+                    ("keep", query.keep.map(|n| n.to_string())),
+                    ("bytes_max", query.bytes_max.map(|n| n.to_string())),
+                    ("dry_run", Some(query.dry_run.to_string())),
+                ];
+                let given: Vec<(&str, &str)> = texts.iter().filter_map(|(n, v)| Some((*n, v.as_deref()?))).collect();
+                // What a lost answer said was deleted would be missing from the count.
+                let repeat = if query.dry_run { Repeat::Safe } else { Repeat::Undone };
+                let answer = api.send(repeat, || Ok(api.asking(Method::DELETE, &["jobs"], &given))).await?;
+                let DeletedView { deleted, matching, more } = api.json(answer).await?;
+                Ok(Pruned { deleted, matching: matching.unwrap_or(deleted), more })
+            }
+        }
+    }
+}
+
+/// The answer to `DELETE /api/v1/jobs`.
+#[derive(Deserialize)]
+struct DeletedView {
+    deleted: u64,
+    matching: Option<u64>,
+    more: bool,
 }
 
 /// Changes one after the other. A failure that is about no job ends it, and is told with what was done before.

@@ -2,21 +2,23 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use leasehold::store::Watcher;
-use leasehold::{Error, Job, JobId};
+use leasehold::store::{Watch, Watcher};
+use leasehold::{Job, JobId};
 use reqwest::{Method, Response};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
-use super::Door;
+use super::{Door, Problem};
 use super::client::{Client, Repeat};
 use crate::failure::Failure;
 
-/// How often a job is read on Redis while it lives: its end is told at once, its progress in between.
-const LOOK_EVERY: Duration = Duration::from_millis(300);
-/// How often where there is no stream of events.
+/// The pause before a stream that broke is opened again.
+const PAUSE: Duration = Duration::from_millis(300);
+/// How often a job is read where there is no stream of events.
 const POLL_EVERY: Duration = Duration::from_secs(1);
-/// How long an API or a Redis may stay away: a deployment takes its time.
+/// How long an API may stay away: a deployment takes its time.
 const OUTAGE: Duration = Duration::from_secs(60);
+/// How long one stream may last; then another is opened.
+const STREAM_LIMIT: Duration = Duration::from_secs(86_400);
 /// A stream that says nothing for so long is broken; the API sends something every few seconds.
 const SILENCE: Duration = Duration::from_secs(30);
 /// Bytes of one event: a job with a large payload and result, escaped.
@@ -30,7 +32,7 @@ pub(crate) struct Follower {
 }
 
 enum Way {
-    Redis(Watcher),
+    Redis { watch: Watch, begun: bool },
     Http(Box<Stream>),
 }
 
@@ -50,14 +52,16 @@ struct Open {
 
 impl Door {
     /// Follows a job from now on.
-    pub(crate) fn follow(&self, id: &JobId) -> Follower {
+    pub(crate) fn follow(&self, id: &JobId) -> Result<Follower, Failure> {
         let way = match self {
-            Door::Redis(direct) => Way::Redis(Watcher::spawn(direct.store.clone())),
+            Door::Redis(direct) => {
+                Way::Redis { watch: Watcher::spawn(direct.store.clone()).watch(id)?, begun: false }
+            }
             Door::Http(api) => {
                 Way::Http(Box::new(Stream { api: api.patient(OUTAGE), open: None, polls: false, begun: false }))
             }
         };
-        Follower { id: id.clone(), way, ended: false }
+        Ok(Follower { id: id.clone(), way, ended: false })
     }
 }
 
@@ -69,22 +73,14 @@ impl Follower {
             return Ok(None);
         }
         let job = match &mut self.way {
-            Way::Redis(watcher) => look(watcher, &self.id).await?,
+            Way::Redis { watch, begun } => {
+                let read = if std::mem::replace(begun, true) { watch.changed().await } else { watch.read().await };
+                read?.map(|job| job.as_ref().clone())
+            }
             Way::Http(stream) => stream.next(&self.id).await?,
         };
         self.ended = job.as_ref().is_none_or(|job| job.state.is_final());
         Ok(job)
-    }
-}
-
-/// The job in a moment, or at its end if that is sooner; over an outage of Redis.
-async fn look(watcher: &Watcher, id: &JobId) -> Result<Option<Job>, Failure> {
-    let end = Instant::now() + OUTAGE;
-    loop {
-        match watcher.wait_for_end(id, LOOK_EVERY).await {
-            Err(Error::Unavailable(_) | Error::OutcomeUnknown(_)) if Instant::now() < end => sleep(LOOK_EVERY).await,
-            read => return Ok(read?),
-        }
     }
 }
 
@@ -106,23 +102,37 @@ impl Stream {
             }
             if std::mem::replace(&mut self.begun, true) {
                 // A stream that breaks at once must not be opened in a tight loop.
-                sleep(LOOK_EVERY).await;
+                sleep(PAUSE).await;
             }
-            let path = ["jobs", id.as_str(), "events"];
-            let build = || {
-                let request = self.api.request(Method::GET, &path).header("accept", "text/event-stream");
-                Ok(request.timeout(Duration::from_secs(86_400)))
-            };
-            match self.api.send(Repeat::Safe, build).await {
+            match self.connect(id).await {
                 Ok(response) => self.open = Some(Open { response, frames: Frames::default() }),
                 Err(Failure::Refused(problem)) if problem.code == "no_such_job" => return Ok(None),
-                Err(Failure::Refused(problem)) if ["no_such_route", "busy"].contains(&problem.code.as_str()) => {
-                    self.polls = true;
-                }
+                Err(Failure::Refused(problem)) if is_full(&problem) => self.polls = true,
                 Err(failure) => return Err(failure),
             }
         }
     }
+
+    async fn connect(&self, id: &JobId) -> Result<Response, Failure> {
+        let path = ["jobs", id.as_str(), "events"];
+        let build = || {
+            let request = self.api.request(Method::GET, &path).header("accept", "text/event-stream");
+            Ok(request.timeout(STREAM_LIMIT))
+        };
+        // An API without room for one more stream has room for reads: only one that is away is waited for.
+        match self.api.patient(Duration::ZERO).send(Repeat::Safe, build).await {
+            Err(Failure::Refused(problem)) if is_full(&problem) || !problem.is_passing() => {
+                Err(Failure::Refused(problem))
+            }
+            Err(_) => self.api.send(Repeat::Safe, build).await,
+            answer => answer,
+        }
+    }
+}
+
+/// There is no such stream to be had.
+fn is_full(problem: &Problem) -> bool {
+    ["no_such_route", "busy"].contains(&problem.code.as_str())
 }
 
 impl Open {

@@ -31,7 +31,7 @@ pub(super) async fn run(id: &JobId, common: &Common) -> Result<(), Failure> {
 
 /// Follows a job to its end and shows how far it is.
 pub(super) async fn follow(door: &Door, id: &JobId) -> Result<Job, Failure> {
-    let (mut follower, mut meter) = (door.follow(id), Meter::new());
+    let (mut follower, mut meter) = (door.follow(id)?, Meter::new());
     let mut seen = false;
     loop {
         let Some(job) = follower.next().await? else {
@@ -47,7 +47,7 @@ pub(super) async fn follow(door: &Door, id: &JobId) -> Result<Job, Failure> {
 
 /// Waits for a job's end, at most so long; the job as it is then.
 pub(super) async fn wait(door: &Door, id: &JobId, limit: Duration) -> Result<Job, Failure> {
-    let mut follower = door.follow(id);
+    let mut follower = door.follow(id)?;
     let end = async {
         loop {
             match follower.next().await? {
