@@ -1,4 +1,8 @@
 //! The command line as a person and a script meet it: output, exit codes, and whole systems that leave nothing behind.
+mod batch;
+mod doors;
+mod watch;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,6 +14,14 @@ use serde_json::Value;
 const DEMO_LIMIT: Duration = Duration::from_secs(100);
 /// How long a system may take to be up, or down.
 const UP_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long anything may take that ought to happen soon.
+const SOON: Duration = Duration::from_secs(30);
+
+/// The path of the command, for scripts.
+fn leasehold() -> String {
+    std::env::current_exe().unwrap().parent().unwrap().with_file_name("leasehold").display().to_string()
+}
 
 /// Runs a command that must succeed; its standard output.
 async fn ok(system: &System, arguments: &[&str]) -> String {
@@ -133,12 +145,22 @@ async fn a_reader_that_has_seen_enough_is_no_failure() {
     for _ in 0..4 {
         ok(&system, &["jobs", "submit", "--kind", "long", "--payload", &payload]).await;
     }
-    let leasehold = std::env::current_exe().unwrap().parent().unwrap().with_file_name("leasehold");
-    let script = format!("set -o pipefail; {} jobs ls -o json | head -c 10", leasehold.display());
+    let script = format!("set -o pipefail; {} jobs ls -o json | head -c 10", leasehold());
     let url = system.redis().url();
     let process = Process::start(Path::new("bash"), &["-c", &script], &[("LEASEHOLD_REDIS_URL", &url)]);
     assert!(process.wait_exit(UP_LIMIT).await.success());
     assert_eq!((process.stdout().as_str(), process.stderr().as_str()), ("{\n  \"jobs\"", ""));
+    system.finish().await;
+}
+
+#[tokio::test]
+async fn each_shell_gets_its_completions() {
+    let system = System::start(&[]).await;
+    for shell in ["bash", "zsh", "fish"] {
+        let script = ok(&system, &["completions", shell]).await;
+        assert!(script.contains("prune") && script.contains("token-file"), "{shell}: {script}");
+    }
+    fails(&system, 2, &["completions", "cmd"], "possible values: bash").await;
     system.finish().await;
 }
 

@@ -3,12 +3,12 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use leasehold::store::{Watch, Watcher};
-use leasehold::{Job, JobId};
+use leasehold::{Job, JobId, Store};
 use reqwest::{Method, Response};
 use tokio::time::sleep;
 
-use super::{Door, Problem};
 use super::client::{Client, Repeat};
+use super::{Door, Problem};
 use crate::failure::Failure;
 
 /// The pause before a stream that broke is opened again.
@@ -32,7 +32,7 @@ pub(crate) struct Follower {
 }
 
 enum Way {
-    Redis { watch: Watch, begun: bool },
+    Redis { store: Store, watch: Box<Watch>, begun: bool },
     Http(Box<Stream>),
 }
 
@@ -55,7 +55,8 @@ impl Door {
     pub(crate) fn follow(&self, id: &JobId) -> Result<Follower, Failure> {
         let way = match self {
             Door::Redis(direct) => {
-                Way::Redis { watch: Watcher::spawn(direct.store.clone()).watch(id)?, begun: false }
+                let watch = Box::new(Watcher::spawn(direct.store.clone()).watch(id)?);
+                Way::Redis { store: direct.store.clone(), watch, begun: false }
             }
             Door::Http(api) => {
                 Way::Http(Box::new(Stream { api: api.patient(OUTAGE), open: None, polls: false, begun: false }))
@@ -73,9 +74,11 @@ impl Follower {
             return Ok(None);
         }
         let job = match &mut self.way {
-            Way::Redis { watch, begun } => {
+            Way::Redis { store, watch, begun } => {
                 let read = if std::mem::replace(begun, true) { watch.changed().await } else { watch.read().await };
-                read?.map(|job| job.as_ref().clone())
+                let mut job = read?.map(|job| job.as_ref().clone());
+                super::say_served(store, job.iter_mut()).await?;
+                job
             }
             Way::Http(stream) => stream.next(&self.id).await?,
         };

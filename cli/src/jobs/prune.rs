@@ -58,7 +58,8 @@ struct Answer {
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { state, kind, older_than, keep, max_bytes, yes, common } = arguments;
     if state.is_none() && kind.is_none() && older_than.is_none() {
-        let advice = "this would delete every job that has ended; name at least one of --state, --kind and --older-than";
+        let advice =
+            "this would delete every job that has ended; name at least one of --state, --kind and --older-than";
         return Err(Failure::Usage(advice.into()));
     }
     let older_than_ms = older_than.map(millis);
