@@ -10,6 +10,7 @@ mod error;
 mod fault;
 mod fields;
 mod headers;
+mod metrics;
 mod query;
 mod raw;
 mod request;

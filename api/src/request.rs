@@ -20,7 +20,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Answers a request by `next`, whatever happens there.
 pub async fn handle(State(api): State<Api>, mut request: Request, next: Next) -> Response {
-    let begun = Instant::now();
+    let (begun, in_flight) = (Instant::now(), api.metrics().begin(&request));
     let id = request_id(request.headers());
     let shown = id.to_str().unwrap_or_default();
     let span = tracing::info_span!("request", id = shown, method = %request.method(), path = request.uri().path(), token = tracing::field::Empty);
@@ -37,6 +37,7 @@ pub async fn handle(State(api): State<Api>, mut request: Request, next: Next) ->
     }
     .instrument(span.clone())
     .await;
+    in_flight.answered(response.status());
     lent.drop_rest(api.limits());
     span.in_scope(|| log(&response, begun.elapsed()));
     response.headers_mut().insert(REQUEST_ID, id);

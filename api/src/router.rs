@@ -25,6 +25,7 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/workers", get(workers::list))
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(from_fn_with_state(api.clone(), access::check))

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::Guard;
 use crate::error::{Code, Problem};
+use crate::metrics::Metrics;
 use crate::submission::Rules;
 
 /// How long what the workers serve is taken to be as it was.
@@ -32,7 +33,9 @@ struct Inner {
     served: Mutex<Served>,
     bodies: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    streams_max: usize,
     stopping: CancellationToken,
+    metrics: Metrics,
 }
 
 #[derive(Clone)]
@@ -68,7 +71,9 @@ impl Api {
             served: Mutex::default(),
             bodies: Arc::new(Semaphore::new(bodies)),
             streams: Arc::new(Semaphore::new(streams)),
+            streams_max: streams,
             stopping,
+            metrics: Metrics::new(),
         }))
     }
 
@@ -93,7 +98,7 @@ impl Api {
     }
 
     async fn try_connect(&self) -> Result<Store, Error> {
-        let store = Store::connect(&self.0.config).await?;
+        let store = Store::connect_counted(&self.0.config, self.0.metrics.of_store()).await?;
         store.register_kinds(&self.0.kinds).await?;
         Ok(store)
     }
@@ -169,6 +174,19 @@ impl Api {
     /// The tokens, when requests need one.
     pub fn guard(&self) -> Option<&Guard> {
         self.0.guard.as_ref()
+    }
+
+    /// What this process counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// The text of `/metrics`; it does not wait for Redis for long, and says when it is away.
+    pub async fn metrics_text(&self) -> String {
+        let connection = self.0.connection.borrow().clone();
+        let watchers = connection.as_ref().map_or(0, |connection| connection.watcher.watchers());
+        let streams = self.0.streams_max - self.0.streams.available_permits();
+        self.0.metrics.text(connection.map(|connection| connection.store), watchers, streams).await
     }
 
     /// The configured bounds.

@@ -11,6 +11,7 @@ pub mod kinds;
 pub mod lifecycle;
 pub mod limits;
 pub mod log;
+pub mod metrics;
 pub mod names;
 pub mod retry;
 pub mod server;

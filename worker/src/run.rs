@@ -53,7 +53,7 @@ impl Running {
 /// Runs a worker to its end.
 pub(crate) async fn run(config: Config, kinds: Kinds, registry: Registry, shutdown: Shutdown) -> Result<(), Error> {
     let queues = config.worker.weighted_queues().map_err(error::config)?;
-    let Some(store) = connect(&config, &kinds, &shutdown).await? else { return Ok(()) };
+    let Some(store) = Box::pin(connect(&config, &kinds, &shutdown)).await? else { return Ok(()) };
     let host = hostname::get().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let (worker, contact) = (worker_id(&host), Arc::new(Contact::default()));
     let (reporter, reporting) = Reporter::new(store.clone(), worker.clone(), Arc::clone(&contact));

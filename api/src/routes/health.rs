@@ -3,8 +3,10 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use leasehold::Error;
+use leasehold::metrics::CONTENT_TYPE as METRICS_TYPE;
 use leasehold::store::Standing;
 use serde_json::json;
 
@@ -32,4 +34,9 @@ pub async fn ready(State(api): State<Api>) -> Answer {
         Standing::Ready => Ok(Json(json!({ "status": "ready", "redis": store.address() })).into_response()),
         Standing::Full => Err(Problem::reading(Error::Full("used_memory has reached maxmemory".into()))),
     }
+}
+
+/// `GET /metrics`: what this process counts, in Prometheus's text format.
+pub async fn metrics(State(api): State<Api>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, METRICS_TYPE)], api.metrics_text().await)
 }

@@ -7,7 +7,7 @@ use redis::aio::MultiplexedConnection;
 
 use super::inspect::{array, items_of, number, text};
 use super::link::sort_error;
-use super::{Args, Repeat, Store, WorkerInfo, keys, scripts};
+use super::{Args, Metrics, Repeat, Store, WorkerInfo, keys, scripts};
 use crate::files::FileEntry;
 use crate::job::Items;
 use crate::{Error, JobId, Json, Kind, QueueName, Result, Timestamp, WorkerId, limits};
@@ -76,6 +76,9 @@ pub struct ClaimedJob {
     pub items: Option<Items>,
     /// The files that came with its submit.
     pub files: Vec<FileEntry>,
+    /// How long it waited from when it was due, ms, by Redis's clock; only of a first claim, and not of a parent, which
+    /// waited for its items.
+    pub waited_ms: Option<u64>,
     /// The version of its record; other than [`limits::RECORD_VERSION`] it is to be released.
     pub version: u32,
     /// The partition it lives in.
@@ -163,9 +166,11 @@ impl Store {
         }
         let reply = self.inner.run(&scripts::CLAIM, partition, &args, Repeat::Never).await?;
         let reply = array(&reply);
+        let now = reply.get(2).and_then(number).unwrap_or(0);
         // One that cannot be read is left to its lease's end; the others run.
-        let read =
-            |v| claimed_job(partition, v).inspect_err(|e| tracing::warn!("a claimed job is not started: {e}")).ok();
+        let read = |v| {
+            claimed_job(partition, now, v).inspect_err(|e| tracing::warn!("a claimed job is not started: {e}")).ok()
+        };
         let jobs = reply.iter().skip(3).filter_map(read).collect();
         let paused = array(reply.first().unwrap_or(&Value::Nil));
         let paused = paused.iter().filter_map(|v| QueueName::parse(&text(v)).ok()).collect();
@@ -236,7 +241,7 @@ impl Store {
         let asking = redis::cmd("CLIENT").arg("ID").to_owned();
         let id = tokio::time::timeout(POP_MARGIN, asking.query_async(&mut connection)).await;
         let id = id.map_err(|_| Error::Unavailable("no answer to CLIENT ID".into()))?.map_err(|e| sort_error(&e))?;
-        Ok(Popper { connection, id })
+        Ok(Popper { connection, id, metrics: self.inner.link.metrics().clone() })
     }
 
     /// Ends the waits of those poppers at once; each returns `None`.
@@ -260,6 +265,7 @@ const POP_MARGIN: Duration = Duration::from_secs(2);
 pub struct Popper {
     connection: MultiplexedConnection,
     id: i64,
+    metrics: Metrics,
 }
 
 impl Popper {
@@ -281,6 +287,18 @@ impl Popper {
         worker: &WorkerId,
         wait: Duration,
     ) -> Result<Option<Reservation>> {
+        let popped = self.pop(partition, queue, worker, wait).await;
+        self.metrics.answered("pop", &popped);
+        popped
+    }
+
+    async fn pop(
+        &mut self,
+        partition: u16,
+        queue: &QueueName,
+        worker: &WorkerId,
+        wait: Duration,
+    ) -> Result<Option<Reservation>> {
         let wait = wait.clamp(Duration::from_millis(1), Duration::from_millis(limits::POP_MS_MAX));
         let mut pop = redis::cmd("BRPOPLPUSH");
         pop.arg(keys::queue(partition, queue)).arg(keys::claimed(partition, worker)).arg(wait.as_secs_f64());
@@ -295,7 +313,7 @@ impl Popper {
     }
 }
 
-fn claimed_job(partition: u16, reply: &Value) -> Result<ClaimedJob> {
+fn claimed_job(partition: u16, now: i64, reply: &Value) -> Result<ClaimedJob> {
     let reply = array(reply);
     let word = |at: usize| reply.get(at).map(text).unwrap_or_default();
     let corrupt = |reason: String| Error::Corrupt { key: format!("job {} in partition {partition}", word(0)), reason };
@@ -303,6 +321,9 @@ fn claimed_job(partition: u16, reply: &Value) -> Result<ClaimedJob> {
         reply[3.min(reply.len())..].chunks_exact(2).map(|pair| (text(&pair[0]), text(&pair[1]))).collect();
     let field = |name: &str| fields.get(name).map(String::as_str);
     let count = |name: &str| field(name).and_then(|v| v.parse().ok());
+    let due = ["scheduled_at", "created_at"].into_iter().find_map(|name| field(name)?.parse::<i64>().ok());
+    let is_first = ["token", "crashes", "items_total"].into_iter().all(|name| field(name).is_none());
+    let waited_ms = due.filter(|_| is_first).map(|due| u64::try_from(now - due).unwrap_or(0));
     Ok(ClaimedJob {
         held: Held {
             id: JobId::parse(&word(0)).map_err(|e| corrupt(e.to_string()))?,
@@ -319,6 +340,7 @@ fn claimed_job(partition: u16, reply: &Value) -> Result<ClaimedJob> {
         parent: field("parent").and_then(|v| JobId::parse(v).ok()),
         items: items_of(field),
         files: field("files").map_or_else(Vec::new, super::files::entries),
+        waited_ms,
         version: count("version").unwrap_or(0),
         partition,
     })

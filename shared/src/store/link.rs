@@ -2,13 +2,14 @@
 //!
 //! A response that does not come in time, or an error of the wire, ends the connection it happened on: a half-open one
 //! is never used twice. Keepalive and TCP_USER_TIMEOUT find the peers that vanish between calls.
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::io::tcp::{TcpSettings, socket2};
 use redis::{AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo, RedisError, Value};
 
+use super::metrics::Metrics;
 use super::scripts::Script;
 use crate::{Config, Error, Result};
 
@@ -20,10 +21,11 @@ pub(crate) struct Link {
     client: redis::Client,
     connect: Duration,
     address: String,
+    metrics: Metrics,
 }
 
 impl Link {
-    pub(crate) fn open(config: &Config) -> Result<Self> {
+    pub(crate) fn open(config: &Config, metrics: Metrics) -> Result<Self> {
         let info = connection_info(config)?;
         let address = format!("{}", info.addr());
         let connect = Duration::from_millis(config.redis.connect_ms);
@@ -41,11 +43,16 @@ impl Link {
             .recycle_timeout(Some(Duration::from_millis(config.redis.response_ms)))
             .build()
             .map_err(|e| Error::Config(format!("redis: {e}")))?;
-        Ok(Self { pool, client, connect, address })
+        metrics.watch_pool(&pool);
+        Ok(Self { pool, client, connect, address, metrics })
     }
 
     pub(crate) fn address(&self) -> &str {
         &self.address
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// A connection outside the pool that waits for answers as long as they take.
@@ -70,19 +77,33 @@ impl Link {
             command.arg(body).arg(1).arg(prefix).arg(now).arg(args);
             command
         };
-        let mut connection = self.get().await?;
-        let mut reply = command("EVALSHA", &script.sha).query_async(&mut *connection).await;
-        if matches!(&reply, Err(e) if e.code() == Some("NOSCRIPT")) {
-            reply = command("EVAL", &script.text).query_async(&mut *connection).await;
-        }
-        self.done(connection, reply).map_err(|e| describe(e, script.name))
+        let begun = Instant::now();
+        let reply = match self.get().await {
+            Ok(mut connection) => {
+                let mut reply = command("EVALSHA", &script.sha).query_async(&mut *connection).await;
+                if matches!(&reply, Err(e) if e.code() == Some("NOSCRIPT")) {
+                    reply = command("EVAL", &script.text).query_async(&mut *connection).await;
+                }
+                self.done(connection, reply, script.name)
+            }
+            Err(e) => Err(e),
+        };
+        self.metrics.called(script.name, begun.elapsed(), &reply);
+        reply
     }
 
     /// Runs plain commands in one round trip; each that Redis refused has its error in its place.
     pub(crate) async fn pipe(&self, pipeline: &redis::Pipeline) -> Result<Vec<Value>> {
-        let mut connection = self.get().await?;
-        let reply = connection.req_packed_commands(pipeline, 0, pipeline.len()).await;
-        self.done(connection, reply).map_err(|e| describe(e, "pipeline"))
+        let begun = Instant::now();
+        let reply = match self.get().await {
+            Ok(mut connection) => {
+                let reply = connection.req_packed_commands(pipeline, 0, pipeline.len()).await;
+                self.done(connection, reply, "pipeline")
+            }
+            Err(e) => Err(e),
+        };
+        self.metrics.called("pipeline", begun.elapsed(), &reply);
+        reply
     }
 
     async fn get(&self) -> Result<Connection> {
@@ -96,13 +117,13 @@ impl Link {
         })
     }
 
-    fn done<T>(&self, connection: Connection, reply: redis::RedisResult<T>) -> redis::RedisResult<T> {
+    fn done<T>(&self, connection: Connection, reply: redis::RedisResult<T>, verb: &str) -> Result<T> {
         if let Err(e) = &reply
             && (e.is_io_error() || e.is_timeout() || e.is_unrecoverable_error())
         {
             drop(Connection::take(connection));
         }
-        reply
+        reply.map_err(|e| describe(e, verb))
     }
 }
 

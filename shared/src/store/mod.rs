@@ -14,6 +14,7 @@ mod inspect;
 mod items;
 mod keys;
 mod link;
+mod metrics;
 mod prune;
 mod scripts;
 mod settle;
@@ -36,6 +37,7 @@ pub use claim::{ClaimRequest, Claimed, ClaimedJob, Held, Popper, RenewRequest, R
 pub use hints::Hint;
 pub use history::HistoryEntry;
 pub use inspect::{Cursor, ListQuery, Page, QueueStatus, WorkerInfo, WorkerStatus};
+pub use metrics::Metrics;
 pub use prune::{PruneQuery, Pruned};
 pub use settle::{Outcome, Report, Settle, Settled};
 pub use submit::{Accepted, Submitted, request_digest};
@@ -75,12 +77,23 @@ impl Store {
         Self::connect_with(config, None).await
     }
 
+    /// [`Store::connect`], counting its calls in `metrics`, tries that fail too.
+    ///
+    /// # Errors
+    /// [`Store::connect`]'s.
+    pub async fn connect_counted(config: &Config, metrics: &Metrics) -> Result<Self> {
+        Self::connect_inner(Inner::open(config, None, metrics.clone())?, config).await
+    }
+
     /// [`Store::connect`] with a clock of the test's choosing, in ms, in place of Redis's.
     ///
     /// # Errors
     /// [`Store::connect`]'s.
     pub async fn connect_with(config: &Config, clock: Option<Arc<AtomicI64>>) -> Result<Self> {
-        let mut inner = Inner::open(config, clock)?;
+        Self::connect_inner(Inner::open(config, clock, Metrics::default())?, config).await
+    }
+
+    async fn connect_inner(mut inner: Inner, config: &Config) -> Result<Self> {
         admin::check_server(&inner).await?;
         inner.partitions = admin::agree_partitions(&inner, config.partitions).await?;
         inner.files = files::open(&inner, config).await?;
@@ -92,18 +105,19 @@ impl Store {
     /// # Errors
     /// [`Error::Config`] for another number of partitions; [`Error::Unavailable`].
     pub async fn connect_unchecked(config: &Config) -> Result<Self> {
-        let mut inner = Inner::open(config, None)?;
+        let mut inner = Inner::open(config, None, Metrics::default())?;
         inner.partitions = admin::agree_partitions(&inner, config.partitions).await?;
         inner.files = files::open(&inner, config).await?;
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// The same key space over connections of its own, as `config` has them: for another runtime, or another patience.
+    /// The same key space over connections of its own, as `config` has them: for another runtime, or another patience. Its
+    /// calls count with this one's.
     ///
     /// # Errors
     /// [`Error::Config`] when the address cannot be read.
     pub fn apart(&self, config: &Config) -> Result<Self> {
-        let mut inner = Inner::open(config, self.inner.clock.clone())?;
+        let mut inner = Inner::open(config, self.inner.clock.clone(), self.inner.link.metrics().clone())?;
         inner.partitions = self.inner.partitions;
         inner.files = self.inner.files.clone();
         Ok(Self { inner: Arc::new(inner) })
@@ -193,8 +207,8 @@ impl Args {
 }
 
 impl Inner {
-    fn open(config: &Config, clock: Option<Arc<AtomicI64>>) -> Result<Self> {
-        let link = Link::open(config)?;
+    fn open(config: &Config, clock: Option<Arc<AtomicI64>>, metrics: Metrics) -> Result<Self> {
+        let link = Link::open(config, metrics)?;
         let outage = Duration::from_millis(config.redis.outage_ms);
         Ok(Self { link, partitions: 1, outage, clock, files: None, submits: OnceLock::new(), settles: OnceLock::new() })
     }

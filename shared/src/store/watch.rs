@@ -100,6 +100,11 @@ impl Watcher {
         Ok(Watch { id: id.clone(), shared: self.0.clone(), seen: entry.seen.subscribe(), version: 0 })
     }
 
+    /// How many watch: those that wait and those that stream.
+    pub fn watchers(&self) -> usize {
+        self.0.watched().watchers
+    }
+
     /// Waits until the job has ended or `limit` has passed; the job as it is then, `None` when there is none.
     ///
     /// # Errors

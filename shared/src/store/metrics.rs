@@ -1,0 +1,120 @@
+//! What the Store counts: every call that goes to Redis, and the pools it goes through.
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use deadpool_redis::{Pool, Status};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::metrics::quick_histogram;
+use crate::{Error, Result};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Call {
+    verb: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Verb {
+    verb: &'static str,
+}
+
+/// What a process counts of its calls to Redis, over all its Stores. Clones are one.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    calls: Family<Call, Counter>,
+    took: Family<Verb, Histogram, fn() -> Histogram>,
+    pools: Pools,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            calls: Family::default(),
+            took: Family::new_with_constructor(quick_histogram),
+            pools: Pools(Arc::default()),
+        }
+    }
+}
+
+impl Metrics {
+    /// Shows them in `registry`.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("redis_calls", "Calls sent to Redis, each try of one that was repeated", self.calls.clone());
+        let help = "What a call to Redis took, the wait for a connection included";
+        registry.register("redis_call_seconds", help, self.took.clone());
+        registry.register_collector(Box::new(self.pools.clone()));
+    }
+
+    /// Notes a call that has been answered, or not.
+    pub(super) fn called<T>(&self, verb: &'static str, took: Duration, reply: &Result<T>) {
+        self.answered(verb, reply);
+        self.took.get_or_create(&Verb { verb }).observe(took.as_secs_f64());
+    }
+
+    /// The same of one that waits in Redis, so that its time says nothing.
+    pub(super) fn answered<T>(&self, verb: &'static str, reply: &Result<T>) {
+        let outcome = reply.as_ref().err().map_or("ok", outcome);
+        self.calls.get_or_create(&Call { verb, outcome }).inc();
+    }
+
+    /// Counts a pool's connections for as long as it lives.
+    pub(super) fn watch_pool(&self, pool: &Pool) {
+        let mut pools = self.pools.0.lock().expect("nobody panics with it");
+        pools.retain(|status| status().is_some());
+        let pool = pool.weak();
+        pools.push(Box::new(move || pool.upgrade().map(|pool| pool.status())));
+    }
+}
+
+fn outcome(error: &Error) -> &'static str {
+    match error {
+        Error::Unavailable(_) => "unavailable",
+        Error::OutcomeUnknown(_) => "unknown",
+        Error::Full(_) => "full",
+        Error::Refused(_) | Error::Config(_) => "refused",
+        Error::Corrupt { .. } => "corrupt",
+    }
+}
+
+/// How a pool stands, while it lives.
+type PoolStatus = Box<dyn Fn() -> Option<Status> + Send + Sync>;
+
+/// The pools of a process.
+#[derive(Clone)]
+struct Pools(Arc<Mutex<Vec<PoolStatus>>>);
+
+impl std::fmt::Debug for Pools {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pools")
+    }
+}
+
+impl Collector for Pools {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> std::fmt::Result {
+        let pools = self.0.lock().expect("nobody panics with it");
+        let (mut most, mut open, mut used, mut waiting) = (0, 0, 0, 0);
+        for status in pools.iter().filter_map(|status| status()) {
+            most += status.max_size as u64;
+            open += status.size as u64;
+            used += status.size.saturating_sub(status.available) as u64;
+            waiting += status.waiting as u64;
+        }
+        for (name, help, value) in [
+            ("redis_pool_max", "Connections that the pools may have", most),
+            ("redis_pool_open", "Connections that the pools have", open),
+            ("redis_pool_in_use", "Connections of the pools with a call on them", used),
+            ("redis_pool_waiting", "Calls that wait for a connection", waiting),
+        ] {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        Ok(())
+    }
+}
