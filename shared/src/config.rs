@@ -107,6 +107,8 @@ pub struct WorkerConfig {
     pub concurrency: usize,
     /// How long running jobs may go on after SIGTERM, ms; then they are released.
     pub grace_ms: u64,
+    /// Where it serves `/livez`, `/readyz` and `/metrics`, on loopback, as 127.0.0.1:9090; unset serves them nowhere.
+    pub listen: Option<String>,
     /// How often it sweeps, ms, at least 50.
     pub sweep_ms: u64,
 }
@@ -157,7 +159,7 @@ impl Default for ApiConfig {
 
 impl Default for WorkerConfig {
     fn default() -> Self {
-        Self { queues: "default".into(), concurrency: 8, grace_ms: 20_000, sweep_ms: 1_000 }
+        Self { queues: "default".into(), concurrency: 8, grace_ms: 20_000, listen: None, sweep_ms: 1_000 }
     }
 }
 
@@ -185,6 +187,7 @@ pub const KEYS: &[&str] = &[
     "worker.queues",
     "worker.concurrency",
     "worker.grace_ms",
+    "worker.listen",
     "worker.sweep_ms",
     "limits.body_bytes",
     "limits.bulk_body_bytes",

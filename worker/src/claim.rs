@@ -235,6 +235,7 @@ impl Claimer {
             share.due_by(Instant::now() + PAUSED_EVERY);
         }
         for job in claimed.jobs {
+            self.running.metrics.claimed(&job);
             let limited = self.running.kinds.get(&job.kind).max_running.is_some();
             let slot = self.running.slots.take(partition, job.crashes > 0, limited);
             Run::start(&self.running, job, slot, sent);

@@ -27,6 +27,11 @@ impl Contact {
         }
     }
 
+    /// Whether the last that was heard of Redis is that it is away.
+    pub fn is_away(&self) -> bool {
+        self.away.load(Ordering::Relaxed)
+    }
+
     /// A call was answered.
     pub fn works(&self) {
         if !self.away.load(Ordering::Relaxed) {

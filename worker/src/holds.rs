@@ -53,12 +53,14 @@ pub(crate) struct Holds {
     lease: Duration,
     shares: Vec<Mutex<Share>>,
     beat_now: Vec<Notify>,
+    watched_at: Mutex<Instant>,
 }
 
 impl Holds {
     pub fn new(lease: Duration, partitions: u16) -> Arc<Self> {
         let shares = (0..partitions).map(|_| Mutex::default()).collect();
-        Arc::new(Self { lease, shares, beat_now: (0..partitions).map(|_| Notify::new()).collect() })
+        let beat_now = (0..partitions).map(|_| Notify::new()).collect();
+        Arc::new(Self { lease, shares, beat_now, watched_at: Mutex::new(Instant::now()) })
     }
 
     pub fn lease(&self) -> Duration {
@@ -152,6 +154,7 @@ impl Holds {
     /// after they were told to; their leases are let run out.
     pub fn watch(&self) -> usize {
         let (now, mut deaf) = (Instant::now(), 0);
+        *self.watched_at.lock().expect("nobody panics with it") = now;
         self.each(|hold| {
             if hold.ended_at.is_some() {
                 return;
@@ -168,6 +171,11 @@ impl Holds {
             }
         });
         deaf
+    }
+
+    /// How long ago [`Holds::watch`] was last called: a lease thread that lives does so several times a second.
+    pub fn unwatched(&self) -> Duration {
+        self.watched_at.lock().expect("nobody panics with it").elapsed()
     }
 
     fn each(&self, mut look: impl FnMut(&mut Hold)) {

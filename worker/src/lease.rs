@@ -54,6 +54,7 @@ async fn beat(running: Arc<Running>, store: Store, mut info: WorkerInfo, partiti
     let every = running.holds.lease() / 6;
     let mut backoff = Backoff::new(Duration::from_millis(100), every.min(Duration::from_secs(1)));
     let (mut next, mut hurried, mut failing) = (Instant::now(), false, false);
+    let mut last = Instant::now();
     loop {
         tokio::select! {
             () = sleep_until(next.into()) => {}
@@ -63,6 +64,8 @@ async fn beat(running: Arc<Running>, store: Store, mut info: WorkerInfo, partiti
         match renew(&running, &store, &mut info, partition).await {
             Ok(stray) => {
                 running.contact.works();
+                running.metrics.renewed(Some(sent.duration_since(last)), running.holds.lease());
+                last = sent;
                 backoff.reset();
                 give_back(&running, &store, partition, stray).await;
                 // What the last outage may have left is looked at again soon, until nothing is left of it.
@@ -72,6 +75,7 @@ async fn beat(running: Arc<Running>, store: Store, mut info: WorkerInfo, partiti
             }
             Err(e) => {
                 running.contact.failed("renewing leases", &e);
+                running.metrics.renewed(None, running.holds.lease());
                 failing = true;
                 next = Instant::now() + backoff.delay();
             }
@@ -107,15 +111,17 @@ async fn give_back(running: &Running, store: &Store, partition: u16, stray: Vec<
             Some(token) => leased.push(release(Held { id, token })),
         }
     }
-    if !reserved.is_empty()
-        && let Err(e) = store.recover(partition, &running.worker, &reserved).await
-    {
-        running.contact.failed("giving reservations back", &e);
+    if !reserved.is_empty() {
+        match store.recover(partition, &running.worker, &reserved).await {
+            Ok(recovered) => drop(running.metrics.recovered.inc_by(recovered as u64)),
+            Err(e) => running.contact.failed("giving reservations back", &e),
+        }
     }
-    if !leased.is_empty()
-        && let Err(e) = store.settle_many(&running.worker, &leased).await
-    {
-        running.contact.failed("giving jobs back", &e);
+    if !leased.is_empty() {
+        match store.settle_many(&running.worker, &leased).await {
+            Ok(settled) => drop(running.metrics.given_back.inc_by(settled.len() as u64)),
+            Err(e) => running.contact.failed("giving jobs back", &e),
+        }
     }
 }
 

@@ -25,6 +25,9 @@ struct Arguments {
     /// Jobs to run at once
     #[arg(long, value_name = "COUNT")]
     concurrency: Option<usize>,
+    /// Where to serve /livez, /readyz and /metrics, as 127.0.0.1:9090
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
     /// How long running jobs may go on after SIGTERM, ms
     #[arg(long, value_name = "MS")]
     grace_ms: Option<u64>,
@@ -38,6 +41,7 @@ impl Arguments {
             ("kinds", self.kinds),
             ("worker.queues", self.queues),
             ("worker.concurrency", self.concurrency.map(|n| n.to_string())),
+            ("worker.listen", self.listen),
             ("worker.grace_ms", self.grace_ms.map(|ms| ms.to_string())),
         ];
         (self.config, settings.into_iter().filter_map(|(key, value)| Some((key, value?))).collect())

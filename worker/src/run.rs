@@ -12,6 +12,8 @@ use crate::claim::{Claimer, Event};
 use crate::contact::{Backoff, Contact, is_outage};
 use crate::handler::Registry;
 use crate::holds::Holds;
+use crate::metrics::Metrics;
+use crate::probe::Probe;
 use crate::report::Reporter;
 use crate::slots::Slots;
 use crate::{Error, Shutdown, error, lease, orphans, sweeper};
@@ -33,6 +35,7 @@ pub(crate) struct Running {
     pub slots: Arc<Slots>,
     pub reporter: Reporter,
     pub contact: Arc<Contact>,
+    pub metrics: Arc<Metrics>,
     /// The slots' tasks.
     pub tasks: TaskTracker,
     pub shutdown: Shutdown,
@@ -53,7 +56,9 @@ impl Running {
 /// Runs a worker to its end.
 pub(crate) async fn run(config: Config, kinds: Kinds, registry: Registry, shutdown: Shutdown) -> Result<(), Error> {
     let queues = config.worker.weighted_queues().map_err(error::config)?;
-    let Some(store) = Box::pin(connect(&config, &kinds, &shutdown)).await? else { return Ok(()) };
+    let metrics = Arc::new(Metrics::new());
+    let (probe, _port) = Probe::open(&config, Arc::clone(&metrics), shutdown.clone()).await?;
+    let Some(store) = Box::pin(connect(&config, &kinds, &metrics, &shutdown)).await? else { return Ok(()) };
     let host = hostname::get().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let (worker, contact) = (worker_id(&host), Arc::new(Contact::default()));
     let (reporter, reporting) = Reporter::new(store.clone(), worker.clone(), Arc::clone(&contact));
@@ -74,10 +79,12 @@ pub(crate) async fn run(config: Config, kinds: Kinds, registry: Registry, shutdo
         queues,
         reporter,
         contact,
+        metrics,
         shutdown,
         events,
     });
     let _gone = running.gone.clone().drop_guard();
+    probe.introduce(&running)?;
     let ended = lease::spawn(Arc::clone(&running), introduce(&running, host))?;
     tracing::info!(worker = %running.worker, "running on Redis at {}", running.store.address());
     start(&running, sweeper::run(Arc::clone(&running)));
@@ -113,13 +120,18 @@ async fn register(running: Arc<Running>) {
 }
 
 /// Connects, however long Redis is away. `None`: the shutdown came first.
-async fn connect(config: &Config, kinds: &Kinds, shutdown: &Shutdown) -> Result<Option<Store>, Error> {
+async fn connect(
+    config: &Config,
+    kinds: &Kinds,
+    metrics: &Metrics,
+    shutdown: &Shutdown,
+) -> Result<Option<Store>, Error> {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
     let contact = Contact::default();
     let connecting = async {
         loop {
             let connected = async {
-                let store = Store::connect(config).await?;
+                let store = Store::connect_counted(config, metrics.of_store()).await?;
                 match store.register_kinds(kinds).await {
                     // Full is when workers are needed most; `register` goes on trying.
                     Ok(()) | Err(leasehold::Error::Full(_)) => Ok(store),

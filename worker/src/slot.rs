@@ -14,6 +14,7 @@ use crate::context::Attempt;
 use crate::files::Files;
 use crate::handler::{Failure, Made};
 use crate::holds::{Holding, Intake};
+use crate::metrics::Asked;
 use crate::report::Telling;
 use crate::run::Running;
 use crate::slots::Slot;
@@ -85,20 +86,23 @@ impl Run {
         let outcome = match self.misfit() {
             Some(outcome) => Some(outcome),
             None => {
+                let begun = Instant::now();
                 let end = self.work().await;
                 self.holding.handler_ended();
+                self.running.metrics.ran(&self.job.kind, begun.elapsed());
                 self.judge(end)
             }
         };
         let files = &self.context.attempt.files;
         let Some(mut outcome) = outcome else {
             tracing::warn!(job = %self.job.held.id, token = self.job.held.token, "the lease was lost; nothing is settled");
+            self.running.metrics.finished(&self.job.kind, None, None);
             return files.discard().await;
         };
         if let Outcome::Complete { skipped: None, files: left, .. } = &mut outcome {
             *left = files.take().await;
         }
-        let completes = matches!(outcome, Outcome::Complete { skipped: None, .. });
+        let asked = Asked::of(&outcome);
         let settled = tokio::select! {
             settled = async {
                 self.context.attempt.reporter.flush(&self.context.attempt.telling).await;
@@ -106,11 +110,12 @@ impl Run {
             } => settled,
             () = self.running.gone.cancelled() => None,
         };
+        self.running.metrics.finished(&self.job.kind, Some(asked), settled);
         if matches!(settled, Some(Settled::Stale | Settled::Missing)) {
             tracing::warn!(job = %self.job.held.id, token = self.job.held.token, "settled too late: the lease was lost");
         }
         match settled {
-            Some(Settled::To(State::Completed)) if completes => files.discard_older().await,
+            Some(Settled::To(State::Completed)) if asked == Asked::Complete => files.discard_older().await,
             Some(_) => files.discard().await,
             // It may have completed the job.
             None => {}
@@ -221,10 +226,11 @@ impl Run {
 /// Releases a job whose claim took too long. Tried once: the audit would find it.
 fn give_back(running: &Arc<Running>, job: ClaimedJob, slot: Slot) {
     tracing::info!(job = %job.held.id, token = job.held.token, "given back: its claim took too long");
-    let (store, worker) = (running.store.clone(), running.worker.clone());
+    let (store, worker, metrics) = (running.store.clone(), running.worker.clone(), Arc::clone(&running.metrics));
     running.tasks.spawn(async move {
         let release = Settle { held: job.held, outcome: Outcome::Release { delay_ms: None } };
-        drop(store.settle(&worker, release).await);
+        let settled = store.settle(&worker, release).await.ok();
+        metrics.finished(&job.kind, Some(Asked::Release), settled);
         drop(slot);
     });
 }

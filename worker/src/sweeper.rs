@@ -35,6 +35,7 @@ async fn sweep(running: &Running) -> bool {
         };
         running.contact.works();
         more |= swept.more;
+        running.metrics.swept(&swept);
         for id in &swept.reclaimed {
             tracing::info!(job = %id, "taken back: its worker let the lease run out");
         }

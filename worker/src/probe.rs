@@ -1,0 +1,136 @@
+//! A worker's port (`worker.listen`): whether it lives, whether it can work, and what it counts.
+//!
+//! It has a thread and runtime of its own, like the lease thread: a handler that hogs every other thread must not make the
+//! worker look dead. It answers from before Redis is reached until the worker has ended.
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use leasehold::metrics::CONTENT_TYPE as METRICS_TYPE;
+use leasehold::server::{listen, serve};
+use leasehold::{Config, Limits, Store};
+use serde_json::json;
+use tokio::sync::oneshot;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::metrics::Metrics;
+use crate::run::Running;
+use crate::{Error, Shutdown};
+
+/// Why it listens on loopback only.
+const CLOSED: &str = "and this port has no tokens: let what scrapes it run on this machine";
+/// Connections at once: probes and scrapers are few.
+const CONNECTIONS: usize = 64;
+/// How long the lease thread may be silent; it looks at its handlers several times a second.
+const LIVE_WITHIN: Duration = Duration::from_secs(10);
+/// How long Redis may take to say that it is there.
+const REDIS_WITHIN: Duration = Duration::from_secs(5);
+
+/// What the port tells of.
+pub(crate) struct Probe {
+    metrics: Arc<Metrics>,
+    shutdown: Shutdown,
+    limits: Limits,
+    /// The worker, and a connection of this thread's own, once Redis has been reached.
+    worker: OnceLock<(Arc<Running>, Store)>,
+}
+
+impl Probe {
+    /// Opens the port, when one is configured. Dropping the guard closes it.
+    ///
+    /// # Errors
+    /// An address that cannot be listened on; no thread.
+    pub async fn open(
+        config: &Config,
+        metrics: Arc<Metrics>,
+        shutdown: Shutdown,
+    ) -> Result<(Arc<Self>, DropGuard), Error> {
+        let probe = Arc::new(Self { metrics, shutdown, limits: config.limits.clone(), worker: OnceLock::new() });
+        let stopping = CancellationToken::new();
+        if let Some(address) = config.worker.listen.clone() {
+            let (served, stopped) = (Arc::clone(&probe), stopping.clone());
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let (sender, opened) = oneshot::channel();
+            let life = async move {
+                match listen("worker.listen", &address, Some(CLOSED)).await {
+                    Ok(listener) => {
+                        drop(sender.send(Ok(())));
+                        let limits = served.limits.clone();
+                        serve(listener, router(served), CONNECTIONS, &limits, stopped).await;
+                    }
+                    Err(e) => drop(sender.send(Err(e))),
+                }
+            };
+            std::thread::Builder::new().name("probes".into()).spawn(move || runtime.block_on(life))?;
+            opened.await.map_err(|_| std::io::Error::other("the probe thread has died"))??;
+        }
+        Ok((probe, stopping.drop_guard()))
+    }
+
+    /// Redis has been reached, and this worker runs.
+    ///
+    /// # Errors
+    /// Those of [`Store::apart`].
+    pub fn introduce(&self, running: &Arc<Running>) -> Result<(), Error> {
+        let mut own = running.config.clone();
+        (own.redis.connections, own.redis.outage_ms) = (2, 0);
+        let store = running.store.apart(&own)?;
+        drop(self.worker.set((Arc::clone(running), store)));
+        Ok(())
+    }
+}
+
+fn router(probe: Arc<Probe>) -> Router {
+    Router::new()
+        .route("/livez", get(live))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .fallback(nothing)
+        .with_state(probe)
+}
+
+/// The process turns, and so does its lease thread.
+async fn live(State(probe): State<Arc<Probe>>) -> Response {
+    let silent = probe.worker.get().map_or(Duration::ZERO, |(running, _)| running.holds.unwatched());
+    if silent > LIVE_WITHIN {
+        return refused(&format!("the lease thread has been silent for {} ms", silent.as_millis()));
+    }
+    Json(json!({ "status": "live" })).into_response()
+}
+
+/// Redis answers, this worker is registered there with fresh renewals, and it is not about to end.
+async fn ready(State(probe): State<Arc<Probe>>) -> Response {
+    if probe.shutdown.begun.is_cancelled() {
+        return refused("the worker is shutting down");
+    }
+    let Some((running, store)) = probe.worker.get() else {
+        return refused("Redis has not been reached since this worker started");
+    };
+    match tokio::time::timeout(REDIS_WITHIN, store.standing()).await {
+        // A full Redis is when workers are needed most.
+        Ok(Ok(_)) => {}
+        Ok(Err(e)) => return refused(&e.to_string()),
+        Err(_) => return refused(&format!("Redis gave no answer within {} s", REDIS_WITHIN.as_secs())),
+    }
+    if let Some(partition) = (0..store.partitions()).find(|partition| !running.holds.is_fresh(*partition)) {
+        return refused(&format!("partition {partition} has had no renewal for half a lease"));
+    }
+    Json(json!({ "status": "ready", "redis": store.address(), "worker": running.worker })).into_response()
+}
+
+async fn metrics(State(probe): State<Arc<Probe>>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, METRICS_TYPE)], probe.metrics.text(probe.worker.get().map(|(running, _)| &**running)))
+}
+
+async fn nothing(uri: Uri) -> impl IntoResponse {
+    (StatusCode::NOT_FOUND, format!("there is no {}; this port has /livez, /readyz and /metrics\n", uri.path()))
+}
+
+fn refused(reason: &str) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "unavailable", "reason": reason }))).into_response()
+}
