@@ -11,6 +11,7 @@ mod doctor;
 mod faults;
 mod ground;
 mod lifecycle;
+mod metrics;
 mod reference;
 mod retention;
 mod start;

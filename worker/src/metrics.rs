@@ -126,7 +126,9 @@ impl Metrics {
     pub fn finished(&self, kind: &Kind, asked: Option<Asked>, settled: Option<Settled>) {
         let outcome = match (settled, asked) {
             (Some(Settled::To(State::Completed)), Some(Asked::Skip)) => "skipped",
-            (Some(Settled::To(State::Retrying)), Some(Asked::Release)) | (Some(Settled::To(State::Queued)), _) => "released",
+            (Some(Settled::To(State::Retrying)), Some(Asked::Release)) | (Some(Settled::To(State::Queued)), _) => {
+                "released"
+            }
             (Some(Settled::To(state)), _) => state.as_str(),
             (Some(Settled::Stale | Settled::Missing) | None, _) => "lost",
         };
