@@ -178,6 +178,7 @@ mod tests {
             ("/api/v1/workers", &[("GET", READ)]),
             ("/livez", &[("GET", None)]),
             ("/readyz", &[("GET", None)]),
+            ("/metrics", &[("GET", READ)]),
         ]
     };
 
