@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use crate::deadline::Clock;
 use crate::error::{Code, Problem};
 use crate::state::Api;
+use crate::upload::Upload;
 
 /// A request's body, shared between its handler and what comes after it.
 #[derive(Clone)]
@@ -46,7 +47,7 @@ impl Lent {
     ///
     /// # Errors
     /// A problem when nothing comes for `idle`, or the client breaks off.
-    async fn next(&self, idle: Duration) -> Result<Option<Bytes>, Problem> {
+    pub async fn next(&self, idle: Duration) -> Result<Option<Bytes>, Problem> {
         let mut source = self.0.lock().await;
         if source.ended {
             return Ok(None);
@@ -137,8 +138,7 @@ async fn read(parts: &Parts, api: &Api, most: usize) -> Result<Held, Problem> {
         let advice = "send less, or larger data by reference";
         Problem::new(Code::BodyTooLarge, format!("the body is larger than {most} bytes; {advice}"))
     };
-    let announced = text_of(&parts.headers, CONTENT_LENGTH).and_then(|n| n.parse::<usize>().ok());
-    if announced.is_some_and(|n| n > most) {
+    if announced(&parts.headers).is_some_and(|bytes| bytes > most as u64) {
         return Err(too_large());
     }
     let lent = parts.extensions.get::<Lent>().expect("every request's body is lent");
@@ -154,16 +154,53 @@ async fn read(parts: &Parts, api: &Api, most: usize) -> Result<Held, Problem> {
         text.extend_from_slice(&bytes);
     }
     clock.start();
-    let text = String::from_utf8(text).map_err(|e| {
+    Ok(Held { text: utf8(text)?, _share: share })
+}
+
+/// The bytes of JSON as text.
+///
+/// # Errors
+/// A problem that says where they are none.
+pub fn utf8(text: Vec<u8>) -> Result<String, Problem> {
+    String::from_utf8(text).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
         Problem::new(Code::InvalidJson, format!("byte {at} of the body is not UTF-8, which JSON must be"))
-    })?;
-    Ok(Held { text, _share: share })
+    })
+}
+
+/// How long the body will be, if the client says.
+pub fn announced(headers: &HeaderMap) -> Option<u64> {
+    text_of(headers, CONTENT_LENGTH)?.parse().ok()
+}
+
+/// The body of a submit: JSON, or an upload.
+pub enum SubmitBody {
+    /// The job alone.
+    Json(JsonText),
+    /// The job with its files.
+    Upload(Upload),
+}
+
+impl FromRequestParts<Api> for SubmitBody {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        match Upload::announced(parts, api)? {
+            Some(upload) => Ok(Self::Upload(upload)),
+            None => JsonText::from_request_parts(parts, api).await.map(Self::Json),
+        }
+    }
 }
 
 /// Extends a body's share of memory to `bytes`; bodies that find no room are turned away rather than kept waiting, or
 /// those that have come half-way would wait for each other.
-fn take_share(share: &mut Option<OwnedSemaphorePermit>, bodies: &Arc<Semaphore>, bytes: usize) -> Result<(), Problem> {
+///
+/// # Errors
+/// A problem that says so.
+pub fn take_share(
+    share: &mut Option<OwnedSemaphorePermit>,
+    bodies: &Arc<Semaphore>,
+    bytes: usize,
+) -> Result<(), Problem> {
     let held = share.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
     let more = bytes.saturating_sub(limits::BODY_FREE_BYTES).saturating_sub(held);
     if more == 0 {
@@ -180,7 +217,8 @@ fn take_share(share: &mut Option<OwnedSemaphorePermit>, bodies: &Arc<Semaphore>,
     Ok(())
 }
 
-fn text_of(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+/// A header's text.
+pub fn text_of(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 

@@ -2,7 +2,7 @@
 //! status.
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use leasehold::{Error, Refusal};
+use leasehold::{Error, FileError, Refusal};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
@@ -19,6 +19,7 @@ pub enum Code {
     NoRoute,
     NoJob,
     NoQueue,
+    NoFile,
     MethodNotAllowed,
     BodyTimeout,
     WrongState,
@@ -27,6 +28,9 @@ pub enum Code {
     BodyTooLarge,
     PayloadTooLarge,
     UnsupportedMediaType,
+    RangeBeyond,
+    NoFileStore,
+    FilesFailed,
     KeyConflict,
     TooManyNames,
     UnknownKind,
@@ -54,6 +58,10 @@ impl Code {
             Code::NoRoute => (S::NOT_FOUND, "no_such_route", "There is no such route", 0),
             Code::NoJob => (S::NOT_FOUND, "no_such_job", "There is no such job", 0),
             Code::NoQueue => (S::NOT_FOUND, "no_such_queue", "There is no such queue", 0),
+            Code::NoFile => (S::NOT_FOUND, "no_such_file", "There is no such file", 0),
+            Code::RangeBeyond => (S::RANGE_NOT_SATISFIABLE, "range_beyond", "The range lies behind the end", 0),
+            Code::NoFileStore => (S::UNPROCESSABLE_ENTITY, "no_file_store", "This API has no file store", 0),
+            Code::FilesFailed => (S::SERVICE_UNAVAILABLE, "file_store_failed", "The file store failed", 10),
             Code::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "The route has no such method", 0),
             Code::BodyTimeout => (S::REQUEST_TIMEOUT, "body_timeout", "The body did not arrive in time", 0),
             Code::WrongState => (S::CONFLICT, "wrong_state", "The job's state forbids it", 0),
@@ -168,6 +176,25 @@ impl Problem {
         };
         problem.0.cause = Some(cause);
         problem
+    }
+
+    /// What a fault of a file, or of the file store, means.
+    pub fn of_file(error: FileError) -> Self {
+        let cause = error.to_string();
+        match error {
+            FileError::Name(_) => Self::new(Code::InvalidRequest, cause),
+            FileError::Missing(_) => Self::new(Code::NoFile, cause),
+            FileError::OverLimit(_) => Self::new(Code::BodyTooLarge, cause),
+            FileError::NoStore => {
+                let advice = "it takes and gives no files until its storage_url (LEASEHOLD_STORAGE_URL) names a folder";
+                Self::new(Code::NoFileStore, advice)
+            }
+            FileError::Failed(_) => {
+                let mut problem = Self::new(Code::FilesFailed, "nothing was done; the log says why; try again later");
+                problem.0.cause = Some(cause);
+                problem
+            }
+        }
     }
 
     /// What a refusal means.

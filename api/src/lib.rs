@@ -12,6 +12,7 @@ mod fields;
 mod headers;
 mod metrics;
 mod query;
+mod range;
 mod raw;
 mod request;
 mod router;
@@ -19,6 +20,7 @@ mod routes;
 mod state;
 mod stream;
 mod submission;
+mod upload;
 
 pub use access::Guard;
 pub use router::router;

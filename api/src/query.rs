@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
+use leasehold::JobId;
 
 use crate::error::Problem;
 use crate::fault::Fault;
@@ -19,6 +20,25 @@ impl<T: FromStr<Err: Display>, S: Send + Sync> FromRequestParts<S> for Named<T> 
         let parameters = parameters.map_err(|e| invalid("path", e.to_string()))?;
         let (name, text) = parameters.iter().next().expect("the route has a parameter");
         text.parse().map(Self).map_err(|e: T::Err| invalid(name, e.to_string()))
+    }
+}
+
+/// A job and one of its files, in the path.
+pub struct NamedFile {
+    /// The job.
+    pub id: JobId,
+    /// The file, whatever it may be called.
+    pub name: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for NamedFile {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Named(id) = Named::from_request_parts(parts, state).await?;
+        let parameters = RawPathParams::from_request_parts(parts, state).await;
+        let parameters = parameters.map_err(|e| Problem::invalid(vec![Fault::parameter("path", e.to_string())]))?;
+        let (_, name) = parameters.iter().last().expect("the route has parameters");
+        Ok(Self { id, name: name.to_owned() })
     }
 }
 

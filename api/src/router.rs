@@ -3,7 +3,7 @@ use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 
-use crate::routes::{events, health, items, jobs, no_method, no_route, queues, submit, workers};
+use crate::routes::{events, files, health, items, jobs, no_method, no_route, queues, submit, workers};
 use crate::state::Api;
 use crate::{access, request};
 
@@ -15,6 +15,8 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/jobs/{id}", get(jobs::get).delete(jobs::remove))
         .route("/api/v1/jobs/{id}/events", get(events::events))
         .route("/api/v1/jobs/{id}/history", get(jobs::history))
+        .route("/api/v1/jobs/{id}/files", get(files::list))
+        .route("/api/v1/jobs/{id}/files/{name}", get(files::get))
         .route("/api/v1/jobs/{id}/items", get(items::list).post(items::add))
         .route("/api/v1/jobs/{id}/cancel", post(jobs::cancel))
         .route("/api/v1/jobs/{id}/retry", post(jobs::retry))

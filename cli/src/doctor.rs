@@ -1,7 +1,7 @@
 //! `leasehold doctor`: is this Redis fit, and is everything in it as it must be?
 //!
 //! A live system moves while the keys are walked, so what a walk finds counts only when a second walk, two renewals
-//! later, finds it again. Problems make the command fail; notes are for an operator to judge.
+//! later, finds it again. With a storage_url the file store is walked too. Problems make the command fail; notes are for an operator to judge.
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -76,8 +76,12 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let store = reached(Store::connect_unchecked(&config).await, &config)?;
     let workers = store.workers().await?;
     let lease_ms = workers.iter().filter(|w| w.alive).map(|w| w.info.lease_ms).max().unwrap_or(config.lease_ms);
-    let doctor =
-        Doctor { store, wait: Duration::from_millis(lease_ms / 3 + MARGIN_MS), talks: output == Output::Table };
+    let doctor = Doctor {
+        store,
+        wait: Duration::from_millis(lease_ms / 3 + MARGIN_MS),
+        orphans: Duration::from_millis(config.files.orphan_ms),
+        talks: output == Output::Table,
+    };
     let mut report = Report::default();
     let partitions = match doctor.store.partitions() {
         1 => "1 partition".to_owned(),
@@ -112,6 +116,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
 struct Doctor {
     store: Store,
     wait: Duration,
+    /// How old what belongs to no job must be in the file store before it counts.
+    orphans: Duration,
     talks: bool,
 }
 
@@ -164,9 +170,16 @@ impl Doctor {
         Ok(())
     }
 
+    /// What a walk over the keys and the file store finds.
+    async fn walk(&self) -> Result<Vec<Finding>, Failure> {
+        let mut findings = self.store.check().await?;
+        findings.extend(self.store.check_files(self.orphans).await?);
+        Ok(findings)
+    }
+
     /// What two walks, two renewals apart, both find; as the second saw it.
     async fn look(&self) -> Result<Vec<Finding>, Failure> {
-        let first = self.store.check().await?;
+        let first = self.walk().await?;
         if first.is_empty() {
             return Ok(first);
         }
@@ -176,7 +189,7 @@ impl Doctor {
         tokio::time::sleep(self.wait).await;
         let about = |f: &Finding| (f.partition, f.subject.clone(), f.problem.clone());
         let first: BTreeSet<_> = first.iter().map(about).collect();
-        let second = self.store.check().await?;
+        let second = self.walk().await?;
         Ok(second.into_iter().filter(|f| first.contains(&about(f))).collect())
     }
 }

@@ -2,6 +2,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use leasehold::files::folder::url_of;
 use leasehold::{Config, Store};
 use nix::fcntl::{Flock, FlockArg};
 
@@ -166,7 +167,7 @@ fn listen(config: &Config) -> Result<(String, Option<Port>), Failure> {
     Ok((format!("127.0.0.1:{}", port.number()), Some(port)))
 }
 
-/// The kinds and documents of the example, where the configuration names none.
+/// The kinds and documents of the example, and a file store, where the configuration names none.
 fn example(config: &Config, data: &Path) -> Result<Vec<(String, String)>, Failure> {
     let data = std::fs::canonicalize(data)?;
     let fault = |path: &Path, e: std::io::Error| Failure::Failed(format!("{}: {e}", path.display()));
@@ -181,6 +182,9 @@ fn example(config: &Config, data: &Path) -> Result<Vec<(String, String)>, Failur
         let documents = system::documents().unwrap_or_else(|| data.join("documents"));
         std::fs::create_dir_all(&documents).map_err(|e| fault(&documents, e))?;
         environment.push((DOCUMENT_ROOT.to_owned(), documents.display().to_string()));
+    }
+    if config.storage_url.is_none() {
+        environment.push(("LEASEHOLD_STORAGE_URL".to_owned(), url_of(&data.join("files"))));
     }
     Ok(environment)
 }

@@ -81,7 +81,7 @@ pub const CONTENT_TYPE_BYTES_MAX: usize = 200;
 /// Bytes of a file that are gathered before they are written.
 pub const FILE_PART_BYTES: usize = 256 << 10;
 /// Bytes of an upload between one part and the next: a part's head, and what stands before the first.
-pub const PART_HEAD_BYTES_MAX: usize = 64 << 10;
+pub const PART_HEAD_BYTES_MAX: usize = 512 << 10;
 /// Folders of the file store that one step of its walk looks at.
 pub const FILE_WALK_BATCH: usize = 100;
 /// Jobs in a page of a stream.

@@ -9,6 +9,7 @@ mod chaos;
 mod cli;
 mod doctor;
 mod faults;
+mod files;
 mod ground;
 mod lifecycle;
 mod metrics;

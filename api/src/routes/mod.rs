@@ -1,5 +1,6 @@
 //! The handlers, a file per resource: each reads what was asked, calls the Store once or twice, and answers.
 pub mod events;
+pub mod files;
 pub mod health;
 pub mod items;
 pub mod jobs;

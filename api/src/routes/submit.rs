@@ -9,9 +9,10 @@ use leasehold::store::{Accepted, Submitted};
 use leasehold::{Error, Job, JobId, Json as JobJson, Kind, NewJob, QueueName, Refusal, Store, limits};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tracing::Instrument;
 
 use super::{Answer, object};
-use crate::body::{BulkText, JsonText};
+use crate::body::{BulkText, SubmitBody};
 use crate::error::Problem;
 use crate::fault::Fault;
 use crate::fields::Reader;
@@ -20,23 +21,55 @@ use crate::query::NoQuery;
 use crate::state::Api;
 use crate::submission;
 
-/// `POST /api/v1/jobs`
-pub async fn submit(State(api): State<Api>, headers: HeaderMap, _: NoQuery, body: JsonText) -> Answer {
+/// `POST /api/v1/jobs`: a job, or a job with files.
+pub async fn submit(State(api): State<Api>, headers: HeaderMap, _: NoQuery, body: SubmitBody) -> Answer {
     let key = idempotency_key(&headers)?;
-    let has_key = key.is_some();
-    let job = submission::read(Reader::open(body.as_str())?, key, &api.rules())?;
-    drop(body);
+    match body {
+        SubmitBody::Json(text) => {
+            let job = submission::read(Reader::open(text.as_str())?, key, &api.rules())?;
+            drop(text);
+            let store = api.store().await?;
+            accept(&api, &store, job).await
+        }
+        SubmitBody::Upload(upload) => {
+            let store = api.store().await?;
+            let uploading = async move {
+                let job = upload.receive(&api, &store, key).await?;
+                accept(&api, &store, job).await
+            };
+            // On a task of its own: a client that goes away must not stop it between the files and the job.
+            let uploading = tokio::spawn(uploading.in_current_span()).await;
+            uploading.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
+        }
+    }
+}
+
+async fn accept(api: &Api, store: &Store, job: NewJob) -> Answer {
+    let has_key = job.idempotency.is_some();
     let receipt = Receipt::of(&job);
-    let store = api.store().await?;
-    let submitted = store.submit(job).await.map_err(|e| not_submitted(e, has_key))?;
+    let uploaded = job.uploaded.as_ref().map(|uploaded| uploaded.id.clone());
+    let submitted = store.submit(job).await;
+    if let (Some(files), Some(id)) = (store.files(), uploaded.filter(|_| is_needless(&submitted))) {
+        files.remove(vec![id]).await;
+    }
+    let submitted = submitted.map_err(|e| not_submitted(e, has_key))?;
     let status = if submitted.replayed { StatusCode::OK } else { StatusCode::ACCEPTED };
     let mut job = match submitted.accepted {
         Some(accepted) => receipt.job(submitted.id, &accepted),
         None => there_already(store.get(&submitted.id).await, &submitted)?,
     };
-    api.say_served(&store, [&mut job]).await;
+    api.say_served(store, [&mut job]).await;
     let location = format!("/api/v1/jobs/{}", job.id);
     Ok((status, [(LOCATION, location)], Json(job)).into_response())
+}
+
+/// Whether no job has, or can come to have, what was uploaded. When in doubt the walk decides.
+fn is_needless(submitted: &Result<Submitted, Error>) -> bool {
+    match submitted {
+        Ok(submitted) => submitted.replayed,
+        Err(Error::Refused(Refusal::KeyConflict(_) | Refusal::KeyGone(_) | Refusal::TooManyNames { .. })) => true,
+        Err(e) => matches!(e, Error::Unavailable(_) | Error::Full(_)),
+    }
 }
 
 fn not_submitted(error: Error, has_key: bool) -> Problem {

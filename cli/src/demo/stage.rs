@@ -2,6 +2,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use leasehold::files::folder::url_of;
 use leasehold::{Config, Store, WorkerId};
 use nix::sys::signal::Signal;
 
@@ -169,6 +170,7 @@ fn plan(folder: &Path, config: &Config, port: u16) -> Result<Plan, Failure> {
         ("LEASEHOLD_REDIS_URL", config.redis_url.clone()),
         ("LEASEHOLD_API__LISTEN", format!("127.0.0.1:{port}")),
         ("LEASEHOLD_KINDS", kinds.display().to_string()),
+        ("LEASEHOLD_STORAGE_URL", url_of(&folder.join("files"))),
         ("LEASEHOLD_DOCUMENT_ROOT", documents.display().to_string()),
         ("LEASEHOLD_LEASE_MS", config.lease_ms.to_string()),
         ("LEASEHOLD_WORKER__CONCURRENCY", SLOTS.to_string()),

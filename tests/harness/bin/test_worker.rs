@@ -56,12 +56,26 @@ async fn sums(context: Context, _: serde_json::Value) -> Result<Done<serde_json:
     Ok(serde_json::json!({ "sum": sum, "seen": seen, "failed": counts.failed }).into())
 }
 
+/// Leaves each of its files backwards, and returns how many bytes that were.
+async fn backwards(context: Context, _: serde_json::Value) -> Result<Done<usize>, Failure> {
+    use tokio::io::AsyncReadExt;
+    let mut total = 0;
+    for file in context.files() {
+        let mut content = Vec::new();
+        context.open_file(&file.name).await?.read_to_end(&mut content).await?;
+        content.reverse();
+        total += content.len();
+        context.write_file(&file.name, content.as_slice()).await?;
+    }
+    Ok(Done::Result(total))
+}
+
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<(), leasehold_worker::Error> {
     let config = leasehold::Config::load(None, &[])?;
     leasehold::log::init(&config.log)?;
     let kinds = config.load_kinds()?;
     let worker = Worker::new(config, kinds).handler("hog", hog).handler("panics", panics).handler("waits", waits);
-    let worker = worker.handler("doubles", doubles).handler("sums", sums);
+    let worker = worker.handler("doubles", doubles).handler("sums", sums).handler("backwards", backwards);
     worker.run(Shutdown::on_signals()?).await
 }

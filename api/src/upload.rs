@@ -1,0 +1,276 @@
+//! Uploads: a submit whose body is `multipart/form-data`. Part `job` is the JSON, every other part a file, streamed to the
+//! file store before the job is submitted.
+//!
+//! `job` comes first, since the files are written under the job's id, and its kind and key decide which id that can be.
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::http::request::Parts;
+use bytes::Bytes;
+use futures_util::Stream;
+use leasehold::files::{FileStore, Place, name};
+use leasehold::job::Uploaded;
+use leasehold::store::request_digest;
+use leasehold::{FileEntry, FileError, JobId, NewJob, Store, limits};
+use multer::{Field, Multipart};
+
+use crate::body::{self, Lent};
+use crate::deadline::Clock;
+use crate::error::{Code, Problem};
+use crate::fields::Reader;
+use crate::state::Api;
+use crate::submission;
+
+/// What comes before the files, said where it is missing.
+const JOB_FIRST: &str = "send the submit's JSON as the first part, named `job`, and each file as a part after it";
+
+/// The body of a submit with files, not read yet.
+pub struct Upload {
+    lent: Lent,
+    clock: Clock,
+    boundary: String,
+}
+
+impl Upload {
+    /// The upload that a request announces; `None` when its body is of another type.
+    ///
+    /// # Errors
+    /// A problem when it has no boundary, or is larger than an upload may be.
+    pub fn announced(parts: &Parts, api: &Api) -> Result<Option<Self>, Problem> {
+        let content_type = body::text_of(&parts.headers, CONTENT_TYPE).unwrap_or_default();
+        let essence = content_type.split(';').next().unwrap_or_default().trim();
+        if !essence.eq_ignore_ascii_case("multipart/form-data") {
+            return Ok(None);
+        }
+        let no_boundary =
+            |_| Problem::new(Code::InvalidRequest, "the Content-Type multipart/form-data has no boundary");
+        let boundary = multer::parse_boundary(content_type).map_err(no_boundary)?;
+        if body::announced(&parts.headers).is_some_and(|bytes| bytes > api.limits().upload_bytes) {
+            return Err(too_large(api));
+        }
+        let lent = parts.extensions.get::<Lent>().expect("every request's body is lent").clone();
+        let clock = parts.extensions.get::<Clock>().expect("every request has a clock").clone();
+        Ok(Some(Self { lent, clock, boundary }))
+    }
+
+    /// Reads it to its end: the job, with its files in the file store. When that fails nothing of them is left.
+    ///
+    /// # Errors
+    /// A problem that names what is wrong.
+    pub async fn receive(self, api: &Api, store: &Store, key: Option<String>) -> Result<NewJob, Problem> {
+        let mut share = None;
+        body::take_share(&mut share, api.bodies(), 2 * limits::FILE_PART_BYTES)?;
+        self.clock.stop();
+        let limit = Duration::from_millis(api.limits().upload_ms);
+        let mut id = None;
+        let reading = tokio::time::timeout(limit, self.read(api, store, key, &mut id)).await;
+        let late = || Problem::new(Code::BodyTimeout, format!("the upload took longer than {} ms", limit.as_millis()));
+        let job = reading.unwrap_or_else(|_| Err(late()));
+        if let (Err(_), Some(files), Some(id)) = (&job, store.files(), id) {
+            files.remove(vec![id]).await;
+        }
+        self.clock.start();
+        job
+    }
+
+    /// `id` is set once something may have been written under it.
+    async fn read(
+        &self,
+        api: &Api,
+        store: &Store,
+        key: Option<String>,
+        id: &mut Option<JobId>,
+    ) -> Result<NewJob, Problem> {
+        let mut reading = Reading::new(self, api);
+        let mut job = match reading.next().await? {
+            Some(part) if part.name() == Some("job") => {
+                let text = reading.text(part, api).await?;
+                submission::read(Reader::open(&text)?, key, &api.rules())?
+            }
+            Some(part) => {
+                let shown: String = part.name().unwrap_or_default().chars().take(80).collect();
+                return Err(Problem::new(Code::InvalidRequest, format!("the first part is {shown:?}; {JOB_FIRST}")));
+            }
+            None => return Err(Problem::new(Code::InvalidRequest, format!("the body has no part `job`; {JOB_FIRST}"))),
+        };
+        let minted = id.insert(store.mint_id(&job)).clone();
+        let (mut files, mut names) = (Vec::new(), BTreeSet::new());
+        while let Some(part) = reading.next().await? {
+            let file_name = file_name(&part)?;
+            let invalid = |why: &str| Problem::new(Code::InvalidRequest, format!("file {file_name:?}: {why}"));
+            if !names.insert(file_name.clone()) {
+                return Err(invalid("two parts have this name; give each file its own"));
+            }
+            if files.len() == limits::FILES_MAX {
+                return Err(invalid(&format!("a job may have {} files; pack them into one", limits::FILES_MAX)));
+            }
+            let store = store.files().ok_or_else(|| Problem::of_file(FileError::NoStore))?;
+            files.push(reading.file(part, store, &minted, &file_name).await?);
+        }
+        files.sort_by(|a, b| a.name.cmp(&b.name));
+        if let (Some(idempotency), false) = (&mut job.idempotency, files.is_empty()) {
+            let of_files = files.iter().flat_map(|file| [file.name.as_str(), file.sha256.as_str()]);
+            let digest = request_digest([idempotency.digest.as_str(), "files"].into_iter().chain(of_files));
+            idempotency.digest = digest;
+        }
+        job.uploaded = (!files.is_empty()).then_some(Uploaded { id: minted, files });
+        Ok(job)
+    }
+}
+
+/// A body on its way through the parser.
+struct Reading {
+    parts: Multipart<'static>,
+    /// Bytes since the parser last gave something out.
+    unparsed: Arc<AtomicUsize>,
+    /// Why the body cannot be read on.
+    fault: Arc<Mutex<Option<Problem>>>,
+}
+
+impl Reading {
+    fn new(upload: &Upload, api: &Api) -> Self {
+        let (unparsed, fault) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(None)));
+        let feed = Feed {
+            lent: upload.lent.clone(),
+            idle: Duration::from_millis(api.limits().idle_ms),
+            left: api.limits().upload_bytes,
+            too_large: too_large(api),
+            unparsed: unparsed.clone(),
+        };
+        Self { parts: Multipart::new(feed.stream(fault.clone()), &upload.boundary), unparsed, fault }
+    }
+
+    /// What went wrong: in reading the body, else in what is in it.
+    fn fault(&self, error: &multer::Error) -> Problem {
+        let known = self.fault.lock().expect("nobody panics with it").take();
+        known.unwrap_or_else(|| {
+            use multer::Error as E;
+            let cut = matches!(error, E::IncompleteFieldData { .. } | E::IncompleteHeaders | E::IncompleteStream);
+            let what =
+                if cut { "the upload ended before its last boundary" } else { "the upload is no multipart/form-data" };
+            Problem::new(Code::InvalidRequest, format!("{what}: {error}"))
+        })
+    }
+
+    async fn next(&mut self) -> Result<Option<Field<'static>>, Problem> {
+        self.unparsed.store(0, Ordering::Relaxed);
+        self.parts.next_field().await.map_err(|e| self.fault(&e))
+    }
+
+    async fn chunk(&self, part: &mut Field<'static>) -> Result<Option<Bytes>, Problem> {
+        let chunk = part.chunk().await.map_err(|e| self.fault(&e))?;
+        self.unparsed.store(0, Ordering::Relaxed);
+        Ok(chunk)
+    }
+
+    /// The text of part `job`.
+    async fn text(&self, mut part: Field<'static>, api: &Api) -> Result<String, Problem> {
+        let (most, mut text, mut share) = (api.limits().body_bytes, Vec::new(), None);
+        while let Some(bytes) = self.chunk(&mut part).await? {
+            if text.len() + bytes.len() > most {
+                return Err(Problem::new(Code::BodyTooLarge, format!("part `job` is larger than {most} bytes")));
+            }
+            body::take_share(&mut share, api.bodies(), text.len() + bytes.len())?;
+            text.extend_from_slice(&bytes);
+        }
+        body::utf8(text)
+    }
+
+    async fn file(
+        &self,
+        mut part: Field<'static>,
+        store: &FileStore,
+        id: &JobId,
+        file_name: &str,
+    ) -> Result<FileEntry, Problem> {
+        let content_type = content_type(&part, file_name);
+        let mut writer = store.create(id, Place::In, file_name).await.map_err(Problem::of_file)?;
+        loop {
+            let pushed = match self.chunk(&mut part).await {
+                Ok(Some(bytes)) => writer.push(&bytes).await.map_err(Problem::of_file),
+                Ok(None) => return writer.finish(content_type).await.map_err(Problem::of_file),
+                Err(problem) => Err(problem),
+            };
+            if let Err(problem) = pushed {
+                writer.abort().await;
+                return Err(problem);
+            }
+        }
+    }
+}
+
+/// The body as the parser gets it.
+struct Feed {
+    lent: Lent,
+    idle: Duration,
+    left: u64,
+    too_large: Problem,
+    unparsed: Arc<AtomicUsize>,
+}
+
+impl Feed {
+    fn stream(self, fault: Arc<Mutex<Option<Problem>>>) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+        futures_util::stream::unfold(Some(self), move |feed| {
+            let fault = fault.clone();
+            async move {
+                let mut feed = feed?;
+                // The parser takes in all that is ready before it gives anything out: it must find a pause.
+                tokio::task::yield_now().await;
+                match feed.next().await {
+                    Ok(bytes) => bytes.map(|bytes| (Ok(bytes), Some(feed))),
+                    Err(problem) => {
+                        *fault.lock().expect("nobody panics with it") = Some(problem);
+                        Some((Err(io::ErrorKind::Other.into()), None))
+                    }
+                }
+            }
+        })
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        let Some(bytes) = self.lent.next(self.idle).await? else { return Ok(None) };
+        let left = self.left.checked_sub(bytes.len() as u64).ok_or_else(|| self.too_large.clone())?;
+        self.left = left;
+        let unparsed = self.unparsed.fetch_add(bytes.len(), Ordering::Relaxed) + bytes.len();
+        if unparsed > limits::PART_HEAD_BYTES_MAX {
+            let most = limits::PART_HEAD_BYTES_MAX;
+            return Err(Problem::new(
+                Code::InvalidRequest,
+                format!("no part begins within {most} bytes of the upload"),
+            ));
+        }
+        Ok(Some(bytes))
+    }
+}
+
+fn too_large(api: &Api) -> Problem {
+    let most = api.limits().upload_bytes;
+    Problem::new(Code::BodyTooLarge, format!("the upload is larger than {most} bytes (limits.upload_bytes)"))
+}
+
+/// What a file is called: as its part says, or as the part is called.
+fn file_name(part: &Field<'_>) -> Result<String, Problem> {
+    let disposition = part.headers().get(CONTENT_DISPOSITION).is_some();
+    let given = part.file_name().or(part.name()).filter(|_| disposition).unwrap_or_default();
+    if part.name() == Some("job") {
+        return Err(Problem::new(
+            Code::InvalidRequest,
+            "the part `job` is given twice; give a file's part another name",
+        ));
+    }
+    name::check(given).map_err(|e| Problem::of_file(e.into()))?;
+    Ok(given.to_owned())
+}
+
+/// What a file is: as its part says, or as its name says.
+fn content_type(part: &Field<'_>, file_name: &str) -> String {
+    let given = part.content_type().map(ToString::to_string);
+    let fit = |text: &String| {
+        text.len() <= limits::CONTENT_TYPE_BYTES_MAX && text.bytes().all(|b| (b' '..=b'~').contains(&b))
+    };
+    given.filter(fit).unwrap_or_else(|| name::content_type_of(file_name))
+}
