@@ -73,9 +73,7 @@ async fn what_is_no_file_of_the_job_is_not_found() {
     let api = ground.api(&[]).await;
     let id = submit(&api, "part", &[("a.txt", b"abc")]).await;
     std::fs::write(ground.root().join(id.as_str()).join("in/stray"), "secret").unwrap();
-    for name in
-        ["none", "stray", "..%2F..%2Fetc%2Fpasswd", "%2Fetc%2Fpasswd", "in%2Fa.txt", "a.txt%00", "A.TXT"]
-    {
+    for name in ["none", "stray", "..%2F..%2Fetc%2Fpasswd", "%2Fetc%2Fpasswd", "in%2Fa.txt", "a.txt%00", "A.TXT"] {
         problem(&api.get(&format!("/api/v1/jobs/{id}/files/{name}")).await, 404, "no_such_file", "no file");
     }
     let files = format!("/api/v1/jobs/{id}/files/a.txt");
