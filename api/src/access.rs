@@ -168,6 +168,8 @@ mod tests {
             ("/api/v1/jobs/{id}", &[("GET", READ), ("DELETE", ADMIN)]),
             ("/api/v1/jobs/{id}/events", &[("GET", READ)]),
             ("/api/v1/jobs/{id}/history", &[("GET", READ)]),
+            ("/api/v1/jobs/{id}/files", &[("GET", READ)]),
+            ("/api/v1/jobs/{id}/files/{name}", &[("GET", READ)]),
             ("/api/v1/jobs/{id}/items", &[("GET", READ), ("POST", SUBMIT)]),
             ("/api/v1/jobs/{id}/cancel", &[("POST", ADMIN)]),
             ("/api/v1/jobs/{id}/retry", &[("POST", ADMIN)]),
