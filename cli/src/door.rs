@@ -4,6 +4,7 @@
 mod change;
 mod client;
 mod draft;
+mod files;
 mod follow;
 mod problem;
 
@@ -17,6 +18,7 @@ use client::{Client, Repeat};
 
 pub(crate) use change::Changed;
 pub(crate) use draft::{Batch, Draft, millis};
+pub(crate) use files::{Attachment, Direction, FileView, path_for};
 pub(crate) use problem::Problem;
 
 /// A way into a system.

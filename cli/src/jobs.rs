@@ -1,6 +1,7 @@
 //! `leasehold jobs`: what a client sees of its jobs, and what an operator may do to them.
 mod batch;
 mod change;
+mod files;
 mod list;
 mod prune;
 mod show;
@@ -31,6 +32,8 @@ pub(crate) enum Command {
     Show(One),
     /// Show a job's attempts, phases and interventions.
     History(One),
+    /// List a job's files, or fetch one.
+    Files(files::Arguments),
     /// Cancel jobs: what runs is asked to stop, what waits ends at once.
     Cancel(Many),
     /// Requeue failed and cancelled jobs, their attempts counted anew.
@@ -69,6 +72,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Items(arguments) => list::items(arguments).await,
         Command::Show(One { id, common }) => show::job(&id, &common).await,
         Command::History(One { id, common }) => show::history(&id, &common).await,
+        Command::Files(arguments) => files::run(arguments).await,
         Command::Cancel(Many { ids, common }) => change::cancel(&ids, &common).await,
         Command::Retry(Many { ids, common }) => change::retry(&ids, &common).await,
         Command::Rm(Many { ids, common }) => change::remove(&ids, &common).await,

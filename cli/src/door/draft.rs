@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde::Serialize;
 
 use super::client::{Client, Repeat};
-use super::{Direct, Door};
+use super::{Attachment, Direct, Door};
 use crate::failure::Failure;
 
 /// A job to submit; what is absent comes from its kind.
@@ -32,6 +32,8 @@ pub(crate) struct Draft {
     pub key: Option<String>,
     /// It is a batch, whose items follow.
     pub batch: Option<Batch>,
+    /// What comes with it.
+    pub files: Vec<Attachment>,
 }
 
 /// A batch whose items follow in parts.
@@ -43,7 +45,7 @@ pub(crate) struct Batch {
 
 /// The body of `POST /api/v1/jobs`.
 #[derive(Serialize)]
-struct Submit<'a> {
+pub(super) struct Submit<'a> {
     kind: &'a Kind,
     payload: &'a Json,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -132,7 +134,7 @@ impl Draft {
         ])
     }
 
-    fn body(&self) -> Submit<'_> {
+    pub(super) fn body(&self) -> Submit<'_> {
         Submit {
             kind: &self.kind,
             payload: &self.payload,
@@ -182,7 +184,9 @@ impl Door {
 
 impl Direct {
     async fn submit(&self, draft: Draft) -> Result<JobId, Failure> {
-        Ok(self.store.submit(draft.job(&self.config)?).await?.id)
+        let files = draft.files.clone();
+        let job = draft.job(&self.config)?;
+        if files.is_empty() { Ok(self.store.submit(job).await?.id) } else { self.submit_with_files(job, &files).await }
     }
 }
 
@@ -191,6 +195,9 @@ impl Client {
     async fn submit(&self, draft: &Draft) -> Result<Job, Failure> {
         let key = draft.key.clone().unwrap_or_else(|| format!("cli-{}", uuid::Uuid::now_v7()));
         let quoted = format!("\"{}\"", key.replace('\\', "\\\\").replace('"', "\\\""));
+        if !draft.files.is_empty() {
+            return self.submit_with_files(draft, &quoted).await;
+        }
         let body = draft.body();
         let build = || Ok(self.request(Method::POST, &["jobs"]).header("idempotency-key", &quoted).json(&body));
         self.json(self.send(Repeat::Safe, build).await?).await

@@ -9,7 +9,7 @@ use leasehold::{Job, Kind, QueueName, Timestamp, limits};
 
 use super::{batch, watch};
 use crate::arguments::{Common, duration, time};
-use crate::door::{Batch, Door, Draft, millis};
+use crate::door::{Attachment, Batch, Door, Draft, millis};
 use crate::failure::Failure;
 use crate::print;
 
@@ -23,6 +23,7 @@ the bad one is cancelled. With an --idempotency-key the same command again goes 
 Examples:
   leasehold jobs submit --kind word-count --payload '{\"file\": \"a.txt\"}' --watch
   leasehold jobs submit --kind word-count --payload @job.json --delay 15m --idempotency-key monday
+  leasehold jobs submit --kind resize --file photo.jpg --file logo.png
   leasehold jobs submit --kind word-count --items pages.jsonl --then sum-up --watch")]
 pub(crate) struct Arguments {
     /// What sort of work it is.
@@ -52,6 +53,9 @@ pub(crate) struct Arguments {
     /// The same key and job again change nothing for 24 h and answer with the first job.
     #[arg(long, value_name = "KEY", value_parser = key)]
     idempotency_key: Option<String>,
+    /// A file to come with it, for its handler to read; can be given again.
+    #[arg(long, value_name = "PATH")]
+    file: Vec<PathBuf>,
     /// Submit a batch: a payload a line of this file, or of standard input for -.
     #[arg(long, value_name = "FILE|-", conflicts_with_all = ["delay", "run_at"])]
     items: Option<PathBuf>,
@@ -103,6 +107,7 @@ fn draft(arguments: &Arguments, payload: &str, door: &Door) -> Result<Draft, Fai
         max_attempts: arguments.max_attempts,
         timeout: arguments.timeout,
         key: arguments.idempotency_key.clone(),
+        files: Attachment::all(&arguments.file)?,
         batch: arguments.items.as_ref().map(|_| Batch { then: arguments.then.clone() }),
     })
 }
