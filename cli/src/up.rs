@@ -220,17 +220,17 @@ fn welcome(
         print::line(format_args!("  {name:8} {value}"))?;
     }
     let this = std::env::args().next().unwrap_or_else(|| "leasehold".into());
-    // Somebody who has brought a Redis has its address, and its password.
-    let told = |name: &str| name == "LEASEHOLD_KINDS" || (name == "LEASEHOLD_REDIS_URL" && redis.is_some());
-    let exports = environment.iter().filter(|(name, _)| told(name));
-    let exports: String = exports.map(|(name, value)| format!("  export {name}={value}\n")).collect();
+    // Somebody who has brought a Redis has named it already, and its password is not to be shown.
+    let doctor = redis.map_or_else(String::new, |server| format!(" --redis-url {}", server.url()));
     print::line(format_args!(
         "\nTry, in another terminal:\n
-  curl -s http://{listen}/api/v1/jobs -H 'content-type: application/json' \\
-       -d '{{\"kind\": \"process-files\", \"payload\": {{\"file\": \"harbour-rules.pdf\"}}}}'
-{exports}  {this} jobs ls
-  {this} jobs submit --kind process-files --payload '{{\"file\": \"broken-report.pdf\"}}' --wait
+  export LEASEHOLD_API_URL=http://{listen}
+  {this} jobs submit --kind process-files --payload '{{\"file\": \"harbour-rules.pdf\"}}' --watch
+  {this} jobs submit --kind process-files --payload '{{\"file\": \"broken-report.pdf\"}}' --watch
+  {this} jobs ls
   {this} workers ls
-  {this} doctor\n"
+  {this} doctor{doctor}
+  curl -s $LEASEHOLD_API_URL/api/v1/jobs -H 'content-type: application/json' \\
+       -d '{{\"kind\": \"process-files\", \"payload\": {{\"file\": \"night-shift.txt\"}}}}'\n"
     ))
 }

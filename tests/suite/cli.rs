@@ -1,6 +1,7 @@
 //! The command line as a person and a script meet it: output, exit codes, and whole systems that leave nothing behind.
 mod batch;
 mod doors;
+mod files;
 mod watch;
 
 use std::path::Path;
