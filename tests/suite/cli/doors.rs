@@ -131,9 +131,9 @@ impl Run {
         }
         self.name_ids(&answer);
         self.level(&mut answer);
-        if let (true, Some(jobs)) = (command.contains("--state queued"), answer["jobs"].as_array_mut()) {
-            // One partition after the other.
-            jobs.sort_by_key(|job| job["id"].to_string());
+        if command.contains("--state queued") {
+            // One partition comes after the other.
+            answer["jobs"].as_array_mut().unwrap().sort_by_key(|job| job["id"].to_string());
         }
         answer
     }
