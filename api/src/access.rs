@@ -199,8 +199,14 @@ mod tests {
             assert_eq!(served.remove(*route), Some(named), "{route}");
             for (method, scope) in *methods {
                 assert_eq!(needed(&method.parse().unwrap(), route), *scope, "{method} {route}");
+                let row = format!("| `{method} {route}` | {} |", scope.map_or("open", Scope::as_str));
+                assert!(include_str!("../../docs/http-api.md").contains(&row), "docs/http-api.md has no row {row}");
             }
         }
+        let told = include_str!("../../docs/http-api.md")
+            .lines()
+            .filter(|line| line.starts_with("| `") && line.contains(" /"));
+        assert_eq!(told.count(), ROUTES.iter().map(|(_, methods)| methods.len()).sum::<usize>());
         assert!(served.is_empty(), "say in ROUTES what these need: {served:?}");
         assert_eq!(needed(&Method::POST, "/api/v1/new"), Some(Scope::Admin));
         assert_eq!(needed(&Method::GET, "/metrics"), Some(Scope::Read));

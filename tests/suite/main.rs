@@ -7,6 +7,7 @@ mod batches;
 mod behaviour;
 mod chaos;
 mod cli;
+mod docs;
 mod doctor;
 mod faults;
 mod files;

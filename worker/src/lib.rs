@@ -2,48 +2,10 @@
 //!
 //! Reading order: [`Worker`] is what a program builds; `run` starts its roles. A job's way is `claim` (with `pops` and
 //! `budget`) → `slot` (take in, run, settle) with `holds`, `lease` and `audit` keeping it held. `sweeper` and `end` are for the
-//! others' jobs and for the worker's own end, `files` for what an attempt reads and leaves, `orphans` for what deaths left. What runs is a [`Handler`] or a command of the kinds file (`kinds`).
+//! others' jobs and for the worker's own end, `files` for what an attempt reads and leaves, `orphans` for what deaths left.
+//! What runs is a [`Handler`] or a command of the kinds file (`kinds`).
 //!
-//! A program with handlers of its own:
-//! ```no_run
-//! use leasehold_worker::{Context, Done, Failure, Shutdown, Worker};
-//!
-//! #[derive(serde::Deserialize)]
-//! struct Greet {
-//!     name: String,
-//! }
-//!
-//! async fn greet(context: Context, payload: Greet) -> Result<Done<String>, Failure> {
-//!     if payload.name.is_empty() {
-//!         return Ok(Done::Skipped("nobody to greet".into()));
-//!     }
-//!     context.progress(50.0, "greeting");
-//!     if context.is_cancelled() {
-//!         return Err(Failure::new("interrupted"));
-//!     }
-//!     Ok(format!("Hello {}", payload.name).into())
-//! }
-//!
-//! # async fn program() -> Result<(), leasehold_worker::Error> {
-//! let config = leasehold::Config::load(None, &[])?;
-//! let kinds = config.load_kinds()?;
-//! let shutdown = Shutdown::new();
-//! Worker::new(config, kinds).handler("greet", greet).run(shutdown).await
-//! # }
-//! ```
-//! The `then` of a batch is a handler too; [`Context::items`] gives it what the items made:
-//! ```no_run
-//! use futures_util::TryStreamExt;
-//! use leasehold_worker::{Context, Done, Failure};
-//!
-//! async fn total(context: Context, _payload: serde_json::Value) -> Result<Done<u64>, Failure> {
-//!     let (mut total, mut items) = (0, context.items());
-//!     while let Some(item) = items.try_next().await? {
-//!         total += item.result.and_then(|result| result.as_str().parse::<u64>().ok()).unwrap_or(0);
-//!     }
-//!     Ok(total.into())
-//! }
-//! ```
+//! How to write a handler, with examples, is the page `docs/rust-handlers.md`.
 mod audit;
 mod budget;
 mod claim;
@@ -81,6 +43,10 @@ pub use shutdown::Shutdown;
 pub use stop::StopReason;
 
 use handler::{Registry, Work};
+
+#[doc = include_str!("../../docs/rust-handlers.md")]
+#[cfg(doctest)]
+struct RustHandlers;
 
 /// A worker to be: its configuration, the kinds file, and the handlers of a Rust program.
 pub struct Worker {
