@@ -84,7 +84,7 @@ async fn run(page: &str) {
     system.finish().await;
 }
 
-/// The names of all members; what is in a member that may be null is left out.
+/// The names of all members, of like elements once; what is in a member that may be null is left out.
 fn shape(value: &Value) -> Vec<String> {
     match value {
         Value::Object(members) => {
@@ -95,7 +95,11 @@ fn shape(value: &Value) -> Vec<String> {
             });
             named.collect()
         }
-        Value::Array(elements) => elements.iter().flat_map(shape).collect(),
+        Value::Array(elements) => {
+            let mut shapes: Vec<Vec<String>> = elements.iter().map(shape).collect();
+            shapes.dedup();
+            shapes.concat()
+        }
         _ => Vec::new(),
     }
 }
