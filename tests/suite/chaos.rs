@@ -1,4 +1,4 @@
-//! The chaos run: four clients submit over HTTP while API replicas, workers and Redis are killed with -9 in turn.
+//! The chaos run: four clients submit over HTTP, plain jobs, batches, and jobs with files, while API replicas, workers and Redis are killed with -9 in turn.
 //!
 //! What happens follows from the seed, which is printed: with `LEASEHOLD_TEST_SEED=<seed>` the same processes are killed at
 //! the same times. `LEASEHOLD_CHAOS_SECONDS=<seconds>` sets how long the faults go on, 20 by default; a longer run begins as
@@ -13,6 +13,8 @@ mod work;
 use std::env;
 use std::time::Duration;
 
+use leasehold::store::PruneQuery;
+use leasehold::{Config, Kind, Store};
 use leasehold_tests::{Api, System, Worker, eventually, seed};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -134,10 +136,29 @@ impl Fleet {
         None
     }
 
+    /// The walk leaves the files that jobs have, no other; with the jobs they go.
+    async fn files(&self) {
+        let storage_url = Some(format!("file://{}/storage", self.system.folder().display()));
+        let config = Config { redis_url: self.system.redis().url(), storage_url, ..Config::default() };
+        let store = Store::connect(&config).await.unwrap();
+        store.sweep_files(Duration::ZERO).await.unwrap();
+        assert_eq!(store.check_files(Duration::ZERO).await.unwrap(), []);
+        let pruned = store.prune(&PruneQuery { kind: Kind::parse(work::KIND).ok(), ..PruneQuery::default() }).await;
+        assert!(!pruned.unwrap().more);
+        let folder = store.files().unwrap().root().to_owned();
+        eventually(END, "no file is left", async || {
+            let left = std::fs::read_dir(&folder).unwrap().flatten().filter(|entry| entry.path().is_dir());
+            let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+            left.is_empty().then_some(()).ok_or(left)
+        })
+        .await;
+    }
+
     /// The doctor is content, the processes end when asked to, and nothing that they started is left.
     async fn end(self) {
         let doctor = self.system.command(&["doctor"], &[]).await;
         assert!(doctor.status.success(), "the doctor says: {}{}", doctor.stdout, doctor.stderr);
+        self.files().await;
         self.workers.iter().for_each(|worker| worker.sigterm());
         self.apis.iter().for_each(|api| api.sigterm());
         for process in self.workers.iter().map(|worker| &**worker).chain(self.apis.iter().map(|api| &**api)) {

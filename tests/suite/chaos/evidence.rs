@@ -9,7 +9,7 @@ use leasehold_tests::Api;
 use super::faults::{Struck, Target};
 use super::load::{Heard, Submit};
 use super::verdict::Violation;
-use super::work::{Journal, Run};
+use super::work::{Journal, OUTPUT, Run};
 use super::{Fleet, Past};
 
 /// Jobs whose history a failed run prints.
@@ -21,6 +21,8 @@ pub struct Evidence {
     pub jobs: Vec<Job>,
     /// The items of each batch.
     pub items: HashMap<String, Vec<Job>>,
+    /// What is in the files that jobs left, of each submit that came with one.
+    pub outputs: HashMap<String, String>,
     /// Every run of the script, in the order of the begins.
     pub runs: Vec<Run>,
     /// The partition of every job that ran.
@@ -38,12 +40,17 @@ impl Evidence {
         for batch in jobs.iter().filter(|job| job.items.is_some()) {
             items.insert(batch.id.to_string(), pages(api, &format!("parent={}&", batch.id)).await);
         }
+        let mut outputs = HashMap::new();
+        for id in past.submits.iter().filter(|submit| submit.file.is_some()).filter_map(Submit::id) {
+            let answer = api.get(&format!("/api/v1/jobs/{id}/files/{OUTPUT}")).await;
+            outputs.insert(id.to_owned(), answer.text);
+        }
         let store =
             Store::connect(&Config { redis_url: fleet.system.redis().url(), ..Config::default() }).await.unwrap();
         let partition = |run: &Run| (run.job.clone(), store.partition_of(&run.job.parse().unwrap()));
         let partitions = runs.iter().map(partition).collect();
         let took = past.healed_at - past.begun_at;
-        Evidence { submits: past.submits, jobs, items, runs, partitions, struck: past.struck, took }
+        Evidence { submits: past.submits, jobs, items, outputs, runs, partitions, struck: past.struck, took }
     }
 
     /// Every job that runs: those that are no batches, and the items of those that are.
@@ -59,10 +66,11 @@ impl Evidence {
         };
         let (seconds, jobs) = (self.took.as_secs_f64(), self.running_jobs().count());
         format!(
-            "{seconds:.1} s, {} submits, {jobs} jobs and {} batches ({:.0} jobs a second), {} runs, {} unfinished; \
+            "{seconds:.1} s, {} submits, {} of them with a file, {jobs} jobs and {} batches ({:.0} jobs a second), {} runs, {} unfinished; \
              killed -9: {} APIs, {} workers, {} Redis; tries with an unknown outcome: {}, not done: {}, answered again: {}; \
              slowest answer {} ms; all final {} ms after the last process was back",
             self.submits.len(),
+            self.outputs.len(),
             self.items.len(),
             jobs as f64 / seconds,
             self.runs.len(),

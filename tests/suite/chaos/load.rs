@@ -7,7 +7,8 @@ use futures_util::future::join_all;
 use leasehold_tests::api::client;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use reqwest::Client;
+use reqwest::multipart::{Form, Part};
+use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -47,6 +48,8 @@ pub enum Heard {
 pub struct Submit {
     pub key: String,
     pub body: Value,
+    /// What is in the file that comes with it.
+    pub file: Option<String>,
     pub tries: Vec<(Duration, Duration, Heard)>,
 }
 
@@ -57,6 +60,14 @@ impl Submit {
             Heard::Made(id) | Heard::Known(id) => Some(id.as_str()),
             _ => None,
         })
+    }
+
+    /// The request that asks for it, once more.
+    fn request(&self, http: &Client, url: &str) -> RequestBuilder {
+        let request = http.post(format!("{url}/api/v1/jobs")).header("idempotency-key", &self.key);
+        let Some(file) = &self.file else { return request.json(&self.body) };
+        let file = Part::text(file.clone()).file_name(super::work::INPUT);
+        request.multipart(Form::new().text("job", self.body.to_string()).part("file", file))
     }
 
     /// Jobs that run, its items if it has any.
@@ -93,7 +104,10 @@ impl Load {
                 continue;
             }
             let key = format!("client-{number}-{}", submits.len());
-            let mut submit = Submit { key, body: body(&mut random, number, submits.len()), tries: Vec::new() };
+            let body = body(&mut random, number, submits.len());
+            let has_file = body["items"].is_null() && random.random_ratio(1, 8);
+            let file = has_file.then(|| key.repeat(random.random_range(1..=2_000)));
+            let mut submit = Submit { key, body, file, tries: Vec::new() };
             self.submit(&http, &mut replica, &mut submit, &mut random).await;
             if submit.id().is_some() {
                 self.acknowledged.set(self.acknowledged.get() + submit.payloads().len());
@@ -124,8 +138,7 @@ impl Load {
     }
 
     async fn ask(&self, http: &Client, replica: usize, submit: &Submit) -> (Duration, Duration, Heard) {
-        let url = &self.urls[replica % self.urls.len()];
-        let request = http.post(format!("{url}/api/v1/jobs")).header("idempotency-key", &submit.key).json(&submit.body);
+        let request = submit.request(http, &self.urls[replica % self.urls.len()]);
         let asked_at = self.begun_at.elapsed();
         let answer = async {
             let response = request.send().await?;

@@ -35,7 +35,7 @@ fn run(job: &str, token: u64, attempt: u32, worker_pid: u32, code: Option<u8>) -
 
 fn submit(key: &str, body: Value, heard: &[Heard]) -> Submit {
     let tries = heard.iter().map(|heard| (Duration::ZERO, Duration::ZERO, heard.clone())).collect();
-    Submit { key: key.into(), body, tries }
+    Submit { key: key.into(), body, file: None, tries }
 }
 
 /// A job that failed as asked and met a kill, one whose first answer was lost, and a batch of one.
@@ -44,15 +44,18 @@ fn clean() -> Evidence {
     let mut batch = job("c", 0, &Value::Null, 1, 0);
     batch.items = Some(leasehold::job::Items { total: 1, succeeded: 1, ..Default::default() });
     let at = Duration::from_secs(1);
+    let mut first_submit = submit("1", json!({"payload": first}), &[Heard::Made("a".into()), Heard::Known("a".into())]);
+    first_submit.file = Some("text".into());
     let fault = Fault { at, target: Target::Worker(0), away: Duration::ZERO };
     Evidence {
         submits: vec![
-            submit("1", json!({"payload": first}), &[Heard::Made("a".into()), Heard::Known("a".into())]),
+            first_submit,
             submit("2", json!({"payload": second}), &[Heard::Unknown("cut".into()), Heard::Known("b".into())]),
             submit("3", json!({"items": [third]}), &[Heard::NotDone("busy".into()), Heard::Made("c".into())]),
         ],
         jobs: vec![job("a", 4, &first, 2, 1), job("b", 2, &second, 1, 0), batch],
         items: HashMap::from([("c".into(), vec![job("d", 5, &third, 1, 0)])]),
+        outputs: HashMap::from([("a".to_owned(), "text 4".to_owned())]),
         runs: vec![
             run("a", 1, 1, KILLED, None),
             run("b", 2, 1, ALIVE, Some(0)),
@@ -74,7 +77,7 @@ fn clean_evidence_has_no_violation() {
 #[test]
 fn each_way_to_spoil_the_evidence_is_found() {
     type Spoil = fn(&mut Evidence);
-    let cases: [(&str, Spoil); 20] = [
+    let cases: [(&str, Spoil); 21] = [
         ("was acknowledged, and is gone", |e| drop(e.jobs.remove(1))),
         ("it was acknowledged, and is Queued", |e| e.jobs[1].state = State::Queued),
         ("it was acknowledged, and is Failed", |e| e.items.get_mut("c").unwrap()[0].state = State::Failed),
@@ -87,6 +90,7 @@ fn each_way_to_spoil_the_evidence_is_found() {
         ("was answered 500", |e| e.submits[0].tries[1].2 = Heard::Odd("500".into())),
         ("is lost", |e| e.jobs[1].payload = leasehold::Json::null()),
         ("a batch of 1 that ended", |e| e.jobs[2].items.as_mut().unwrap().succeeded = 2),
+        ("its file is not what its last run left", |e| e.outputs.insert("a".into(), "text 3".into()).map_or((), drop)),
         ("it has what nobody submitted", |e| e.items.get_mut("c").unwrap().push(job("d", 5, &payload(9, false), 1, 0))),
         ("token 2 was given twice", |e| e.runs[3].token = 2),
         ("token 1 came after token 3", |e| e.runs.swap(0, 2)),

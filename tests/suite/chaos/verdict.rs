@@ -66,7 +66,10 @@ impl Evidence {
                 found.add(id.to_owned(), format!("it answers to two keys, {other} and {}", submit.key));
             }
             match listed.remove(id) {
-                Some(job) => self.as_submitted(submit, job, found),
+                Some(job) => {
+                    self.as_submitted(submit, job, found);
+                    self.file_is_there(submit, job, found);
+                }
                 None => found.add(id.to_owned(), format!("{} was acknowledged, and is gone", submit.key)),
             }
         }
@@ -94,6 +97,16 @@ impl Evidence {
         let total = submit.payloads().len() as u64;
         if job.state != State::Completed || (items.total, items.succeeded) != (total, total) || items.open {
             found.add(job.id.to_string(), format!("a batch of {total} that ended {:?} with {items:?}", job.state));
+        }
+    }
+
+    /// The run that completed it had the file, and what it left is what can be fetched.
+    fn file_is_there(&self, submit: &Submit, job: &Job, found: &mut Violations) {
+        let Some(file) = &submit.file else { return };
+        let (wanted, left) = (format!("{file} {}", job.token.unwrap_or_default()), &self.outputs[job.id.as_str()]);
+        if *left != wanted {
+            let end: String = left.chars().rev().take(200).collect::<Vec<_>>().into_iter().rev().collect();
+            found.add(job.id.to_string(), format!("its file is not what its last run left: …{end}"));
         }
     }
 

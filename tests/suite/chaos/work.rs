@@ -3,8 +3,12 @@ use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// The file that comes with a job, and the one that its run leaves of it.
+pub const INPUT: &str = "input.txt";
+pub const OUTPUT: &str = "output.txt";
+
 /// Appends `begin <job> <token> <attempt> <pid> <worker's pid>` and `end <the same> <exit code>`, each in one write;
-/// works for `seconds`, and fails its first attempt if told to.
+/// works for `seconds`, leaves the job's file with its token behind it, and fails its first attempt if told to.
 const SCRIPT: &str = r#"
 read -r payload
 seconds=${payload#*'"seconds":"'}
@@ -16,6 +20,7 @@ case $payload in *'"fails":true'*) if [ "$LEASEHOLD_ATTEMPT" = 1 ]; then code=75
 run="$LEASEHOLD_JOB_ID $LEASEHOLD_TOKEN $LEASEHOLD_ATTEMPT $$ $PPID"
 echo "begin $run" >> "$1"
 if [ "$seconds" != 0 ]; then sleep "$seconds"; fi
+if [ -e in/input.txt ]; then { cat in/input.txt; printf ' %s' "$LEASEHOLD_TOKEN"; } > out/output.txt; fi
 printf '{"result": {"number": %s, "token": %s}}\n' "$number" "$LEASEHOLD_TOKEN"
 echo "end $run $code" >> "$1"
 exit $code
@@ -27,6 +32,9 @@ command = ["sh", "{dir}/work.sh", "{dir}/journal"]
 max_attempts = 3
 backoff = { first_ms = 50, factor = 1.0, max_ms = 50 }
 "#;
+
+/// The kind of the run's jobs.
+pub const KIND: &str = "chaos";
 
 /// Writes the kind and its script; returns the path of the kinds file.
 pub fn write(folder: &Path) -> String {
