@@ -60,7 +60,7 @@ fn main() -> ExitCode {
     match Flags::parse().load().and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("leasehold-api: {e}");
+            leasehold::log::say(format_args!("leasehold-api: {e}"));
             ExitCode::FAILURE
         }
     }
@@ -114,7 +114,7 @@ fn stop_on_signals(stopping: CancellationToken) -> Result<(), Error> {
                 _ = interrupt.recv() => {}
             }
             if stopping.is_cancelled() {
-                eprintln!("leasehold-api: told to stop twice, so requests are cut off");
+                leasehold::log::say("leasehold-api: told to stop twice, so requests are cut off");
                 std::process::exit(1);
             }
             stopping.cancel();

@@ -346,7 +346,7 @@ fn known_variables(environment: Vec<(String, String)>) -> Result<Vec<(String, St
             return Err(Error::Config(format!("unknown variable {name}; did you mean {nearest}?")));
         }
         // Logging is set up from this very configuration, so it does not stand yet.
-        eprintln!("warning: unknown variable {name} is ignored");
+        crate::log::say(format_args!("warning: unknown variable {name} is ignored"));
     }
     Ok(set)
 }

@@ -20,9 +20,13 @@ impl Contact {
             return;
         }
         let mut since = self.since.lock().expect("nobody panics with it");
-        if since.is_none() {
+        let is_new = since.is_none();
+        if is_new {
             *since = Some(Instant::now());
             self.away.store(true, Ordering::Relaxed);
+        }
+        drop(since);
+        if is_new {
             tracing::warn!("{role}: {error}; handlers run on, and all goes on when Redis is back");
         }
     }
@@ -38,8 +42,12 @@ impl Contact {
             return;
         }
         let mut since = self.since.lock().expect("nobody panics with it");
-        if let Some(since) = since.take() {
+        let ended = since.take();
+        if ended.is_some() {
             self.away.store(false, Ordering::Relaxed);
+        }
+        drop(since);
+        if let Some(since) = ended {
             tracing::info!("Redis answers again after {} ms", since.elapsed().as_millis());
         }
     }

@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     let code = match run(Arguments::parse()) {
         Ok(()) => 0,
         Err(e) => {
-            eprintln!("leasehold-worker: {e}");
+            log::say(format_args!("leasehold-worker: {e}"));
             1
         }
     };

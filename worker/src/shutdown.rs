@@ -45,11 +45,11 @@ impl Shutdown {
             loop {
                 tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
                 if heard.begun.is_cancelled() {
-                    tracing::warn!("a second signal: giving all jobs back and ending at once");
-                    return heard.hurry();
+                    heard.hurry();
+                    return tracing::warn!("a second signal: giving all jobs back and ending at once");
                 }
-                tracing::info!("a signal: taking no more jobs, letting the running ones end");
                 heard.begin();
+                tracing::info!("a signal: taking no more jobs, letting the running ones end");
             }
         };
         std::thread::Builder::new().name("signals".into()).spawn(move || runtime.block_on(listen))?;
