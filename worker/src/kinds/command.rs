@@ -32,6 +32,10 @@ use output::{LINE_BYTES_MAX, Line, Lines, Log, said, too_long};
 const FAILED_FOR_GOOD: i32 = 65;
 /// How long a pipe is read on after its command has ended: what the command left running may hold it open for ever.
 const DRAIN: Duration = Duration::from_millis(500);
+/// How long a read may take once that is over, and how much is read then: what a pipe holds at most by the system's default,
+/// for while a line was answered, in an outage say, nothing was read.
+const LAST_READ: Duration = Duration::from_millis(10);
+const PIPE_BYTES_MAX: usize = 1 << 20;
 
 /// A command, as the kinds file names it.
 pub(super) struct Command {
@@ -168,26 +172,40 @@ async fn feed(talk: &Talk<'_>, mut stdin: ChildStdin, payload: &Json) {
     tokio::select! { _ = stdin.write_all(line.as_bytes()) => {}, () = talk.ended.cancelled() => {} }
 }
 
-/// Reads a pipe to its end.
+/// Reads a pipe to its end, or until a while after the command's: then what stands in it is taken, and no more.
 async fn listen(talk: &Talk<'_>, mut pipe: impl AsyncRead + Unpin, is_stdout: bool) {
     let (mut lines, mut buffer) = (Lines::default(), vec![0; 16 << 10]);
-    loop {
-        let read = tokio::select! {
-            biased;
-            read = pipe.read(&mut buffer) => read,
-            () = async { talk.ended.cancelled().await; tokio::time::sleep(DRAIN).await } => return,
+    // One for the whole pipe: what the command left running may write into it for ever.
+    let mut over = std::pin::pin!(async {
+        talk.ended.cancelled().await;
+        tokio::time::sleep(DRAIN).await;
+    });
+    let (mut is_over, mut room) = (false, PIPE_BYTES_MAX);
+    while room > 0 {
+        let read = if is_over {
+            timeout(LAST_READ, pipe.read(&mut buffer)).await.unwrap_or(Ok(0))
+        } else {
+            tokio::select! {
+                biased;
+                () = &mut over => {
+                    is_over = true;
+                    continue;
+                }
+                read = pipe.read(&mut buffer) => read,
+            }
         };
-        let mut got = Vec::new();
-        match read {
-            Ok(count) if count > 0 => lines.push(&buffer[..count], |line| got.push(line)),
-            _ => got.extend(lines.finish()),
+        let Ok(count @ 1..) = read else { break };
+        if is_over {
+            room = room.saturating_sub(count);
         }
+        let mut got = Vec::new();
+        lines.push(&buffer[..count], |line| got.push(line));
         for line in got {
             talk.hear(line, is_stdout).await;
         }
-        if !matches!(read, Ok(1..)) {
-            return;
-        }
+    }
+    if let Some(line) = lines.finish() {
+        talk.hear(line, is_stdout).await;
     }
 }
 
