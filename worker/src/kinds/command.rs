@@ -22,10 +22,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::Context;
+use crate::contact::Backoff;
 use crate::handler::{Attempt, Failure, Made, Work, result_within};
 use crate::stop::{COMMAND_GRACE, COMMAND_HANDLER_GRACE};
 pub(crate) use launch::Launcher;
-use launch::{Group, Launched, Order};
+use launch::{Group, Launched, Order, is_want};
 use output::{LINE_BYTES_MAX, Line, Lines, Log, said, too_long};
 
 /// The exit code of a command whose job is not to be tried again (sysexits' EX_DATAERR).
@@ -55,11 +56,30 @@ impl Command {
         self.words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
-    async fn run(&self, context: Context, payload: &Json) -> Result<Made, Failure> {
-        let unusable = |e: io::Error| Failure::new(format!("there is no scratch folder: {e}"));
-        let scratch = self.launcher.scratch().await.map_err(unusable)?;
-        let files = &context.attempt.files;
-        files.copy_input(&scratch.path().join("in")).await?;
+    /// Starts the command. What the worker itself is short of is no fault of the job's: it is tried again until there is enough,
+    /// and the slot stays taken meanwhile, so that less is claimed.
+    async fn start(&self, context: &Context) -> Result<Launched, Failure> {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        let mut is_told = false;
+        loop {
+            let want = match self.try_start(context).await {
+                Ok(launched) => return Ok(launched),
+                Err(Unstarted::Failed(failure)) => return Err(failure),
+                Err(Unstarted::Want(error)) => error,
+            };
+            if !std::mem::replace(&mut is_told, true) {
+                tracing::warn!(job = %context.job_id(), "its command cannot be started now, and is tried again: {want}");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff.delay()) => {}
+                () = context.cancelled() => return Err(Failure::new(format!("the command was never started: {want}"))),
+            }
+        }
+    }
+
+    async fn try_start(&self, context: &Context) -> Result<Launched, Unstarted> {
+        let scratch = self.launcher.scratch().await.map_err(|e| unstarted(e, "there is no scratch folder"))?;
+        context.attempt.files.copy_input(&scratch.path().join("in")).await.map_err(Failure::from)?;
         let mut environment: Vec<(&str, OsString)> = vec![
             ("LEASEHOLD_JOB_ID", context.job_id().as_str().into()),
             ("LEASEHOLD_TOKEN", context.token().to_string().into()),
@@ -67,15 +87,19 @@ impl Command {
         ];
         if context.batch().is_some() {
             let path = scratch.path().join("items.jsonl");
-            items::write(&context, &path).await?;
+            items::write(context, &path).await?;
             environment.push(("LEASEHOLD_ITEMS", path.into()));
         }
         let order =
             Order { words: self.words.clone(), environment, checkpoint: context.attempt.checkpoint.clone(), scratch };
         let launched = self.launcher.launch(order).await;
+        launched.map_err(|e| unstarted(e, &format!("the command {} cannot be started", self.program())))
+    }
+
+    async fn run(&self, context: Context, payload: &Json) -> Result<Made, Failure> {
+        let files = &context.attempt.files;
         // Dropped in the reverse order: first the processes, then their folder.
-        let Launched { scratch, mut child, group } =
-            launched.map_err(|e| Failure::new(format!("the command {} cannot be started: {e}", self.program())))?;
+        let Launched { scratch, mut child, group } = self.start(&context).await?;
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
             return Err(Failure::new("the command has no pipes"));
@@ -99,6 +123,24 @@ impl Command {
         drop(tokio::task::spawn_blocking(move || scratch.close()).await);
         made
     }
+}
+
+/// Why a command was not started.
+enum Unstarted {
+    /// The job cannot be run so.
+    Failed(Failure),
+    /// The worker is short of something.
+    Want(io::Error),
+}
+
+impl From<Failure> for Unstarted {
+    fn from(failure: Failure) -> Self {
+        Unstarted::Failed(failure)
+    }
+}
+
+fn unstarted(error: io::Error, what: &str) -> Unstarted {
+    if is_want(&error) { Unstarted::Want(error) } else { Failure::new(format!("{what}: {error}")).into() }
 }
 
 impl Work for Command {

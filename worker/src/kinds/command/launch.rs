@@ -5,12 +5,14 @@
 //! when the worker is gone by whatever cause, kills the groups that are left and removes the scratch folders.
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, mpsc};
 
 use leasehold::Json;
+use nix::errno::Errno;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, getpid, getppid};
@@ -112,14 +114,27 @@ struct Yard {
 impl Yard {
     fn open() -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("leasehold-worker-").tempdir()?;
-        let guard = Guard::start(folder.path()).inspect_err(|e| {
-            tracing::warn!("no shell ({e}): what commands start themselves may outlive a worker that is killed");
-        });
-        Ok(Self { guard: Arc::new(guard.unwrap_or_default()), folder })
+        let guard = match Guard::start(folder.path()) {
+            Err(e) if is_want(&e) => return Err(e),
+            Err(e) => {
+                tracing::warn!("no shell ({e}): what commands start themselves may outlive a worker that is killed");
+                Guard::default()
+            }
+            Ok(guard) => guard,
+        };
+        Ok(Self { guard: Arc::new(guard), folder })
     }
 
     fn scratch(&self) -> io::Result<TempDir> {
-        let scratch = tempfile::Builder::new().prefix("job-").tempdir_in(self.folder.path())?;
+        let make = || tempfile::Builder::new().prefix("job-").tempdir_in(self.folder.path());
+        let scratch = match make() {
+            // A cleaner of temporary folders has removed the yard, which had been idle for long.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                std::fs::DirBuilder::new().mode(0o700).create(self.folder.path())?;
+                make()
+            }
+            made => made,
+        }?;
         for folder in ["in", "out"] {
             std::fs::create_dir(scratch.path().join(folder))?;
         }
@@ -149,6 +164,16 @@ impl Yard {
         let group = Group::new(&child, Arc::clone(&self.guard))?;
         Ok(Launched { group, child, scratch })
     }
+}
+
+/// Whether the system had no more of something for this worker: open files, processes, memory, room on the disk. It may have
+/// it later.
+pub(super) fn is_want(error: &io::Error) -> bool {
+    use io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull, WouldBlock};
+    // The kinds of these two have no name.
+    let files = [Errno::EMFILE, Errno::ENFILE].map(|errno| Some(errno as i32));
+    matches!(error.kind(), OutOfMemory | QuotaExceeded | StorageFull | WouldBlock)
+        || files.contains(&error.raw_os_error())
 }
 
 fn die_with_this_thread(command: &mut std::process::Command) {
@@ -220,6 +245,22 @@ impl Drop for Guard {
         if let Some(mut shell) = self.shell.lock().expect("nobody panics with it").take() {
             drop(shell.stdin.take());
             drop(shell.wait());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_want_of_the_worker_is_told_from_a_command_that_cannot_run() {
+        let is_want = |errno: Errno| is_want(&io::Error::from_raw_os_error(errno as i32));
+        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::EAGAIN, Errno::ENOMEM, Errno::ENOSPC, Errno::EDQUOT] {
+            assert!(is_want(errno), "{errno}");
+        }
+        for errno in [Errno::ENOENT, Errno::EACCES, Errno::ENOEXEC, Errno::E2BIG] {
+            assert!(!is_want(errno), "{errno}");
         }
     }
 }
