@@ -109,9 +109,10 @@ impl Link {
     async fn get(&self) -> Result<Connection> {
         self.pool.get().await.map_err(|e| match e {
             PoolError::Backend(e) => match sort(&e) {
-                // Nothing was sent yet, so nothing can have been done.
-                Error::OutcomeUnknown(reason) => Error::Unavailable(reason),
-                other => other,
+                // What an operator must mend.
+                Error::Config(reason) => Error::Config(reason),
+                // Nothing was sent yet, so nothing can have been done, and no key can have been met.
+                _ => Error::Unavailable(e.to_string()),
             },
             other => Error::Unavailable(format!("no connection: {other}")),
         })
