@@ -53,9 +53,27 @@ impl Contact {
     }
 }
 
-/// Whether trying again later may help.
+/// Whether trying again later may help. A Redis that refuses this worker's password has been given another; the worker will be
+/// restarted, or the password put back.
 pub(crate) fn is_outage(error: &Error) -> bool {
-    matches!(error, Error::Unavailable(_) | Error::OutcomeUnknown(_) | Error::Full(_))
+    matches!(error, Error::Unavailable(_) | Error::OutcomeUnknown(_) | Error::Full(_) | Error::Config(_))
+}
+
+/// For how long a call has met nothing but refusals that are no outage.
+#[derive(Debug, Default)]
+pub(crate) struct Refused {
+    since: Option<Instant>,
+}
+
+impl Refused {
+    /// Takes in how a try ended at `now`.
+    pub fn lasts(&mut self, now: Instant, error: &Error) -> Duration {
+        if is_outage(error) {
+            self.since = None;
+            return Duration::ZERO;
+        }
+        now.duration_since(*self.since.get_or_insert(now))
+    }
 }
 
 /// Delays between tries: doubled from try to try, with jitter, so that workers that lost Redis together do not come back
@@ -82,5 +100,23 @@ impl Backoff {
     /// It worked.
     pub fn reset(&mut self) {
         self.next = self.first;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_timed_from_the_first_after_an_outage() {
+        let (mut refused, start) = (Refused::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let (away, bad) =
+            (Error::Unavailable(String::new()), Error::Corrupt { key: String::new(), reason: String::new() });
+        assert_eq!(refused.lasts(at(0), &bad), Duration::ZERO);
+        assert_eq!(refused.lasts(at(5), &bad), Duration::from_secs(5));
+        assert_eq!(refused.lasts(at(60), &away), Duration::ZERO);
+        assert_eq!(refused.lasts(at(99), &bad), Duration::ZERO);
+        assert_eq!(refused.lasts(at(100), &bad), Duration::from_secs(1));
     }
 }

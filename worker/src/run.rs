@@ -143,7 +143,7 @@ async fn connect(
                     contact.works();
                     return Ok(Some(store));
                 }
-                Err(e) if is_outage(&e) => contact.failed("starting", &e),
+                Err(e) if is_outage(&e) && !matches!(e, leasehold::Error::Config(_)) => contact.failed("starting", &e),
                 Err(e) => return Err(e.into()),
             }
             tokio::time::sleep(backoff.delay()).await;

@@ -9,7 +9,7 @@ use leasehold::job::{ErrorCode, JobError};
 use leasehold::store::{ClaimedJob, Outcome, Settle, Settled};
 use leasehold::{State, Timestamp, limits, retry};
 
-use crate::contact::{Backoff, is_outage};
+use crate::contact::{Backoff, Refused};
 use crate::context::Attempt;
 use crate::files::Files;
 use crate::handler::{Failure, Made};
@@ -203,7 +203,8 @@ impl Run {
     async fn settle(&self, outcome: Outcome) -> Option<Settled> {
         let running = &self.running;
         let settle = Settle { held: self.job.held.clone(), outcome };
-        let (began, mut backoff) = (Instant::now(), Backoff::new(Duration::from_millis(50), Duration::from_secs(1)));
+        let mut refused = Refused::default();
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
         loop {
             let error = match running.store.settle(&running.worker, settle.clone()).await {
                 Ok(settled) => {
@@ -214,7 +215,7 @@ impl Run {
                 Err(error) => error,
             };
             running.contact.failed("settling a job", &error);
-            if !is_outage(&error) && began.elapsed() > running.holds.lease() {
+            if refused.lasts(Instant::now(), &error) > running.holds.lease() {
                 tracing::error!(job = %settle.held.id, "given up: its settle is refused ({error}); its lease will run out");
                 return None;
             }
