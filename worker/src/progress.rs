@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use leasehold::job::Progress;
+use leasehold::job::{Progress, cut};
 use leasehold::limits;
 
 /// The least time between two reports of one job.
@@ -22,6 +22,7 @@ pub(crate) struct Throttle {
 impl Throttle {
     /// Keeps the new values. `Some(when)`: whoever reports must be told to [`Throttle::take`] then.
     pub fn tell(&mut self, now: Instant, percent: Option<f64>, message: Option<&str>) -> Option<Instant> {
+        let message = message.map(|message| cut(message, limits::MESSAGE_BYTES_MAX));
         match self.pending.back_mut() {
             Some(last) if message.is_none() || last.message.is_none() || last.message.as_deref() == message => {
                 last.percent = percent.or(last.percent);
@@ -30,13 +31,17 @@ impl Throttle {
             _ => self.pending.push_back(Progress { percent, message: message.map(str::to_owned) }),
         }
         // No more is kept of a job's history either.
-        if self.pending.len() > limits::HISTORY_MAX {
+        while self.pending.len() > limits::HISTORY_MAX || self.pending_bytes() > limits::PROGRESS_BYTES_MAX {
             self.pending.pop_front();
         }
         if std::mem::replace(&mut self.awaited, true) {
             return None;
         }
         Some(self.sent_at.map_or(now, |sent| now.max(sent + REPORT_EVERY)))
+    }
+
+    fn pending_bytes(&self) -> usize {
+        self.pending.iter().filter_map(|progress| progress.message.as_ref()).map(String::len).sum()
     }
 
     /// All that is pending, oldest first; it counts as sent now.
@@ -91,5 +96,17 @@ mod tests {
         }
         let kept = told(&mut throttle, now);
         assert_eq!((kept.len(), kept[kept.len() - 1].1.as_deref()), (limits::HISTORY_MAX, Some("4999")));
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_in_bytes() {
+        let (mut throttle, now) = (Throttle::default(), Instant::now());
+        for n in 0..200 {
+            throttle.tell(now, None, Some(&n.to_string().repeat(100_000)));
+        }
+        let kept: Vec<String> = told(&mut throttle, now).into_iter().filter_map(|(_, message)| message).collect();
+        assert!(kept.iter().all(|message| message.len() == limits::MESSAGE_BYTES_MAX));
+        assert_eq!(kept.len(), limits::PROGRESS_BYTES_MAX / limits::MESSAGE_BYTES_MAX);
+        assert!(kept[kept.len() - 1].starts_with("199199"));
     }
 }
