@@ -38,7 +38,7 @@ pub(crate) struct Attempt {
     pub files: Files,
     pub items: Option<Items>,
     pub store: Store,
-    pub _slot: Slot,
+    pub slot: Slot,
 }
 
 /// Why a checkpoint was not saved.

@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout, timeout_at};
 use crate::Error;
 use crate::lease::release;
 use crate::run::Running;
-use crate::stop::{COMMAND_HANDLER_GRACE, StopReason};
+use crate::stop::{COMMAND_HANDLER_GRACE, LEASE_GRACE, StopReason};
 
 /// How long a hurried shutdown waits for handlers to be dropped and their jobs to be released.
 const HURRIED: Duration = Duration::from_millis(1_200);
@@ -79,10 +79,18 @@ async fn put_back(running: &Running, store: &Store, info: &WorkerInfo) -> Result
     Ok(())
 }
 
-/// Holds the handlers to their times; returns when every slot has one that does not stop.
+/// Holds the handlers to their times; returns when every slot has one that does not stop, or has for long been kept by what
+/// one left behind.
 async fn stuck(running: &Running) {
     let every = (running.holds.lease() / 20).clamp(Duration::from_millis(10), Duration::from_millis(250));
-    while running.holds.watch() < running.slots.total() {
+    let mut since = None;
+    loop {
+        let (deaf, total) = (running.holds.watch(), running.slots.total());
+        let all = deaf + running.slots.lingering() >= total;
+        since = all.then(|| since.unwrap_or_else(Instant::now));
+        if deaf >= total || since.is_some_and(|since| since.elapsed() > LEASE_GRACE) {
+            return;
+        }
         sleep(every).await;
     }
 }

@@ -75,7 +75,7 @@ impl Run {
             ),
             items: job.items,
             store: running.store.clone(),
-            _slot: slot,
+            slot,
         };
         let context = Context { attempt: Arc::new(attempt) };
         let run = Run { running: Arc::clone(running), job, holding, context, timeout };
@@ -83,6 +83,15 @@ impl Run {
     }
 
     async fn carry_out(self) {
+        self.see_through().await;
+        let attempt = &self.context.attempt;
+        if attempt.stop.reason().is_some() && Arc::strong_count(attempt) > 1 {
+            attempt.slot.linger();
+            tracing::warn!(job = %attempt.held.id, "its handler was told to stop and left something behind that keeps its slot");
+        }
+    }
+
+    async fn see_through(&self) {
         let outcome = match self.misfit() {
             Some(outcome) => Some(outcome),
             None => {

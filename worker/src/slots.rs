@@ -9,6 +9,7 @@ pub(crate) struct Slots {
     total: usize,
     taken: AtomicUsize,
     suspects: AtomicUsize,
+    lingering: AtomicUsize,
     freed: Notify,
     /// By partition: what was freed may let run what was held back there (a kind at its limit, a suspect).
     look_again: Vec<AtomicBool>,
@@ -20,6 +21,7 @@ impl Slots {
             total,
             taken: AtomicUsize::new(0),
             suspects: AtomicUsize::new(0),
+            lingering: AtomicUsize::new(0),
             freed: Notify::new(),
             look_again: (0..partitions).map(|_| AtomicBool::new(false)).collect(),
         })
@@ -38,6 +40,11 @@ impl Slots {
         self.suspects.load(Ordering::Acquire)
     }
 
+    /// Slots of attempts that were told to stop and have ended, but left something behind that keeps the slot.
+    pub fn lingering(&self) -> usize {
+        self.lingering.load(Ordering::Acquire)
+    }
+
     /// Returns when a slot has become free since the last return.
     pub async fn freed(&self) {
         self.freed.notified().await;
@@ -52,7 +59,7 @@ impl Slots {
     pub fn take(self: &Arc<Self>, partition: u16, suspect: bool, limited: bool) -> Slot {
         self.taken.fetch_add(1, Ordering::AcqRel);
         self.suspects.fetch_add(usize::from(suspect), Ordering::AcqRel);
-        Slot { slots: Arc::clone(self), partition, suspect, limited }
+        Slot { slots: Arc::clone(self), partition, suspect, limited, lingers: AtomicBool::new(false) }
     }
 }
 
@@ -62,6 +69,16 @@ pub(crate) struct Slot {
     partition: u16,
     suspect: bool,
     limited: bool,
+    lingers: AtomicBool,
+}
+
+impl Slot {
+    /// Its attempt was told to stop and has ended; what still keeps the slot is no longer wanted.
+    pub fn linger(&self) {
+        if !self.lingers.swap(true, Ordering::AcqRel) {
+            self.slots.lingering.fetch_add(1, Ordering::AcqRel);
+        }
+    }
 }
 
 impl Drop for Slot {
@@ -71,6 +88,7 @@ impl Drop for Slot {
             slots.look_again[usize::from(self.partition)].store(true, Ordering::Release);
         }
         slots.suspects.fetch_sub(usize::from(self.suspect), Ordering::AcqRel);
+        slots.lingering.fetch_sub(usize::from(self.lingers.load(Ordering::Acquire)), Ordering::AcqRel);
         slots.taken.fetch_sub(1, Ordering::AcqRel);
         slots.freed.notify_one();
     }
@@ -88,7 +106,11 @@ mod tests {
         drop(plain);
         slots.freed().await;
         assert!(!slots.look_again(0));
+        suspect.linger();
+        suspect.linger();
+        assert_eq!(slots.lingering(), 1);
         drop(suspect);
+        assert_eq!(slots.lingering(), 0);
         assert!(slots.look_again(0) && !slots.look_again(0));
         assert_eq!((slots.free(), slots.suspects()), (2, 0));
     }
