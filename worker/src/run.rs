@@ -114,7 +114,12 @@ async fn claim(running: Arc<Running>, events: mpsc::UnboundedReceiver<Event>) {
 
 /// Tells Redis how long finished jobs are kept, once it takes it. It mostly has before the first claim.
 async fn register(running: Arc<Running>) {
-    while running.store.register_kinds(&running.kinds).await.is_err() {
+    let mut is_told = false;
+    while let Err(e) = running.store.register_kinds(&running.kinds).await {
+        // An outage is told by others.
+        if !is_outage(&e) && !std::mem::replace(&mut is_told, true) {
+            running.contact.failed("telling Redis how long finished jobs are kept", &e);
+        }
         tokio::time::sleep(REGISTER_EVERY).await;
     }
 }
@@ -130,17 +135,11 @@ async fn connect(
     let contact = Contact::default();
     let connecting = async {
         loop {
-            let connected = async {
-                let store = Store::connect_counted(config, metrics.of_store()).await?;
-                match store.register_kinds(kinds).await {
-                    // Full is when workers are needed most; `register` goes on trying.
-                    Ok(()) | Err(leasehold::Error::Full(_)) => Ok(store),
-                    Err(e) => Err(e),
-                }
-            };
-            match connected.await {
+            match Store::connect_counted(config, metrics.of_store()).await {
                 Ok(store) => {
                     contact.works();
+                    // Whatever it fails of, the work need not wait for it: `register` goes on trying.
+                    drop(store.register_kinds(kinds).await);
                     return Ok(Some(store));
                 }
                 Err(e) if is_outage(&e) && !matches!(e, leasehold::Error::Config(_)) => contact.failed("starting", &e),
