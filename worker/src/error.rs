@@ -12,6 +12,9 @@ pub enum Error {
     /// Handlers that were told to stop run on in every slot: only a new process can work again.
     #[error("all {0} slots are held by handlers that were told to stop and do not; start the worker again")]
     Stuck(usize),
+    /// A part of the worker has panicked, which is a bug of Leasehold's: only a new process can work again.
+    #[error("a part of the worker has panicked; its log says where. Start it again")]
+    Panicked,
     /// The worker ended without Redis's answer for so many jobs; they are reclaimed when their leases run out.
     #[error("{0} jobs could not be given back; they are reclaimed when their leases run out")]
     Abandoned(usize),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use leasehold::store::{Held, Hint, Outcome, RenewRequest, Settle, WorkerInfo};
 use leasehold::{Config, JobId, Store};
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until};
 
 use crate::Error;
@@ -16,7 +17,7 @@ use crate::audit::Entry;
 use crate::claim::Event;
 use crate::contact::Backoff;
 use crate::end;
-use crate::run::Running;
+use crate::run::{Running, a_panic};
 
 /// The second look of an audit after contact was lost.
 const AUDIT_AGAIN: Duration = Duration::from_secs(1);
@@ -27,12 +28,15 @@ pub(crate) fn spawn(running: Arc<Running>, info: WorkerInfo) -> Result<oneshot::
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (sender, ended) = oneshot::channel();
     let life = async move {
+        let mut roles = JoinSet::new();
         for partition in 0..store.partitions() {
-            tokio::spawn(beat(Arc::clone(&running), store.clone(), info.clone(), partition));
+            roles.spawn(beat(Arc::clone(&running), store.clone(), info.clone(), partition));
         }
-        tokio::spawn(hear(Arc::clone(&running), store.clone()));
+        roles.spawn(hear(Arc::clone(&running), store.clone()));
         tokio::select! {
             result = end::see_to_the_end(&running, &store, &info) => drop(sender.send(result)),
+            // Nothing is renewed any more, or no cancel heard.
+            () = a_panic(&mut roles) => drop(sender.send(Err(Error::Panicked))),
             () = running.gone.cancelled() => {}
         }
     };

@@ -1,10 +1,12 @@
 //! One running worker: what its roles share, and how they are started.
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold::store::WorkerInfo;
 use leasehold::{Config, Kind, Kinds, QueueName, Store, Timestamp, WorkerId};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -87,19 +89,40 @@ pub(crate) async fn run(config: Config, kinds: Kinds, registry: Registry, shutdo
     probe.introduce(&running)?;
     let ended = lease::spawn(Arc::clone(&running), introduce(&running, host))?;
     tracing::info!(worker = %running.worker, "running on Redis at {}", running.store.address());
-    start(&running, sweeper::run(Arc::clone(&running)));
-    start(&running, orphans::run(Arc::clone(&running)));
-    start(&running, register(Arc::clone(&running)));
-    start(&running, reporting);
-    start(&running, claim(Arc::clone(&running), heard));
-    let result = ended.await.map_err(|_| std::io::Error::other("the lease thread has died"))?;
+    let mut roles = JoinSet::new();
+    start(&running, &mut roles, sweeper::run(Arc::clone(&running)));
+    start(&running, &mut roles, orphans::run(Arc::clone(&running)));
+    start(&running, &mut roles, register(Arc::clone(&running)));
+    start(&running, &mut roles, reporting);
+    start(&running, &mut roles, claim(Arc::clone(&running), heard));
+    let mut ended = pin!(async { ended.await.map_err(|_| std::io::Error::other("the lease thread has died"))? });
+    let result = tokio::select! {
+        result = &mut ended => result,
+        () = a_panic(&mut roles) => {
+            // What runs may end, what does not is given back; a worker that lacks a role is of no use.
+            running.shutdown.begin();
+            running.tasks.close();
+            ended.await.and(Err(Error::Panicked))
+        }
+    };
     tracing::info!(worker = %running.worker, "ended");
     result
 }
 
 /// Runs a role until the worker is gone.
-fn start(running: &Arc<Running>, role: impl Future<Output = ()> + Send + 'static) {
-    tokio::spawn(running.gone.clone().run_until_cancelled_owned(role));
+fn start(running: &Arc<Running>, roles: &mut JoinSet<()>, role: impl Future<Output = ()> + Send + 'static) {
+    let role = running.gone.clone().run_until_cancelled_owned(role);
+    roles.spawn(async move { drop(role.await) });
+}
+
+/// Returns when one of these has panicked.
+pub(crate) async fn a_panic(roles: &mut JoinSet<()>) {
+    while let Some(ended) = roles.join_next().await {
+        if ended.is_err_and(|e| e.is_panic()) {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 async fn claim(running: Arc<Running>, events: mpsc::UnboundedReceiver<Event>) {
@@ -180,6 +203,16 @@ fn introduce(running: &Running, host: String) -> WorkerInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_role_that_panics_is_noticed_and_one_that_ends_is_not() {
+        let mut roles = JoinSet::new();
+        roles.spawn(async {});
+        let waiting = tokio::time::timeout(Duration::from_millis(20), a_panic(&mut roles));
+        assert!(waiting.await.is_err());
+        roles.spawn(async { panic!("on purpose") });
+        a_panic(&mut roles).await;
+    }
 
     #[test]
     fn a_worker_is_named_after_its_host_and_never_the_same() {

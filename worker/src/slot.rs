@@ -59,7 +59,7 @@ impl Run {
         let attempt = Attempt {
             held: job.held.clone(),
             kind: job.kind.clone(),
-            number: job.attempts + 1,
+            number: job.attempts.saturating_add(1),
             parent: job.parent.clone(),
             checkpoint: job.checkpoint.clone(),
             deadline,
@@ -202,7 +202,7 @@ impl Run {
         let (job, kind) = (&self.job, self.running.kinds.get(&self.job.kind));
         let dice = rand::random_range(0.0..1.0);
         let retry_ms = retry::decide(failure.wish, job.attempts, job.max_attempts, &kind.backoff, dice);
-        tracing::info!(job = %job.held.id, kind = %job.kind, attempt = job.attempts + 1, retry_ms, "failed: {}", failure.message);
+        tracing::info!(job = %job.held.id, kind = %job.kind, attempt = job.attempts.saturating_add(1), retry_ms, "failed: {}", failure.message);
         let at = Timestamp(chrono::Utc::now().timestamp_millis());
         Outcome::Fail { error: JobError { code: failure.code, message: failure.message, at }, retry_ms }
     }

@@ -479,7 +479,7 @@ fn job(id: &JobId, reply: &Value) -> Result<Option<Job>, String> {
     let (failures, error) = (small("attempts").unwrap_or(0), field("error").map(stored_error));
     // A job that failed for good is at the attempt that failed; one that lost its worker, at the one it lost.
     let by_attempt = state == State::Failed && error.as_ref().is_some_and(|e| e.code != crate::job::ErrorCode::Crashed);
-    let attempt = if by_attempt { failures.max(1) } else { (failures + 1).min(max_attempts) };
+    let attempt = if by_attempt { failures.max(1) } else { failures.saturating_add(1).min(max_attempts) };
     let created_at = time("created_at").ok_or("field created_at is missing")?;
     let started_at = if running { record[2].parse().ok().map(Timestamp) } else { time("started_at") };
     let finished_at = time("finished_at");
