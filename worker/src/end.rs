@@ -2,6 +2,7 @@
 //! the lease thread, which no handler can hold up.
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use leasehold::Store;
 use leasehold::store::{RenewRequest, Settle, WorkerInfo};
 use tokio::time::{sleep, timeout, timeout_at};
@@ -13,8 +14,9 @@ use crate::stop::{COMMAND_HANDLER_GRACE, LEASE_GRACE, StopReason};
 
 /// How long a hurried shutdown waits for handlers to be dropped and their jobs to be released.
 const HURRIED: Duration = Duration::from_millis(1_200);
-/// How long each of the last calls may take.
-const LAST_CALLS: Duration = Duration::from_millis(250);
+/// How long each of the last calls may take, and how long in a hurry.
+const LAST_CALLS: Duration = Duration::from_secs(2);
+const HURRIED_CALLS: Duration = Duration::from_millis(250);
 /// How long Redis may still run a pop or claim that its sender gave up.
 const LATE_CALL: Duration = Duration::from_secs(60);
 
@@ -46,12 +48,14 @@ pub(crate) async fn see_to_the_end(running: &Running, store: &Store, info: &Work
 
 /// Gives back what handlers still run, and leaves.
 async fn give_up(running: &Running, store: &Store, info: &WorkerInfo) -> Result<(), Error> {
+    let within = if running.shutdown.hurried.is_cancelled() { HURRIED_CALLS } else { LAST_CALLS };
     let unended: Vec<Settle> = running.holds.unended().into_iter().map(release).collect();
     let mut left = running.holds.count();
     if !unended.is_empty()
-        && let Ok(Ok(_)) = timeout(LAST_CALLS, store.settle_many(&running.worker, &unended)).await
+        && let Ok(Ok(_)) = timeout(within, store.settle_many(&running.worker, &unended)).await
     {
-        left -= unended.len();
+        // Some may have ended between the two looks.
+        left = left.saturating_sub(unended.len());
     }
     // A pop that ran after the worker had left would move an id into a list that nobody looks at.
     let alone = running.claims_over.is_cancelled() && !running.holds.lost_a_call_within(LATE_CALL);
@@ -61,22 +65,23 @@ async fn give_up(running: &Running, store: &Store, info: &WorkerInfo) -> Result<
             false => put_back(running, store, info).await,
         }
     };
-    drop(timeout(LAST_CALLS, last).await);
+    drop(timeout(within, last).await);
     if left == 0 { Ok(()) } else { Err(Error::Abandoned(left)) }
 }
 
 /// Puts back what pops brought that nobody claims any more.
 async fn put_back(running: &Running, store: &Store, info: &WorkerInfo) -> Result<(), leasehold::Error> {
     let lease_ms = running.config.lease_ms;
-    for partition in 0..store.partitions() {
+    let each = (0..store.partitions()).map(async |partition| {
         let renewed = store.renew(partition, &RenewRequest { info, lease_ms, held: &[] }).await?;
         let reserved = renewed.claimed.into_iter().filter(|(_, token)| token.is_none());
         let ids: Vec<_> = reserved.map(|(id, _)| id).collect();
         if !ids.is_empty() {
             store.recover(partition, &running.worker, &ids).await?;
         }
-    }
-    Ok(())
+        Ok(())
+    });
+    join_all(each).await.into_iter().collect()
 }
 
 /// Holds the handlers to their times; returns when every slot has one that does not stop, or has for long been kept by what

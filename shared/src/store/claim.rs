@@ -2,6 +2,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 
@@ -224,12 +225,10 @@ impl Store {
     /// # Errors
     /// Those of any call.
     pub async fn leave(&self, worker: &WorkerId) -> Result<()> {
-        for partition in 0..self.partitions() {
-            let args =
-                Args::default().text(worker.as_str()).text("leave").count(limits::CLAIMED_MAX).number(0).number(0);
-            self.inner.run(&scripts::RECOVER, partition, &args, Repeat::Safe).await?;
-        }
-        Ok(())
+        let args = Args::default().text(worker.as_str()).text("leave").count(limits::CLAIMED_MAX).number(0).number(0);
+        let each = (0..self.partitions()).map(|p| self.inner.run(&scripts::RECOVER, p, &args, Repeat::Safe));
+        // None keeps the others from being left.
+        join_all(each).await.into_iter().try_for_each(|left| left.map(drop))
     }
 
     /// A connection for blocking pops.
