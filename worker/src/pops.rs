@@ -69,24 +69,15 @@ impl Pops {
 
     /// Arms up to `count` more pops, in turn, on lists that `wants` one. Returns the partitions in which a list goes without.
     pub fn arm(&mut self, count: usize, wants: impl Fn(&List) -> bool) -> Vec<u16> {
-        let (mut left, mut without) = (count, Vec::new());
-        for step in 0..self.lists.len() {
-            let at = (self.turn + step) % self.lists.len();
-            let list = &self.lists[at];
-            if list.armed.is_some() || list.paused || !wants(list) {
-                continue;
-            }
-            if left == 0 {
-                without.push(list.partition);
-                continue;
-            }
-            self.arm_one(at);
-            left -= 1;
-            if left == 0 {
-                self.turn = at + 1;
-            }
-        }
+        let lists = &self.lists;
+        let (now, later) = in_turn(self.turn, lists.len(), count, |at| {
+            let list = &lists[at];
+            list.armed.is_none() && !list.paused && wants(list)
+        });
+        let mut without: Vec<u16> = later.into_iter().map(|at| lists[at].partition).collect();
         without.dedup();
+        self.turn = now.last().map_or(self.turn, |at| at + 1);
+        now.into_iter().for_each(|at| self.arm_one(at));
         without
     }
 
@@ -124,6 +115,13 @@ impl Pops {
     }
 }
 
+/// Of `count` places those that `wants`, from `turn` on and round: the first `most`, and the others.
+fn in_turn(turn: usize, count: usize, most: usize, wants: impl Fn(usize) -> bool) -> (Vec<usize>, Vec<usize>) {
+    let mut now: Vec<usize> = (0..count).map(|step| (turn + step) % count).filter(|at| wants(*at)).collect();
+    let later = now.split_off(most.min(now.len()));
+    (now, later)
+}
+
 /// One pop; a popper that failed is dropped, connection and all.
 async fn pop(
     running: &Running,
@@ -141,4 +139,18 @@ async fn pop(
     let answer = connected.reserve(partition, queue, &running.worker, wait).await?;
     *popper = Some(connected);
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_list_that_wants_a_pop_is_armed_or_named() {
+        assert_eq!(in_turn(0, 4, 2, |_| true), (vec![0, 1], vec![2, 3]));
+        assert_eq!(in_turn(3, 4, 2, |_| true), (vec![3, 0], vec![1, 2]));
+        assert_eq!(in_turn(4, 4, 9, |at| at != 2), (vec![0, 1, 3], vec![]));
+        assert_eq!(in_turn(1, 4, 0, |at| at > 1), (vec![], vec![2, 3]));
+        assert_eq!(in_turn(0, 0, 2, |_| true), (vec![], vec![]));
+    }
 }
