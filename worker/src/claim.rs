@@ -21,7 +21,7 @@ use crate::slot::Run;
 
 /// How soon a list that has no pop of its own is looked at.
 const PASS_EVERY: Duration = Duration::from_millis(500);
-/// How often the claim script is asked while Redis refuses pops for want of memory.
+/// How often the claim script is asked while Redis refuses pops, for want of memory or since a queue is no list.
 const FULL_EVERY: Duration = Duration::from_secs(1);
 /// How soon a paused queue is looked at without a hint.
 const PAUSED_EVERY: Duration = Duration::from_secs(5);
@@ -143,10 +143,13 @@ impl Claimer {
             }
             Err(e) => {
                 // Whether Redis is away the renewals tell: a pop fails, too, in a process that was stopped for a while.
+                list.rests_until = Instant::now() + self.backoff.delay();
                 if !is_outage(&e) {
                     self.running.contact.failed("waiting for jobs", &e);
+                    // The claim script sets aside what a pop cannot read.
+                    share.due = true;
+                    list.rests_until = Instant::now() + FULL_EVERY;
                 }
-                list.rests_until = Instant::now() + self.backoff.delay();
                 if matches!(e, Error::OutcomeUnknown(_)) {
                     popped.call.lost();
                 }
