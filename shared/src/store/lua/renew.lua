@@ -23,8 +23,13 @@ call('HSET', worker_key(worker), 'info', ARGV[5], 'seen_at', now)
 flush()
 
 local claimed = {}
-for i, id in ipairs(call('LRANGE', claimed_key(worker), 0, CLAIMED_MAX - 1)) do
-  local record = running(id)
-  claimed[i] = { id, record and record.worker == worker and record.token or '' }
+for _, id in ipairs(call('LRANGE', claimed_key(worker), 0, CLAIMED_MAX - 1)) do
+  if #id <= 64 and string.find(id, '^[%w_-]+$') then
+    local record = running(id)
+    claimed[#claimed + 1] = { id, record and record.worker == worker and record.token or '' }
+  else
+    -- A pop brought it, and no audit could name it.
+    call('LREM', claimed_key(worker), 1, id)
+  end
 end
 return { now, answers, claimed }
