@@ -64,6 +64,8 @@ pub const UNKNOWN_VERSION_DELAY_MS: u64 = 5_000;
 pub const RECORD_VERSION: u32 = 1;
 /// Bytes of an error's or a progress message; the rest is cut.
 pub const MESSAGE_BYTES_MAX: usize = 4_096;
+/// Bytes of progress and checkpoints in one call: what a link of 1 Mbit/s carries well within `redis.response_ms`.
+pub const REPORT_BYTES_MAX: usize = 256 << 10;
 /// Bytes of progress messages that one job may have waiting for Redis; the oldest go first.
 pub const PROGRESS_BYTES_MAX: usize = 256 << 10;
 /// Ids a listing by `state=queued`, or with a filter, looks at for a page.

@@ -150,7 +150,7 @@ impl Desk {
     async fn send(&mut self) {
         // A flush without a checkpoint has nothing to write of its own.
         let is_empty = |l: &Letter| l.report.progress.is_none() && l.report.checkpoint.is_none();
-        let count = self.outbox.len().min(limits::BATCH_MAX);
+        let count = fitting(self.outbox.iter().map(|letter| weight(&letter.report)));
         let reports: Vec<Report> =
             self.outbox[..count].iter().filter(|l| !is_empty(l)).map(|l| l.report.clone()).collect();
         let answers = self.store.report(&self.worker, &reports).await;
@@ -178,6 +178,21 @@ impl Desk {
     }
 }
 
+/// How many of these go in one call: at least one.
+fn fitting(weights: impl Iterator<Item = usize>) -> usize {
+    let mut bytes = 0;
+    let fits = |weight: &usize| {
+        bytes += weight;
+        bytes <= limits::REPORT_BYTES_MAX
+    };
+    weights.take(limits::BATCH_MAX).take_while(fits).count().max(1)
+}
+
+fn weight(report: &Report) -> usize {
+    let message = report.progress.as_ref().and_then(|progress| progress.message.as_ref()).map_or(0, String::len);
+    message + report.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.as_str().len())
+}
+
 fn answer(letter: Letter, saved: Saved) {
     if let Some(sender) = letter.sender {
         drop(sender.send(saved));
@@ -186,4 +201,17 @@ fn answer(letter: Letter, saved: Saved) {
 
 fn refused(error: &Error) -> CheckpointError {
     CheckpointError::Refused(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_bounded_in_number_and_bytes_and_takes_one_at_least() {
+        assert_eq!(fitting(std::iter::repeat_n(10, 5)), 5);
+        assert_eq!(fitting(std::iter::repeat_n(1, 5_000)), limits::BATCH_MAX);
+        assert_eq!(fitting(std::iter::repeat_n(64 << 10, 100)), 4);
+        assert_eq!(fitting(std::iter::once(9 << 20)), 1);
+    }
 }
