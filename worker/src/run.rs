@@ -112,7 +112,7 @@ pub(crate) async fn run(config: Config, kinds: Kinds, registry: Registry, shutdo
 /// Runs a role until the worker is gone.
 fn start(running: &Arc<Running>, roles: &mut JoinSet<()>, role: impl Future<Output = ()> + Send + 'static) {
     let role = running.gone.clone().run_until_cancelled_owned(role);
-    roles.spawn(async move { drop(role.await) });
+    roles.spawn(async move { role.await.unwrap_or_default() });
 }
 
 /// Returns when one of these has panicked.
