@@ -28,7 +28,10 @@ pub async fn run(binary: &str, arguments: &[&str], environment: &[(&str, &str)],
 }
 
 /// The path of one of the project's own binaries: beside the folder of this test executable.
-pub(crate) fn path(binary: &str) -> PathBuf {
+///
+/// # Panics
+/// When it has not been built.
+pub fn path(binary: &str) -> PathBuf {
     let this = env::current_exe().expect("a process knows its executable");
     let path = this
         .parent()

@@ -12,6 +12,7 @@ mod doctor;
 mod faults;
 mod files;
 mod ground;
+mod hardening;
 mod lifecycle;
 mod metrics;
 mod reference;

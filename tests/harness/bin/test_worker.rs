@@ -70,12 +70,33 @@ async fn backwards(context: Context, _: serde_json::Value) -> Result<Done<usize>
     Ok(Done::Result(total))
 }
 
+/// Leaves a thread behind that never ends and keeps the context, and so the slot.
+async fn leaks(context: Context, _: serde_json::Value) -> Result<Done<()>, Failure> {
+    let kept = tokio::task::spawn_blocking(move || {
+        let _context = context;
+        loop {
+            std::thread::park();
+        }
+    });
+    kept.await?
+}
+
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() -> Result<(), leasehold_worker::Error> {
+async fn main() {
+    let ended = run().await;
+    if let Err(e) = &ended {
+        leasehold::log::say(e);
+    }
+    // Not by returning: that would wait for what handlers have left behind.
+    std::process::exit(i32::from(ended.is_err()))
+}
+
+async fn run() -> Result<(), leasehold_worker::Error> {
     let config = leasehold::Config::load(None, &[])?;
     leasehold::log::init(&config.log)?;
     let kinds = config.load_kinds()?;
     let worker = Worker::new(config, kinds).handler("hog", hog).handler("panics", panics).handler("waits", waits);
     let worker = worker.handler("doubles", doubles).handler("sums", sums).handler("backwards", backwards);
+    let worker = worker.handler("leaks", leaks);
     worker.run(Shutdown::on_signals()?).await
 }
