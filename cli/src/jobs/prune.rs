@@ -76,11 +76,12 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     if common.json() {
         return Ok(print::json(&Answer { matching, deleted })?);
     }
-    Ok(match (matching, deleted) {
+    match (matching, deleted) {
         (0, _) => print::line("no job matches; nothing was deleted")?,
         (_, 0) if !yes => print::line(format_args!("{what} would be deleted; the same command with --yes deletes"))?,
         _ => print::line(format_args!("{deleted} {} deleted", jobs(deleted)))?,
-    })
+    }
+    Ok(())
 }
 
 async fn delete(door: &Door, query: &PruneQuery) -> Result<u64, Failure> {

@@ -19,7 +19,7 @@ async fn files_go_in_and_come_out_through_both_doors_byte_by_byte() {
     let system = System::start(&[("LEASEHOLD_KINDS", &kinds_file)]).await;
     let (worker, api) = (system.worker(&[]), system.api(&[]).await);
     let at = |name: &str| system.folder().join(name).display().to_string();
-    let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| (n * 31 >> 3) as u8).collect();
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| ((n * 31) >> 3) as u8).collect();
     fs::write(at("a.txt"), "first\n").unwrap();
     fs::write(at("b.bin"), &bytes).unwrap();
     fs::create_dir(at("folder")).unwrap();
