@@ -131,6 +131,14 @@ pub async fn answer(request: RequestBuilder) -> Answer {
     Answer { status, headers, json, text }
 }
 
+/// An HTTP client to be, without proxies. reqwest is built without a provider of cryptography and wants one before its
+/// first client, TLS or not.
+pub fn client() -> ClientBuilder {
+    // Fails only when there is one already.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    Client::builder().no_proxy()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,12 +157,4 @@ mod tests {
         api.sigterm();
         assert!(api.wait_exit(START_LIMIT).await.success());
     }
-}
-
-/// An HTTP client to be, without proxies. reqwest is built without a provider of cryptography and wants one before its
-/// first client, TLS or not.
-pub fn client() -> ClientBuilder {
-    // Fails only when there is one already.
-    drop(rustls::crypto::ring::default_provider().install_default());
-    Client::builder().no_proxy()
 }
