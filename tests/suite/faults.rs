@@ -384,3 +384,40 @@ async fn a_handler_that_hogs_every_thread_loses_no_lease() {
     }
     work.system.finish().await;
 }
+
+#[tokio::test]
+async fn a_redis_emptied_under_live_processes_is_reported_and_worked_on() {
+    let environment = [("LEASEHOLD_PARTITIONS", "4"), ("LEASEHOLD_WORKER__GRACE_MS", "200")];
+    let work = Work::start(&environment).await;
+    let api = work.system.api(&[]).await;
+    api.wait_ready().await;
+    let worker = work.system.worker(&[]);
+    let lost = submit(&api, "step").await;
+    work.begun(&lost, 1).await;
+    assert!(api.get("/readyz").await.json["emptied_at"].is_null());
+    work.system.redis().command::<()>(&["FLUSHALL"]).await;
+    eventually(SOON, "a worker has put the number of partitions back", async || {
+        let stored: Option<String> = work.system.redis().command(&["HGET", "lh:meta", "partitions"]).await;
+        stored.as_deref() == Some("4")
+    })
+    .await;
+    let ready = api.get("/readyz").await;
+    assert!(ready.status == 200 && ready.json["emptied_at"].is_string(), "{}", ready.text);
+    assert!(worker.stderr().contains("emptied Redis"), "its log tells");
+    eventually(SOON, "retention is registered again", async || {
+        let again: Option<String> = work.system.redis().command(&["HGET", "lh:{0}:retention", "step"]).await;
+        again.is_some()
+    })
+    .await;
+    assert_eq!(api.get(&format!("/api/v1/jobs/{lost}")).await.status, 404);
+    work.open_gate();
+    let id = submit(&api, "step").await;
+    work.completed(&id).await;
+    let doctor = work.system.command(&["doctor"], &[]).await;
+    assert!(!doctor.status.success() && doctor.stdout.contains("emptied Redis"), "{doctor:?}");
+    let repaired = work.system.command(&["doctor", "--repair"], &[]).await;
+    assert!(repaired.stdout.contains("reported no more"), "{repaired:?}");
+    assert!(api.get("/readyz").await.json["emptied_at"].is_null());
+    assert!(worker.is_running());
+    work.system.finish().await;
+}

@@ -20,7 +20,8 @@ use crate::report::Reporter;
 use crate::slots::Slots;
 use crate::{Error, Shutdown, error, lease, orphans, sweeper};
 
-/// How soon the kinds are registered again after Redis had no room for it.
+/// How soon the kinds are registered again after Redis had no room for it, and how often it is looked whether Redis was
+/// emptied.
 const REGISTER_EVERY: Duration = Duration::from_secs(5);
 
 /// What the roles of one worker share.
@@ -135,13 +136,25 @@ async fn claim(running: Arc<Running>, events: mpsc::UnboundedReceiver<Event>) {
     running.claims_over.cancel();
 }
 
-/// Tells Redis how long finished jobs are kept, once it takes it. It mostly has before the first claim.
+/// Tells Redis how long finished jobs are kept, once it takes it (it mostly has before the first claim), and again when
+/// somebody has emptied it.
 async fn register(running: Arc<Running>) {
-    let mut is_told = false;
-    while let Err(e) = running.store.register_kinds(&running.kinds).await {
-        // An outage is told by others.
-        if !is_outage(&e) && !std::mem::replace(&mut is_told, true) {
-            running.contact.failed("telling Redis how long finished jobs are kept", &e);
+    let (mut registered, mut is_told) = (None, false);
+    loop {
+        let looked = async {
+            let emptied_at = running.store.emptied_at().await?;
+            if registered != Some(emptied_at) {
+                running.store.register_kinds(&running.kinds).await?;
+            }
+            Ok(emptied_at)
+        };
+        match looked.await {
+            Ok(emptied_at) => registered = Some(emptied_at),
+            // An outage is told by others.
+            Err(e) if !is_outage(&e) && !std::mem::replace(&mut is_told, true) => {
+                running.contact.failed("looking after what the key space agrees on", &e);
+            }
+            Err(_) => {}
         }
         tokio::time::sleep(REGISTER_EVERY).await;
     }

@@ -29,9 +29,18 @@ pub async fn ready(State(api): State<Api>) -> Answer {
     }
     let store = api.store_now()?;
     let late = || Error::Unavailable(format!("no answer within {} s", PATIENCE.as_secs()));
-    let standing = tokio::time::timeout(PATIENCE, store.standing()).await.unwrap_or_else(|_| Err(late()));
-    match standing.map_err(|e| Problem::new(Code::Unavailable, e.to_string()))? {
-        Standing::Ready => Ok(Json(json!({ "status": "ready", "redis": store.address() })).into_response()),
+    let looks = async { Ok((store.standing().await?, store.emptied_at().await?)) };
+    let looked = tokio::time::timeout(PATIENCE, looks).await.unwrap_or_else(|_| Err(late()));
+    let (standing, emptied_at) = looked.map_err(|e| Problem::new(Code::Unavailable, e.to_string()))?;
+    match standing {
+        Standing::Ready => {
+            let mut answer = json!({ "status": "ready", "redis": store.address() });
+            // It can work on, and jobs are lost: an operator must hear of it, and says so with `leasehold doctor --repair`.
+            if let Some(at) = emptied_at {
+                answer["emptied_at"] = at.to_string().into();
+            }
+            Ok(Json(answer).into_response())
+        }
         Standing::Full => Err(Problem::reading(Error::Full("used_memory has reached maxmemory".into()))),
     }
 }

@@ -1,7 +1,7 @@
 //! What operators and clients do to jobs that exist, and what is checked before anything else.
 use redis::Value;
 
-use super::inspect::{array, number, text};
+use super::inspect::{array, text};
 use super::link::sort_error;
 use super::{Args, Inner, Repeat, Store, keys, scripts};
 use crate::{Error, Job, JobId, Kinds, QueueName, Refusal, Result, State, limits};
@@ -333,30 +333,6 @@ async fn settings_faults(inner: &Inner) -> Result<Vec<ServerFault>> {
         faults.push(ServerFault { problem, fatal: setting.fatal });
     }
     Ok(faults)
-}
-
-/// Sets the number of partitions the first time, and holds everybody to it afterwards.
-pub(super) async fn agree_partitions(inner: &Inner, wanted: Option<u16>) -> Result<u16> {
-    let mut reading = redis::pipe();
-    reading.cmd("HGET").arg(keys::META).arg("partitions");
-    let mut replies = inner.pipe(&reading).await?;
-    if replies[0] == Value::Nil {
-        let mut setting = redis::pipe();
-        setting.cmd("HSETNX").arg(keys::META).arg("partitions").arg(wanted.unwrap_or(1));
-        inner.pipe(&setting).await?;
-        replies = inner.pipe(&reading).await?;
-    }
-    let stored =
-        number(&replies[0]).and_then(|n| u16::try_from(n).ok()).filter(|n| (1..=limits::PARTITIONS_MAX).contains(n));
-    let reason = || "`partitions` is not 1 to 256".to_owned();
-    let stored = stored.ok_or_else(|| Error::Corrupt { key: keys::META.into(), reason: reason() })?;
-    match wanted {
-        Some(n) if n != stored => Err(Error::Config(format!(
-            "partitions is {n}, but this Redis was set up with {stored}, and jobs are placed by it; \
-             write {stored}, or leave LEASEHOLD_PARTITIONS unset"
-        ))),
-        _ => Ok(stored),
-    }
 }
 
 /// The script side of retention: `<completed> <failed> <cancelled> <keep>`, ms and a count, by kind.

@@ -69,6 +69,8 @@ pub enum Repair {
         /// The attempt's token.
         token: Option<u64>,
     },
+    /// That Redis was emptied is no longer reported.
+    AcceptEmptied,
     /// A record that was set aside is no longer reported, and is kept for [`limits::QUARANTINE_MS`] more.
     Accept(String),
 }
@@ -84,6 +86,7 @@ impl fmt::Display for Repair {
                 "its counts become {succeeded} succeeded, {failed} failed, {skipped} skipped, {cancelled} cancelled"
             ),
             Repair::Files { .. } => f.write_str("the folder is deleted"),
+            Repair::AcceptEmptied => f.write_str("it is reported no more"),
             Repair::Accept(key) => {
                 let days = limits::QUARANTINE_MS / 86_400_000;
                 write!(f, "it is reported no more; what was there stays at {} for {days} days", quarantined(key))
@@ -103,7 +106,7 @@ impl Store {
     /// # Errors
     /// Those of any call.
     pub async fn check(&self) -> Result<Vec<Finding>> {
-        let mut findings = Vec::new();
+        let mut findings: Vec<Finding> = self.find_emptied().await?.into_iter().collect();
         for partition in 0..self.partitions() {
             findings.extend(judge::judge(partition, self.walk(partition).await?));
         }
@@ -137,6 +140,7 @@ impl Store {
                 let args = args.texts(["counts", id.as_str(), &stored]).texts(counted.map(|n| n.to_string()));
                 (&*scripts::MEND, args)
             }
+            Some(Repair::AcceptEmptied) => return self.accept_emptied().await,
             Some(Repair::Accept(key)) => (&*scripts::MEND, args.texts(["accept", key]).number(limits::QUARANTINE_MS)),
         };
         self.inner.run(script, finding.partition, &args, Repeat::Safe).await.map(drop)

@@ -14,6 +14,7 @@ mod inspect;
 mod items;
 mod keys;
 mod link;
+mod meta;
 mod metrics;
 mod prune;
 mod scripts;
@@ -95,19 +96,27 @@ impl Store {
 
     async fn connect_inner(mut inner: Inner, config: &Config) -> Result<Self> {
         admin::check_server(&inner).await?;
-        inner.partitions = admin::agree_partitions(&inner, config.partitions).await?;
+        inner.partitions = meta::agree_partitions(&inner, config.partitions, true).await?;
         inner.files = files::open(&inner, config).await?;
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// [`Store::connect`] for the doctor, who must see a Redis that is not fit: [`Store::server_faults`] tells.
+    /// [`Store::connect`] for the doctor, who must see a Redis that is not fit ([`Store::server_faults`] tells), and sets
+    /// nothing.
     ///
     /// # Errors
     /// [`Error::Config`] for another number of partitions; [`Error::Unavailable`].
     pub async fn connect_unchecked(config: &Config) -> Result<Self> {
         let mut inner = Inner::open(config, None, Metrics::default())?;
-        inner.partitions = admin::agree_partitions(&inner, config.partitions).await?;
-        inner.files = files::open(&inner, config).await?;
+        inner.partitions = meta::agree_partitions(&inner, config.partitions, false).await?;
+        inner.files = match files::open(&inner, config).await {
+            // The keys are looked at all the same.
+            Err(Error::Config(reason)) => {
+                tracing::warn!("the file store is left out: {reason}");
+                None
+            }
+            opened => opened?,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
