@@ -104,7 +104,7 @@ fn read(path: &Path) -> Result<String, String> {
 
 /// What a request asks of its token; `None` when anybody may make it. A route that is not named here can be read with
 /// `read` and changed with `admin` only, so a new one is closed rather than open.
-fn needed(method: &Method, route: &str) -> Option<Scope> {
+pub(crate) fn needed(method: &Method, route: &str) -> Option<Scope> {
     let reads = method.is_safe();
     match route {
         "/livez" | "/readyz" | "/openapi.json" if reads => None,
@@ -181,6 +181,7 @@ mod tests {
             ("/livez", &[("GET", None)]),
             ("/readyz", &[("GET", None)]),
             ("/metrics", &[("GET", READ)]),
+            ("/openapi.json", &[("GET", None)]),
         ]
     };
 

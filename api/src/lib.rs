@@ -11,6 +11,7 @@ mod fault;
 mod fields;
 mod headers;
 mod metrics;
+mod openapi;
 mod query;
 mod range;
 mod raw;

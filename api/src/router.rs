@@ -5,7 +5,7 @@ use axum::routing::{get, post};
 
 use crate::routes::{events, files, health, items, jobs, no_method, no_route, queues, submit, workers};
 use crate::state::Api;
-use crate::{access, request};
+use crate::{access, openapi, request};
 
 /// The API as a service.
 pub fn router(api: Api) -> Router {
@@ -28,6 +28,7 @@ pub fn router(api: Api) -> Router {
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
+        .route("/openapi.json", get(openapi::describe))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(from_fn_with_state(api.clone(), access::check))

@@ -7,6 +7,7 @@ use reqwest::header::HeaderMap;
 use reqwest::{Client, ClientBuilder, Method, RequestBuilder};
 use serde_json::Value;
 
+use crate::contract;
 use crate::port::Port;
 use crate::process::Process;
 use crate::wait::eventually;
@@ -119,16 +120,21 @@ impl Deref for Api {
     }
 }
 
-/// Sends a request and reads the answer.
+/// Sends a request, reads the answer, and holds it against `openapi.json`.
 ///
 /// # Panics
-/// When there is no answer: a test that expects none sends the request itself.
+/// When it is not as described, or there is none: a test that expects none sends the request itself.
 pub async fn answer(request: RequestBuilder) -> Answer {
-    let response = request.send().await.expect("the API answers");
+    let (client, request) = request.build_split();
+    let request = request.expect("a request that can be sent");
+    let (method, path) = (request.method().clone(), request.url().path().to_owned());
+    let response = client.execute(request).await.expect("the API answers");
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let text = response.text().await.expect("the answer has an end");
     let json = serde_json::from_str(&text).unwrap_or(Value::Null);
-    Answer { status, headers, json, text }
+    let answer = Answer { status, headers, json, text };
+    contract::hold(method.as_str(), &path, &answer);
+    answer
 }
 
 /// An HTTP client to be, without proxies. reqwest is built without a provider of cryptography and wants one before its

@@ -11,6 +11,7 @@
 
 pub mod api;
 pub mod binary;
+pub mod contract;
 pub mod port;
 pub mod process;
 pub mod proxy;
