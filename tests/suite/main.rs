@@ -15,6 +15,7 @@ mod ground;
 mod hardening;
 mod lifecycle;
 mod metrics;
+mod openapi;
 mod reference;
 mod retention;
 mod start;
