@@ -10,7 +10,7 @@ use leasehold::{Job, JobId, Kind, QueueName, Refusal, State as JobState, Store, 
 
 use super::{Answer, changed, found, object, only};
 use crate::deadline::Clock;
-use crate::error::{Code, Problem};
+use crate::error::Problem;
 use crate::fault::Fault;
 use crate::headers::prefer_wait;
 use crate::query::{Named, NoQuery, Query};
@@ -43,20 +43,11 @@ pub(super) fn page_of(wanted: ListQuery, mut query: Query) -> Result<ListQuery, 
     let cursor = query.text("cursor");
     query.finish()?;
     let wanted = ListQuery { state, limit: limit.unwrap_or(PAGE_USUAL), ..wanted };
-    let Some(cursor) = cursor else { return Ok(wanted) };
-    wanted.with_cursor(&cursor).map_err(|e| match has_cursors_form(&cursor) {
-        true => Problem::new(Code::NoPage, e),
-        false => Problem::invalid(vec![Fault::parameter("cursor", e)]),
-    })
-}
-
-/// Whether it may be a cursor, of whatever listing.
-fn has_cursors_form(text: &str) -> bool {
-    let is_hex = |part: &str| part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    text.len() <= 1_000
-        && text.split_once('.').is_some_and(|(listing, at)| {
-            listing.len() == 8 && is_hex(listing) && !at.is_empty() && at.len().is_multiple_of(2) && is_hex(at)
-        })
+    let foreign = |e| Problem::invalid(vec![Fault::parameter("cursor", e)]);
+    match cursor {
+        Some(text) => wanted.with_cursor(&text).map_err(foreign),
+        None => Ok(wanted),
+    }
 }
 
 /// A state that is `fit`.

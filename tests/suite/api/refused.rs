@@ -137,16 +137,14 @@ async fn a_bad_query_is_refused_by_name() {
         ("parent=a.b", "parent", "A-Z"),
         ("cursor=abc", "cursor", "not from a page"),
         ("cursor=", "cursor", "not from a page"),
+        (&foreign, "cursor", "not from a page"),
+        (&crafted, "cursor", "not from a page"),
         ("limt=5", "limt", "unknown parameter"),
     ] {
         let refused = api.get(&format!("/api/v1/jobs?{query}")).await;
         let problem = problem(&refused, 400, "invalid_request");
         assert_eq!(problem["errors"][0]["parameter"], parameter, "{query}: {problem}");
         assert!(problem["errors"][0]["detail"].as_str().unwrap().contains(said), "{query}: {problem}");
-    }
-    for query in [&foreign, &crafted] {
-        let refused = api.get(&format!("/api/v1/jobs?{query}")).await;
-        assert!(problem(&refused, 404, "no_such_page")["detail"].as_str().unwrap().contains("not from a page"));
     }
     system.finish().await;
 }
