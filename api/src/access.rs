@@ -157,8 +157,11 @@ mod tests {
 
     use super::*;
 
+    /// A method, and what it needs.
+    type Need = (&'static str, Option<Scope>);
+
     /// What every route needs. A new route goes into this table, with what its methods are to need.
-    const ROUTES: &[(&str, &[(&str, Option<Scope>)])] = {
+    const ROUTES: &[(&str, &[Need])] = {
         const READ: Option<Scope> = Some(Scope::Read);
         const SUBMIT: Option<Scope> = Some(Scope::Submit);
         const ADMIN: Option<Scope> = Some(Scope::Admin);
