@@ -248,9 +248,10 @@ async fn a_reservation_that_nobody_leased_is_counted_when_it_is_put_back() {
     let (api, proxy) = (work.system.api(&[]).await, Proxy::start(work.system.redis().port()).await);
     let worker = Probed::start(&work, &[("LEASEHOLD_REDIS_URL", &proxy.url())]);
     worker.becomes("/readyz", 200).await;
-    // A pop that was sent before, or a claim between two pops, may bring the job: then the next is tried.
+    // The pop may have timed out before the job came: then the next is tried.
     eventually(SOON, "it is counted, when it was a reservation", async || {
         let lost = proxy.drop_reply_to(leasehold_tests::proxy::command("BRPOPLPUSH"), 1, Then::Cut);
+        eventually(SOON, "a pop is sent", async || (lost.seen() > 0).then_some(())).await;
         let id = submit(&api, "step").await;
         work.completed(&id).await;
         lost.release();
