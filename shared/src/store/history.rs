@@ -28,7 +28,7 @@ pub struct HistoryEntry {
 struct Noted {
     #[serde(flatten)]
     entry: HistoryEntry,
-    /// When the run that this ended began.
+    /// When the run that this is of began.
     started_at: Option<Timestamp>,
 }
 
@@ -62,13 +62,14 @@ fn whole(job: &Job, noted: Vec<Noted>) -> Vec<HistoryEntry> {
     };
     let mut entries = vec![entry(job.created_at, "submit")];
     let mut begun: Vec<Timestamp> = Vec::new();
-    for Noted { entry: ended, started_at } in noted {
-        if let Some(started_at) = started_at {
+    // The order of the notes is that of the events, also within a millisecond and over a clock that was set back.
+    for Noted { entry: noted, started_at } in noted {
+        if let Some(started_at) = started_at.filter(|at| !begun.contains(at)) {
             begun.push(started_at);
             let claim = entry(started_at, "claim");
-            entries.push(HistoryEntry { attempt: ended.attempt, worker: ended.worker.clone(), ..claim });
+            entries.push(HistoryEntry { attempt: noted.attempt, worker: noted.worker.clone(), ..claim });
         }
-        entries.push(ended);
+        entries.push(noted);
     }
     // The last run, when nothing was noted of its end.
     if let Some(started_at) = job.started_at.filter(|at| !begun.contains(at)) {
@@ -85,19 +86,20 @@ fn whole(job: &Job, noted: Vec<Noted>) -> Vec<HistoryEntry> {
             ..end
         });
     }
-    entries.sort_by_key(|e| e.at);
     entries
 }
 
 /// The verb that ended the job, unless an entry of that moment tells of it already.
 fn last_word(job: &Job, at: Timestamp, entries: &[HistoryEntry]) -> Option<&'static str> {
     let noted = |event: &str| entries.iter().any(|e| e.at == at && e.event == event);
+    // A cancel of a run asks; what ends it comes later, if only in the same millisecond.
+    let cancelled = || entries.iter().any(|e| e.at == at && e.event == "cancel" && e.worker.is_none());
     match job.state {
         State::Completed if job.items.is_some() && job.started_at.is_none() => Some("finish"),
         State::Completed => Some("complete"),
         State::Failed => (!noted("fail")).then_some("fail"),
         State::Cancelled if job.items.is_some() && job.started_at.is_none() => Some("finish"),
-        State::Cancelled => (!noted("cancel")).then_some("cancelled"),
+        State::Cancelled => (!cancelled()).then_some("cancelled"),
         _ => None,
     }
 }
@@ -151,5 +153,17 @@ mod tests {
         let again = job(serde_json::json!({"attempt": 2, "started_at": at(40), "finished_at": at(50)}));
         let entries = whole(&again, noted(fail));
         assert_eq!(told(&entries)[3..], [(40, "claim", Some(2)), (50, "complete", Some(2))]);
+    }
+
+    #[test]
+    fn what_happens_within_a_millisecond_is_told_in_its_order() {
+        let notes = serde_json::json!([
+            {"at": 20, "event": "cancel"}, {"at": 20, "event": "retry"},
+            {"at": 20, "event": "phase", "attempt": 1, "worker": "w", "message": "m", "started_at": 20},
+            {"at": 20, "event": "cancel", "attempt": 1, "worker": "w", "started_at": 20}]);
+        let job = job(serde_json::json!({"created_at": at(20), "finished_at": at(20)}));
+        let entries = whole(&job, noted(notes));
+        let events: Vec<_> = entries.iter().map(|e| e.event.as_str()).collect();
+        assert_eq!(events, ["submit", "cancel", "retry", "claim", "phase", "cancel", "complete"]);
     }
 }

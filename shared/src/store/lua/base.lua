@@ -188,3 +188,10 @@ local function note(id, event, fields)
   call('RPUSH', key, cjson.encode(fields))
   call('LTRIM', key, -HISTORY_MAX, -1)
 end
+
+-- The same, of a run: it says which, so that a reader can tell its claim, which is not noted, before its first entry.
+local function note_run(job, record, event, fields)
+  fields.worker, fields.attempt = record.worker, tonumber(job.attempts or 0) + 1
+  fields.started_at = tonumber(record.started_at)
+  note(job.id, event, fields)
+end

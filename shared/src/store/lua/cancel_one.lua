@@ -4,7 +4,7 @@ local function cancel_one(id)
   if not job then return 'missing' end
   local record = running(id)
   if record then
-    if call('SADD', CANCELLING, id) == 1 then note(id, 'cancel', {}) end
+    if call('SADD', CANCELLING, id) == 1 then note_run(job, record, 'cancel', {}) end
     redis.call('PUBLISH', HINTS, 'cancel ' .. record.worker .. ' ' .. id .. ' ' .. record.token)
     tell('cancelling', id)
     return 'requested'

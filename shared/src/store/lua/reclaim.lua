@@ -21,8 +21,7 @@ local function reclaim(id)
   -- The holder's late settle finds its token here and hears `stale`.
   redis.call('HSET', job.key, 'token', record.token, 'worker', record.worker, 'started_at', record.started_at, 'settled',
     'stale', 'updated_at', now)
-  note(id, 'reclaim', { worker = record.worker, attempt = tonumber(job.attempts or 0) + 1,
-    started_at = tonumber(record.started_at) })
+  note_run(job, record, 'reclaim', {})
   -- guard: flagged
   if flagged then
     end_job(job, 'cancelled')

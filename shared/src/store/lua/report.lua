@@ -17,7 +17,7 @@ local function report(id, token, percent, message, checkpoint)
   if percent ~= '' then set('percent', percent) end
   if message ~= '' and message ~= before[1] then
     set('message', message)
-    note(id, 'phase', { message = message, worker = worker, attempt = tonumber(job.attempts or 0) + 1 })
+    note_run(job, record, 'phase', { message = message })
   end
   if checkpoint ~= '' and checkpoint ~= before[2] then
     set('checkpoint', checkpoint)

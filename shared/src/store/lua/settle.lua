@@ -23,16 +23,16 @@ local function retry_in(job, ms, proof, ...)
   return 'retrying'
 end
 
-local function fail(job, proof, failure, ms)
-  local attempts = call('HINCRBY', job.key, 'attempts', 1)
-  note(job.id, 'fail', { attempt = attempts, worker = worker, error = cjson.decode(failure), started_at = tonumber(proof[6]) })
+local function fail(job, record, proof, failure, ms)
+  call('HINCRBY', job.key, 'attempts', 1)
+  note_run(job, record, 'fail', { error = cjson.decode(failure) })
   if ms ~= '' then return retry_in(job, ms, proof, 'error', failure) end
   end_job(job, 'failed', false, 'error', failure, 'settled', 'failed', unpack(proof))
   return 'failed'
 end
 
-local function release(job, proof, ms)
-  note(job.id, 'release', { attempt = tonumber(job.attempts or 0) + 1, worker = worker, started_at = tonumber(proof[6]) })
+local function release(job, record, proof, ms)
+  note_run(job, record, 'release', {})
   if ms ~= '' then return retry_in(job, ms, proof) end
   redis.call('HSET', job.key, 'settled', 'queued', 'updated_at', now, unpack(proof))
   push(job, true)
@@ -59,8 +59,8 @@ local function settle(verb, id, token, a, b, c)
     end_job(job, 'cancelled', false, 'settled', 'cancelled', unpack(proof))
     return 'cancelled'
   end
-  if verb == 'fail' then return fail(job, proof, a, b) end
-  return release(job, proof, b)
+  if verb == 'fail' then return fail(job, record, proof, a, b) end
+  return release(job, record, proof, b)
 end
 
 local answers, answered = {}, {}
