@@ -75,7 +75,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let config = source.load_for_command()?;
     let store = reached(Store::connect_unchecked(&config).await, &config)?;
     let workers = store.workers().await?;
-    let lease_ms = workers.iter().filter(|w| w.alive).map(|w| w.info.lease_ms).max().unwrap_or(config.lease_ms);
+    let lease_ms = workers.iter().filter(|w| w.alive).map(|w| w.lease_ms).max().unwrap_or(config.lease_ms);
     let doctor = Doctor {
         store,
         wait: Duration::from_millis(lease_ms / 3 + MARGIN_MS),
@@ -151,9 +151,9 @@ impl Doctor {
             let forgotten = span(i64::try_from(limits::WORKER_FORGET_MS).unwrap_or(i64::MAX));
             report.notes.push(format!(
                 "worker {} (pid {} on {}) was last seen {}; it is forgotten after {forgotten}",
-                worker.info.id,
-                worker.info.pid,
-                worker.info.host,
+                worker.id,
+                worker.pid,
+                worker.host,
                 age(worker.seen_at)
             ));
         }

@@ -9,9 +9,9 @@ mod follow;
 mod problem;
 
 use leasehold::store::{HistoryEntry, ListQuery, Page, QueueStatus, WorkerStatus, partition_of};
-use leasehold::{Config, Job, JobId, Kind, QueueName, Refusal, State, Store, Timestamp, WorkerId};
+use leasehold::{Config, Job, JobId, Kind, QueueName, Refusal, State, Store};
 use reqwest::Method;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::failure::Failure;
 use client::{Client, Repeat};
@@ -52,32 +52,6 @@ pub(crate) struct Listing {
     pub cursor: Option<String>,
 }
 
-/// A worker, as `GET /api/v1/workers` shows it.
-#[derive(Serialize, Deserialize)]
-#[allow(missing_docs)] // As in the Store's `WorkerStatus`.
-pub(crate) struct WorkerView {
-    pub id: WorkerId,
-    pub host: String,
-    pub pid: u32,
-    pub version: String,
-    pub alive: bool,
-    pub started_at: Timestamp,
-    pub seen_at: Timestamp,
-    pub queues: Vec<QueueName>,
-    pub kinds: Vec<Kind>,
-    pub slots: usize,
-    pub running: Vec<JobId>,
-}
-
-impl From<WorkerStatus> for WorkerView {
-    fn from(worker: WorkerStatus) -> Self {
-        let WorkerStatus { info, seen_at, alive, running } = worker;
-        let (id, host, pid, version, started_at) = (info.id, info.host, info.pid, info.version, info.started_at);
-        let (queues, kinds, slots) = (info.queues, info.kinds, info.slots);
-        Self { id, host, pid, version, alive, started_at, seen_at, queues, kinds, slots, running }
-    }
-}
-
 #[derive(Deserialize)]
 struct Queues {
     queues: Vec<QueueStatus>,
@@ -85,7 +59,7 @@ struct Queues {
 
 #[derive(Deserialize)]
 struct Workers {
-    workers: Vec<WorkerView>,
+    workers: Vec<WorkerStatus>,
 }
 
 #[derive(Deserialize)]
@@ -202,9 +176,9 @@ impl Door {
     }
 
     /// Who runs jobs, or did within the hour.
-    pub(crate) async fn workers(&self) -> Result<Vec<WorkerView>, Failure> {
+    pub(crate) async fn workers(&self) -> Result<Vec<WorkerStatus>, Failure> {
         match self {
-            Door::Redis(direct) => Ok(direct.store.workers().await?.into_iter().map(WorkerView::from).collect()),
+            Door::Redis(direct) => Ok(direct.store.workers().await?),
             Door::Http(api) => Ok(api.get::<Workers>(&["workers"], &[]).await?.workers),
         }
     }

@@ -89,7 +89,7 @@ pub(crate) async fn worker_ready(program: &Program, child: &mut Child, store: &S
     let pid = child.pid();
     ready(program, child, async || {
         let workers = store.workers().await?;
-        Ok(workers.into_iter().find(|w| w.info.pid == pid && w.alive).map(|w| w.info.id.to_string()))
+        Ok(workers.into_iter().find(|w| w.pid == pid && w.alive).map(|w| w.id.to_string()))
     })
     .await
 }

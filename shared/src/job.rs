@@ -210,6 +210,9 @@ pub struct Job {
     /// Whether a live worker serves its kind; only asked for a job that waits for one.
     #[serde(default)]
     pub served: Option<bool>,
+    /// Its record in the store that it was imported from, as it stood there; absent for a job that was submitted here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<Json>,
 }
 
 impl Job {

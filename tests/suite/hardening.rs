@@ -248,7 +248,7 @@ async fn what_is_no_id_does_not_stay_in_a_claimed_list() {
     let work = Work::start(&[]).await;
     let _worker = work.system.worker(&[]);
     work.workers(1).await;
-    let name = work.store.workers().await.unwrap()[0].info.id.to_string();
+    let name = work.store.workers().await.unwrap()[0].id.to_string();
     let list = format!("lh:{{0}}:claimed:{name}");
     work.redis::<()>(&["RPUSH", &list, "no id!", ""]).await;
     eventually(Duration::from_secs(5), "it is gone", async || work.redis::<usize>(&["LLEN", &list]).await == 0).await;

@@ -47,12 +47,7 @@ pub async fn submit(State(api): State<Api>, headers: HeaderMap, _: NoQuery, body
 async fn accept(api: &Api, store: &Store, job: NewJob) -> Answer {
     let has_key = job.idempotency.is_some();
     let receipt = Receipt::of(&job);
-    let uploaded = job.uploaded.as_ref().map(|uploaded| uploaded.id.clone());
-    let submitted = store.submit(job).await;
-    if let (Some(files), Some(id)) = (store.files(), uploaded.filter(|_| is_needless(&submitted))) {
-        files.remove(vec![id]).await;
-    }
-    let submitted = submitted.map_err(|e| not_submitted(e, has_key))?;
+    let submitted = store.submit(job).await.map_err(|e| not_submitted(e, has_key))?;
     let status = if submitted.replayed { StatusCode::OK } else { StatusCode::ACCEPTED };
     let mut job = match submitted.accepted {
         Some(accepted) => receipt.job(submitted.id, &accepted),
@@ -61,15 +56,6 @@ async fn accept(api: &Api, store: &Store, job: NewJob) -> Answer {
     api.say_served(store, [&mut job]).await;
     let location = format!("/api/v1/jobs/{}", job.id);
     Ok((status, [(LOCATION, location)], Json(job)).into_response())
-}
-
-/// Whether no job has, or can come to have, what was uploaded. When in doubt the walk decides.
-fn is_needless(submitted: &Result<Submitted, Error>) -> bool {
-    match submitted {
-        Ok(submitted) => submitted.replayed,
-        Err(Error::Refused(Refusal::KeyConflict(_) | Refusal::KeyGone(_) | Refusal::TooManyNames { .. })) => true,
-        Err(e) => matches!(e, Error::Unavailable(_) | Error::Full(_)),
-    }
 }
 
 fn not_submitted(error: Error, has_key: bool) -> Problem {
@@ -149,6 +135,7 @@ impl Receipt {
             finished_at: None,
             lease_expires_at: None,
             served: None,
+            imported: None,
         }
     }
 }

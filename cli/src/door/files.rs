@@ -6,8 +6,8 @@ use clap::ValueEnum;
 use futures_util::{StreamExt, TryStreamExt};
 use leasehold::files::{FileBytes, Place, name};
 use leasehold::job::Uploaded;
-use leasehold::store::{Submitted, request_digest};
-use leasehold::{Error, FileEntry, FileError, Job, JobId, NewJob, Refusal, limits};
+use leasehold::store::request_digest;
+use leasehold::{FileEntry, FileError, Job, JobId, NewJob, Refusal, limits};
 use reqwest::multipart::{Form, Part};
 use reqwest::{Body, Method};
 use serde::{Deserialize, Serialize};
@@ -157,12 +157,8 @@ impl Direct {
             let of_files = written.iter().flat_map(|file| [file.name.as_str(), file.sha256.as_str()]);
             idempotency.digest = request_digest([idempotency.digest.as_str(), "files"].into_iter().chain(of_files));
         }
-        job.uploaded = Some(Uploaded { id: id.clone(), files: written });
-        let submitted = self.store.submit(job).await;
-        if is_needless(&submitted) {
-            files.remove(vec![id]).await;
-        }
-        Ok(submitted?.id)
+        job.uploaded = Some(Uploaded { id, files: written });
+        Ok(self.store.submit(job).await?.id)
     }
 
     async fn write(&self, id: &JobId, attached: &[Attachment]) -> Result<Vec<FileEntry>, Failure> {
@@ -179,15 +175,6 @@ impl Direct {
         }
         written.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(written)
-    }
-}
-
-/// Whether no job has, or can come to have, what was written for it. When in doubt the walk decides.
-fn is_needless(submitted: &Result<Submitted, Error>) -> bool {
-    match submitted {
-        Ok(submitted) => submitted.replayed,
-        Err(Error::Refused(Refusal::KeyConflict(_) | Refusal::KeyGone(_) | Refusal::TooManyNames { .. })) => true,
-        Err(e) => matches!(e, Error::Unavailable(_) | Error::Full(_)),
     }
 }
 

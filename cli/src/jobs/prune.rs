@@ -12,9 +12,6 @@ use crate::door::{Door, millis};
 use crate::failure::Failure;
 use crate::print;
 
-/// How long one step may take on Redis.
-const STEP: Duration = Duration::from_secs(10);
-
 /// What to delete.
 #[derive(Args)]
 #[command(after_help = "\
@@ -63,8 +60,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
         return Err(Failure::Usage(advice.into()));
     }
     let older_than_ms = older_than.map(millis);
-    let query =
-        PruneQuery { state, kind, older_than_ms, keep, bytes_max: max_bytes, dry_run: true, within: Some(STEP) };
+    let query = PruneQuery { state, kind, older_than_ms, keep, bytes_max: max_bytes, dry_run: true, within: None };
     let door = common.door().await?;
     let counted = door.prune(&query).await?;
     let matching = counted.matching;
@@ -94,6 +90,12 @@ async fn delete(door: &Door, query: &PruneQuery) -> Result<u64, Failure> {
         deleted += step.deleted;
         if !step.more {
             return Ok(deleted);
+        }
+        // Every step of such a walk begins at the newest: one that reached nothing to delete never will.
+        if step.deleted == 0 && (query.keep.is_some() || query.bytes_max.is_some()) {
+            let advice =
+                "what is kept takes longer to count than a request may; run the same command straight on Redis";
+            return Err(Failure::Failed(format!("{advice} (without --api); {deleted} {} deleted", jobs(deleted))));
         }
     }
 }

@@ -156,17 +156,47 @@ pub struct WorkerInfo {
     pub running: BTreeMap<QueueName, u64>,
 }
 
-/// A worker as an operator sees it.
-#[derive(Debug, Clone, PartialEq)]
+/// A worker as an operator sees it, and as `GET /api/v1/workers` shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkerStatus {
-    /// What it said.
-    pub info: WorkerInfo,
-    /// Its last renewal.
-    pub seen_at: Timestamp,
+    /// New with every start.
+    pub id: WorkerId,
+    /// Where it runs.
+    pub host: String,
+    /// Its process.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
     /// It renewed within its lease.
     pub alive: bool,
+    /// When it started, by its own clock.
+    pub started_at: Timestamp,
+    /// Its last renewal.
+    pub seen_at: Timestamp,
+    /// The queues it takes from.
+    pub queues: Vec<QueueName>,
+    /// The kinds it serves.
+    pub kinds: Vec<Kind>,
+    /// Jobs it can run at once.
+    pub slots: usize,
+    /// Its lease, ms; not shown, 0 over HTTP.
+    #[serde(skip)]
+    pub lease_ms: u64,
     /// What it holds.
     pub running: Vec<JobId>,
+    /// How many of each queue it runs, as it said itself; not shown.
+    #[serde(skip)]
+    running_of: BTreeMap<QueueName, u64>,
+}
+
+impl WorkerStatus {
+    /// A worker that holds nothing, by what it said of itself.
+    fn new(info: WorkerInfo, seen_at: Timestamp, alive: bool) -> Self {
+        let WorkerInfo { id, host, pid, version, started_at, queues, kinds, slots, lease_ms, running: running_of } =
+            info;
+        let running = Vec::new();
+        Self { id, host, pid, version, alive, started_at, seen_at, queues, kinds, slots, lease_ms, running, running_of }
+    }
 }
 
 impl Store {
@@ -386,10 +416,10 @@ impl Store {
             }
         }
         for worker in workers.iter().filter(|w| w.alive) {
-            for name in worker.info.queues.iter().filter(|q| only.is_none_or(|o| o == *q)) {
+            for name in worker.queues.iter().filter(|q| only.is_none_or(|o| o == *q)) {
                 let queue = queues.entry(name.clone()).or_insert_with(|| blank(name));
                 queue.served = true;
-                queue.running += worker.info.running.get(name).copied().unwrap_or(0);
+                queue.running += worker.running_of.get(name).copied().unwrap_or(0);
             }
         }
         let known = if only.is_some() { self.names("queues").await? } else { Vec::new() };
@@ -428,7 +458,7 @@ impl Store {
                 let seen_at = Timestamp(number(seen_at).unwrap_or(0));
                 let alive = now - seen_at.0 < i64::try_from(info.lease_ms).unwrap_or(i64::MAX);
                 let held = array(&reply[1]).iter().filter_map(|v| JobId::parse(&text(v)).ok());
-                let worker = workers.entry(id).or_insert(WorkerStatus { info, seen_at, alive, running: Vec::new() });
+                let worker = workers.entry(id).or_insert_with(|| WorkerStatus::new(info, seen_at, alive));
                 worker.alive &= alive;
                 worker.seen_at = worker.seen_at.max(seen_at);
                 worker.running.extend(held);
@@ -443,7 +473,7 @@ impl Store {
     /// Those of any call.
     pub async fn served_kinds(&self) -> Result<HashSet<Kind>> {
         let workers = self.workers().await?;
-        Ok(workers.into_iter().filter(|w| w.alive).flat_map(|w| w.info.kinds).collect())
+        Ok(workers.into_iter().filter(|w| w.alive).flat_map(|w| w.kinds).collect())
     }
 }
 
@@ -515,6 +545,7 @@ fn job(id: &JobId, reply: &Value) -> Result<Option<Job>, String> {
         finished_at,
         lease_expires_at: if running { score(1) } else { None },
         served: None,
+        imported: field("imported").map(|v| Json::stored(v.to_owned())),
     }))
 }
 

@@ -49,18 +49,37 @@ pub fn request_digest<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     hash.finalize().iter().take(16).map(|b| format!("{b:02x}")).collect()
 }
 
+/// Whether no job has, or can come to have, what was uploaded.
+fn is_needless(submitted: &Result<Submitted>) -> bool {
+    match submitted {
+        Ok(submitted) => submitted.replayed,
+        Err(Error::Refused(Refusal::KeyConflict(_) | Refusal::KeyGone(_) | Refusal::TooManyNames { .. })) => true,
+        Err(e) => matches!(e, Error::Unavailable(_) | Error::Full(_)),
+    }
+}
+
 impl Store {
-    /// Submits one job, together with whatever else is being submitted.
+    /// Submits one job, together with whatever else is being submitted. What was uploaded for a job that it cannot come to
+    /// be is removed; when in doubt the walk decides.
     ///
     /// # Errors
     /// [`Error::Refused`] with the reason; [`Error::Full`] when Redis is out of memory. On [`Error::OutcomeUnknown`] it
     /// may be there: only its Idempotency-Key can tell.
     pub async fn submit(&self, job: NewJob) -> Result<Submitted> {
         let minted = self.mint(job);
-        let groups = self.inner.submits.get_or_init(|| (0..self.partitions()).map(|p| self.submit_group(p)).collect());
-        let submitted = groups[usize::from(minted.partition)].call(minted.clone()).await?.map_err(Error::Refused)?;
+        let submitted = self.submit_minted(&minted).await;
+        if let (Some(files), Some(_)) = (self.files(), minted.job.uploaded.as_ref().filter(|_| is_needless(&submitted)))
+        {
+            files.remove(vec![minted.id.clone()]).await;
+        }
+        let submitted = submitted?;
         self.fill_batch(&submitted, &minted.job).await.map_err(Error::after_a_change)?;
         Ok(submitted)
+    }
+
+    async fn submit_minted(&self, minted: &Minted) -> Result<Submitted> {
+        let groups = self.inner.submits.get_or_init(|| (0..self.partitions()).map(|p| self.submit_group(p)).collect());
+        groups[usize::from(minted.partition)].call(minted.clone()).await?.map_err(Error::Refused)
     }
 
     /// Submits up to [`limits::BATCH_MAX`] jobs a script call, each answered alone, in order.
