@@ -29,6 +29,8 @@ pub struct Config {
     pub log: LogConfig,
     /// The file store.
     pub files: FilesConfig,
+    /// What jobs may fetch.
+    pub fetch: FetchConfig,
     /// Connections to Redis.
     pub redis: RedisConfig,
     /// The API.
@@ -57,6 +59,14 @@ pub struct FilesConfig {
     pub orphan_ms: u64,
     /// How often each worker walks the file store, ms, at least 100.
     pub walk_ms: u64,
+}
+
+/// What jobs may fetch.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FetchConfig {
+    /// Let `gap-analysis` and `screenshots` fetch from loopback, private and other addresses that are not public.
+    pub allow_private: bool,
 }
 
 /// The form of a log line.
@@ -125,6 +135,7 @@ impl Default for Config {
             document_root: None,
             log: LogConfig::default(),
             files: FilesConfig::default(),
+            fetch: FetchConfig::default(),
             redis: RedisConfig::default(),
             api: ApiConfig::default(),
             worker: WorkerConfig::default(),
@@ -176,6 +187,7 @@ pub const KEYS: &[&str] = &[
     "log.format",
     "files.orphan_ms",
     "files.walk_ms",
+    "fetch.allow_private",
     "redis.connections",
     "redis.connect_ms",
     "redis.response_ms",
@@ -384,6 +396,7 @@ mod tests {
             ("LEASEHOLD_API__LISTEN", "127.0.0.1:1"),
             ("LEASEHOLD_API__KNOWN_KINDS_ONLY", "true"),
             ("LEASEHOLD_WORKER__QUEUES", "a:3, b"),
+            ("LEASEHOLD_FETCH__ALLOW_PRIVATE", "true"),
             ("LEASEHOLD_SERVICE_HOST", "10.0.0.1"),
             ("LEASEHOLD_JOB_ID", "x"),
             ("LEASEHOLD_API_URL", "http://h:1"),
@@ -392,7 +405,7 @@ mod tests {
         ])
         .expect("valid");
         assert_eq!((config.redis_url.as_str(), config.partitions), ("redis://h:1", Some(4)));
-        assert!(config.api.known_kinds_only);
+        assert!(config.api.known_kinds_only && config.fetch.allow_private);
         let queues = config.worker.weighted_queues().expect("valid");
         assert_eq!(queues.iter().map(|(q, w)| (q.as_str(), *w)).collect::<Vec<_>>(), [("a", 3), ("b", 1)]);
     }
