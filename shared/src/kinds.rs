@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::retry::Backoff;
-use crate::{Error, Kind, QueueName, limits};
+use crate::{Error, Kind, QueueName, canonical, limits};
 
 /// One kind's settings; everything has a default.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -28,6 +28,8 @@ pub struct KindConfig {
     pub exclusive: bool,
     /// How long finished jobs are kept.
     pub retention: Retention,
+    /// A command whose work is not done again for the same payload; absent: it always is.
+    pub cache: Option<Cache>,
 }
 
 impl Default for KindConfig {
@@ -41,6 +43,7 @@ impl Default for KindConfig {
             max_running: None,
             exclusive: false,
             retention: Retention::default(),
+            cache: None,
         }
     }
 }
@@ -71,6 +74,16 @@ impl Default for Retention {
         let day = 86_400_000;
         Self { completed_ms: 7 * day, failed_ms: 30 * day, cancelled_ms: 30 * day, keep: 0 }
     }
+}
+
+/// When a job is given a copy of what an earlier one made.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cache {
+    /// How long ago the earlier one may have ended, ms, at least 1.
+    pub ms: u64,
+    /// JSON pointers into the payload: two jobs whose payloads are equal there, and whose files are, do the same work.
+    pub by: Vec<String>,
 }
 
 /// All configured kinds.
@@ -136,7 +149,23 @@ impl Kinds {
     }
 }
 
+fn check_cache(config: &KindConfig) -> Result<(), String> {
+    let Some(cache) = &config.cache else { return Ok(()) };
+    if config.command.is_none() {
+        return Err("cache is for a kind with a command; take it out".into());
+    }
+    if !(1..=limits::DELAY_MS_MAX).contains(&cache.ms) {
+        return Err(format!("cache.ms is {}; write 1 to {}", cache.ms, limits::DELAY_MS_MAX));
+    }
+    if cache.by.is_empty() {
+        return Err("cache.by is empty, so all jobs would do the same work; write cache.by = [\"/url\", …]".into());
+    }
+    let fault = cache.by.iter().find_map(|pointer| Some((pointer, canonical::pointer_fault(pointer)?)));
+    fault.map_or(Ok(()), |(pointer, why)| Err(format!("cache.by has {pointer:?}: {why}")))
+}
+
 fn check(config: &KindConfig) -> Result<(), String> {
+    check_cache(config)?;
     QueueName::parse(&config.queue).map_err(|e| e.to_string())?;
     if config.command.as_ref().is_some_and(|c| c.first().is_none_or(String::is_empty)) {
         return Err("command is empty; write command = [\"program\", \"argument\", …] or leave it out".into());
@@ -197,6 +226,12 @@ mod tests {
             ("[kinds.a]\ncommand = []", "command is empty"),
             ("[kinds.a]\nretention = { failed_ms = 1 }", "retention.failed_ms is 1"),
             ("[kinds.a]\nmax_attempts = \"3\"", "max_attempts"),
+            ("[kinds.a]\ncache = { ms = 5, by = [\"/x\"] }", "[kinds.a]: cache is for a kind with a command"),
+            ("[kinds.a]\ncommand = [\"a\"]\ncache = { ms = 0, by = [\"/x\"] }", "[kinds.a]: cache.ms is 0"),
+            ("[kinds.a]\ncommand = [\"a\"]\ncache = { ms = 315360000001, by = [\"/x\"] }", "cache.ms is 315360000001"),
+            ("[kinds.a]\ncommand = [\"a\"]\ncache = { ms = 5, by = [] }", "[kinds.a]: cache.by is empty"),
+            ("[kinds.a]\ncommand = [\"a\"]\ncache = { ms = 5, by = [\"url\"] }", "cache.by has \"url\""),
+            ("[kinds.a]\ncommand = [\"a\"]\ncache = { ms = 5 }", "by"),
         ] {
             let error = parse(text).expect_err(text);
             assert!(error.contains(named), "{text}: {error}");

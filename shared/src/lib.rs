@@ -1,7 +1,8 @@
 //! Leasehold's core: the job and its state machine, and [`Store`], the only door to Redis.
 //!
-//! The domain ([`job`], [`lifecycle`], [`retry`], [`limits`]) is pure: no clock, no I/O. [`config`] and [`kinds`] read what
+//! The domain ([`job`], [`lifecycle`], [`retry`], [`limits`], [`canonical`]) is pure: no clock, no I/O. [`config`] and [`kinds`] read what
 //! operators write. The API and the worker are thin shells over [`Store`]; neither spells a Redis key.
+pub mod canonical;
 pub mod config;
 pub mod error;
 pub mod files;

@@ -1,4 +1,5 @@
 //! Files: up with a submit, through an attempt, down again, and gone with their job; and what deaths leave of them.
+mod cache;
 mod deaths;
 mod down;
 mod up;
@@ -45,6 +46,26 @@ max_attempts = 2
 backoff = { first_ms = 50, max_ms = 100 }
 [kinds.part]
 command = ["sh", "-c", "cp in/* out/"]
+[kinds.render]
+command = ["sh", "{dir}/render.sh"]
+cache = { ms = 3600000, by = ["/url", "/config"] }
+[kinds.brief]
+command = ["sh", "{dir}/render.sh"]
+cache = { ms = 400, by = ["/url"] }
+"#;
+
+/// Notes that it ran, and what it may fetch; leaves the payload as its image; does as the payload's `url` says.
+const RENDER: &str = r#"
+read -r payload
+echo "$LEASEHOLD_FETCH__ALLOW_PRIVATE" >> "$(dirname "$0")/rendered"
+printf '%s' "$payload" > out/image
+printf '%s' "$LEASEHOLD_TOKEN" > out/token
+case $payload in
+  *fails*) exit 65 ;;
+  *plain*) echo '{"result": {"file": "image"}}' ;;
+  *skips*) echo '{"skip": "nothing to see"}' ;;
+  *) echo '{"result": {"file": "image", "cached": false}}' ;;
+esac
 "#;
 
 /// A system with a file store and the kinds above.
@@ -59,6 +80,7 @@ impl Ground {
     async fn start(environment: &[(&str, &str)]) -> Ground {
         let folder = tempfile::TempDir::with_prefix("leasehold-test-").unwrap();
         std::fs::write(folder.path().join("kinds.toml"), KINDS).unwrap();
+        std::fs::write(folder.path().join("render.sh"), RENDER).unwrap();
         let kinds = folder.path().join("kinds.toml").display().to_string();
         let mut all = vec![("LEASEHOLD_KINDS", kinds.as_str()), ("LEASEHOLD_LEASE_MS", LEASE_MS)];
         all.extend_from_slice(environment);

@@ -1,6 +1,6 @@
 //! What a handler is given besides its payload.
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use futures_util::{Stream, StreamExt, TryStreamExt};
@@ -37,8 +37,17 @@ pub(crate) struct Attempt {
     pub limits: Limits,
     pub files: Files,
     pub items: Option<Items>,
+    /// The work it does, for others to find once it has completed the job.
+    pub work: OnceLock<WorkDone>,
     pub store: Store,
     pub slot: Slot,
+}
+
+/// What a later job is to be told apart by that would do the same work.
+pub(crate) struct WorkDone {
+    pub digest: String,
+    /// How long it may be told that, ms.
+    pub ms: u64,
 }
 
 /// Why a checkpoint was not saved.

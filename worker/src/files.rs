@@ -5,9 +5,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use leasehold::files::{Place, name};
+use leasehold::files::{Output, Place, name};
 use leasehold::store::Held;
-use leasehold::{FileEntry, FileError, FileStore, limits};
+use leasehold::{FileEntry, FileError, FileStore, JobId, limits};
 use nix::fcntl::OFlag;
 use tokio::io::AsyncRead;
 use tokio::sync::Mutex;
@@ -97,6 +97,26 @@ impl Files {
         left.files.retain(|file| file.name != file_name);
         left.files.push(entry.clone());
         Ok(entry)
+    }
+
+    /// Copies the files that another job's attempt left. After a failure, [`Files::forget`] must follow.
+    pub async fn copy_output(&self, from: &JobId, output: &Output) -> Result<(), FileError> {
+        for file in &output.files {
+            let bytes = self.store()?.read(from, Place::Out(output.token), &file.name, None).await?;
+            let copy = self.write(&file.name, StreamReader::new(bytes)).await?;
+            if copy.sha256 != file.sha256 {
+                return Err(FileError::Failed(format!("file {:?} of job {from} is not what it was", file.name)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes what the attempt has left so far; it may leave other files.
+    pub async fn forget(&self) {
+        self.left.lock().await.files.clear();
+        if let Some(store) = self.store.as_ref().filter(|_| self.touched.swap(false, Ordering::SeqCst)) {
+            store.remove_output(&self.held.id, self.held.token).await;
+        }
     }
 
     /// Keeps what a command has left in its folder: regular files, none in folders of their own.

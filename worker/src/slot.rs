@@ -1,7 +1,7 @@
 //! One job in one slot: taken in, run, settled.
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -74,6 +74,7 @@ impl Run {
                 running.config.limits.upload_bytes,
             ),
             items: job.items,
+            work: OnceLock::new(),
             store: running.store.clone(),
             slot,
         };
@@ -124,10 +125,25 @@ impl Run {
             tracing::warn!(job = %self.job.held.id, token = self.job.held.token, "settled too late: the lease was lost");
         }
         match settled {
-            Some(Settled::To(State::Completed)) if asked == Asked::Complete => files.discard_older().await,
+            Some(Settled::To(State::Completed)) if asked == Asked::Complete => {
+                files.discard_older().await;
+                self.remember().await;
+            }
             Some(_) => files.discard().await,
             // It may have completed the job.
             None => {}
+        }
+    }
+
+    /// Lets later jobs that would do the same work find this one. Without it, they do it.
+    async fn remember(&self) {
+        let Some(work) = self.context.attempt.work.get() else { return };
+        let remembering = self.running.store.remember(&self.job.kind, &work.digest, &self.job.held.id, work.ms);
+        tokio::select! {
+            done = remembering => if let Err(e) = done {
+                tracing::info!(job = %self.job.held.id, "not remembered for the cache: {e}");
+            },
+            () = self.running.gone.cancelled() => {}
         }
     }
 

@@ -46,6 +46,11 @@ pub(crate) fn finished_suffix(kind: &Kind) -> String {
     format!("finished:{kind}")
 }
 
+/// The job that has done a work of this kind before; its partition is the digest's.
+pub(crate) fn cache(kind: &Kind, digest: &str, partitions: u16) -> String {
+    format!("lh:{{{}}}:cache:{kind}:{digest}", partition_of(digest, partitions))
+}
+
 /// A key of a fixed name within a partition.
 pub(crate) fn fixed(partition: u16, name: &str) -> String {
     format!("lh:{{{partition}}}:{name}")

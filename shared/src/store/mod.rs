@@ -1,9 +1,10 @@
 //! The only door to Redis: one method a verb, each a script that guards before it writes.
 //!
 //! Reading order: `submit`, `claim`, `settle`, `sweep` follow a job's life; `inspect` reads; `check` holds the invariants
-//! against the keys; `files` is where records and files meet; `hints` hears and `watch` waits. `link` is the connection,
+//! against the keys; `files` is where records and files meet; `hints` hears and `watch` waits; `cache` names who did a work before. `link` is the connection,
 //! `group` the group commit, `keys` every key's name.
 mod admin;
+mod cache;
 mod check;
 mod claim;
 mod files;

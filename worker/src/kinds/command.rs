@@ -2,6 +2,7 @@
 //!
 //! It gets the payload on stdin, runs in a scratch folder, says what it has to say as JSON lines on stdout, and logs with all
 //! else. Its exit code decides: 0 completes, 65 fails for good, all others fail the attempt.
+mod cache;
 mod items;
 mod launch;
 mod output;
@@ -14,7 +15,8 @@ use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use leasehold::{Json, Limits};
+use leasehold::kinds::Cache;
+use leasehold::{Config, Json, Limits};
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin};
@@ -41,15 +43,27 @@ const PIPE_BYTES_MAX: usize = 1 << 20;
 /// A command, as the kinds file names it.
 pub(super) struct Command {
     words: Vec<OsString>,
+    cache: Option<Cache>,
+    allow_private: bool,
     limits: Limits,
     launcher: Arc<Launcher>,
 }
 
 impl Command {
     /// `dir` is what `{dir}` stands for.
-    pub fn new(words: &[String], dir: &Path, limits: &Limits, launcher: &Arc<Launcher>) -> Self {
-        let words = words.iter().map(|word| expanded(word, dir)).collect();
-        Self { words, limits: limits.clone(), launcher: Arc::clone(launcher) }
+    pub fn new(words: &[String], dir: &Path, config: &Config, launcher: &Arc<Launcher>) -> Self {
+        Self {
+            words: words.iter().map(|word| expanded(word, dir)).collect(),
+            cache: None,
+            allow_private: config.fetch.allow_private,
+            limits: config.limits.clone(),
+            launcher: Arc::clone(launcher),
+        }
+    }
+
+    /// The same, not run for a job whose work an earlier one has done.
+    pub fn cached(self, cache: Option<Cache>) -> Self {
+        Self { cache, ..self }
     }
 
     fn program(&self) -> String {
@@ -84,6 +98,7 @@ impl Command {
             ("LEASEHOLD_JOB_ID", context.job_id().as_str().into()),
             ("LEASEHOLD_TOKEN", context.token().to_string().into()),
             ("LEASEHOLD_ATTEMPT", context.attempt().to_string().into()),
+            ("LEASEHOLD_FETCH__ALLOW_PRIVATE", self.allow_private.to_string().into()),
         ];
         if context.batch().is_some() {
             let path = scratch.path().join("items.jsonl");
@@ -98,6 +113,9 @@ impl Command {
 
     async fn run(&self, context: Context, payload: &Json) -> Result<Made, Failure> {
         let files = &context.attempt.files;
+        if let Some(made) = cache::find(self.cache.as_ref(), &context, payload, &self.limits).await {
+            return Ok(made);
+        }
         // Dropped in the reverse order: first the processes, then their folder.
         let Launched { scratch, mut child, group } = self.start(&context).await?;
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());

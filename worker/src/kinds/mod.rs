@@ -20,7 +20,7 @@ pub(crate) fn register(registry: &mut Registry, kinds: &Kinds, config: &Config) 
     let launcher = Arc::new(Launcher::default());
     for (kind, settings) in kinds.iter() {
         if let Some(words) = &settings.command {
-            let command = Command::new(words, kinds.dir(), &config.limits, &launcher);
+            let command = Command::new(words, kinds.dir(), config, &launcher).cached(settings.cache.clone());
             registry.add_work(kind.clone(), Arc::new(command)).map_err(error::config)?;
         }
     }

@@ -120,6 +120,7 @@ impl Seen {
                 None
             }
             ("worker", None) if WorkerId::parse(rest).is_ok() => Some(Sort::Hash),
+            ("cache", Some((kind, digest))) if is_kind(kind) && !digest.is_empty() => None,
             ("idempotency" | "quarantined", _) => None,
             (place, None) if rest.is_empty() => match place {
                 "open" | "expiry" | "workers" => Some(Sort::Ranked),

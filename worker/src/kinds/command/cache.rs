@@ -1,0 +1,131 @@
+//! Work that an earlier job has done: its result and its files are copied instead of doing it again.
+//!
+//! All of it is a hint: whatever stands in the way of a copy, the command is run.
+use std::collections::BTreeMap;
+
+use leasehold::kinds::Cache;
+use leasehold::store::request_digest;
+use leasehold::{Error, FileEntry, FileError, JobId, Json, Limits, State, canonical};
+use serde_json::value::RawValue;
+
+use crate::Context;
+use crate::context::WorkDone;
+use crate::handler::{Failure, Made, result_within};
+
+/// Why nothing is copied.
+#[derive(Debug, thiserror::Error)]
+enum Miss {
+    #[error("no job has done it before")]
+    Unknown,
+    #[error("job {0} is no longer there, or did not complete it")]
+    Gone(JobId),
+    #[error(transparent)]
+    Store(#[from] Error),
+    #[error(transparent)]
+    Files(#[from] FileError),
+    #[error("{}", .0.message)]
+    Result(Failure),
+}
+
+/// A copy of what an earlier job made of the same payload and files. `None`: the command is to be run, and what it makes will
+/// be found by later jobs. The `then` of a batch reads its items, which no payload shows: it is always run.
+pub(super) async fn find(cache: Option<&Cache>, context: &Context, payload: &Json, limits: &Limits) -> Option<Made> {
+    let cache = cache.filter(|_| context.batch().is_none())?;
+    let digest = digest(cache, payload, context.files());
+    if canonical::member(payload, "/cache").as_deref() != Some("false") {
+        let copied = tokio::select! {
+            copied = copy(cache, context, &digest, limits) => copied,
+            () = context.cancelled() => Err(Miss::Unknown),
+        };
+        match copied {
+            Ok(made) => return Some(made),
+            Err(miss) => {
+                tracing::debug!(job = %context.job_id(), "not from the cache: {miss}");
+                context.attempt.files.forget().await;
+            }
+        }
+    }
+    // A copy is never remembered itself: copies of copies would live for ever. An attempt asks once.
+    drop(context.attempt.work.set(WorkDone { digest, ms: cache.ms }));
+    None
+}
+
+async fn copy(cache: &Cache, context: &Context, digest_sought: &str, limits: &Limits) -> Result<Made, Miss> {
+    let store = &context.attempt.store;
+    let id = store.remembered(context.kind(), digest_sought).await?.ok_or(Miss::Unknown)?;
+    let gone = || Miss::Gone(id.clone());
+    let job = store.get(&id).await?.ok_or_else(gone)?;
+    let files = store.job_files(&id).await?.ok_or_else(gone)?;
+    let does_the_same = job.kind == *context.kind() && digest(cache, &job.payload, &files.input) == digest_sought;
+    if job.state != State::Completed || job.skipped.is_some() || !does_the_same {
+        return Err(gone());
+    }
+    let result = result_within(&marked(&job.result.unwrap_or_else(Json::null)), limits).map_err(Miss::Result)?;
+    if let Some(output) = &files.output {
+        context.attempt.files.copy_output(&id, output).await?;
+    }
+    tracing::debug!(job = %context.job_id(), from = %id, "copied from the cache");
+    Ok((result, None))
+}
+
+/// What tells work of a kind apart: what the payload has where the pointers lead, and the files that came with it.
+fn digest(cache: &Cache, payload: &Json, files: &[FileEntry]) -> String {
+    let members = cache.by.iter().flat_map(|pointer| {
+        let member = canonical::member(payload, pointer);
+        // A member that is absent is another than any that is there.
+        [pointer.clone(), member.unwrap_or_default()]
+    });
+    let mut named: Vec<[String; 2]> = files.iter().map(|file| [file.name.clone(), file.sha256.clone()]).collect();
+    named.sort();
+    let parts: Vec<String> = members.chain(named.into_iter().flatten()).collect();
+    request_digest(parts.iter().map(String::as_str))
+}
+
+/// The result, and in an object the member that says where it comes from.
+fn marked(result: &Json) -> String {
+    let members: Option<BTreeMap<String, Box<RawValue>>> = result.to().ok();
+    let marked = members.and_then(|mut members| {
+        members.insert("cached".into(), serde_json::value::to_raw_value(&true).ok()?);
+        serde_json::to_string(&members).ok()
+    });
+    marked.unwrap_or_else(|| result.as_str().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(text: &str) -> Json {
+        Json::parse(text, 64, 1 << 20).unwrap()
+    }
+
+    fn file(name: &str, sha256: &str) -> FileEntry {
+        FileEntry { name: name.into(), bytes: 1, content_type: "text/plain".into(), sha256: sha256.into() }
+    }
+
+    #[test]
+    fn work_is_told_apart_by_what_the_pointers_lead_to_and_by_files() {
+        let cache = Cache { ms: 1, by: vec!["/url".into(), "/config".into()] };
+        let of = |text: &str, files: &[FileEntry]| digest(&cache, &json(text), files);
+        let one = of(r#"{"id": 1, "url": "a", "config": {"width": 1, "height": 2}}"#, &[]);
+        assert_eq!(one, of(r#"{"id": 2, "config": {"height": 2, "width": 1}, "url": "\u0061", "cache": false}"#, &[]));
+        assert_ne!(one, of(r#"{"url": "a", "config": {"width": 1, "height": 3}}"#, &[]));
+        assert_ne!(of("{}", &[]), of(r#"{"url": null}"#, &[]));
+        assert_ne!(of(r#"{"url": {}}"#, &[]), of(r#"{"config": {}}"#, &[]));
+        let (a, b) = (file("a", "1"), file("b", "2"));
+        assert_eq!(of("{}", &[a.clone(), b.clone()]), of("{}", &[b.clone(), a.clone()]));
+        assert_ne!(of("{}", &[a]), of("{}", &[b]));
+    }
+
+    #[test]
+    fn a_copied_object_says_that_it_is_one() {
+        for (result, copied) in [
+            (r#"{"file":"x","cached":false,"n":1.50}"#, r#"{"cached":true,"file":"x","n":1.50}"#),
+            ("{}", r#"{"cached":true}"#),
+            ("[1]", "[1]"),
+            ("null", "null"),
+        ] {
+            assert_eq!(marked(&json(result)), copied);
+        }
+    }
+}
