@@ -1,6 +1,8 @@
 //! The kinds a worker serves besides its program's own: the commands of the kinds file, and what is built in.
+pub mod analyze_audio;
 mod command;
 pub mod process_files;
+mod quiet;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,8 +14,10 @@ use crate::{Context, Done, Error, Failure, error};
 use command::{Command, Launcher};
 use process_files::{Payload, Report};
 
-/// The built-in kind.
+/// The built-in kinds: the first is served where it has a document root, the others where the kinds file names them.
 const PROCESS_FILES: &str = "process-files";
+const ANALYZE_AUDIO: &str = "analyze-audio";
+const BUILT_IN: [&str; 2] = [PROCESS_FILES, ANALYZE_AUDIO];
 
 /// Adds what the kinds file names and what is built in. Every kind of the file must have a handler then.
 pub(crate) fn register(registry: &mut Registry, kinds: &Kinds, config: &Config) -> Result<(), Error> {
@@ -37,9 +41,15 @@ pub(crate) fn register(registry: &mut Registry, kinds: &Kinds, config: &Config) 
             None => {}
         }
     }
+    let is_wanted = |registry: &Registry, kind: &Kind| kinds.contains(kind) && registry.get(kind).is_none();
+    let audio = Kind::parse(ANALYZE_AUDIO).expect("a constant");
+    if is_wanted(registry, &audio) {
+        registry.add(audio, analyze_audio::run, &config.limits).map_err(error::config)?;
+    }
     let unknown = kinds.iter().map(|(kind, _)| kind).find(|kind| registry.get(kind).is_none());
     let Some(unknown) = unknown else { return Ok(()) };
-    let known: Vec<&str> = registry.kinds().map(Kind::as_str).chain([PROCESS_FILES]).collect();
+    let mut known: Vec<&str> = registry.kinds().map(Kind::as_str).collect();
+    known.extend(BUILT_IN.iter().filter(|kind| !registry.kinds().any(|served| served.as_str() == **kind)));
     Err(error::config(format!(
         "the kinds file names {unknown} without a command, and this worker has no such handler; give it a command, or one of \
          the names it has: {}",
@@ -92,15 +102,19 @@ mod tests {
 
     #[test]
     fn commands_handlers_and_what_is_built_in_are_served() {
-        let kinds = "[kinds.a]\ncommand = [\"true\"]\n[kinds.mine]\nmax_attempts = 2\n[kinds.process-files]\n";
-        assert_eq!(registered(kinds, &rooted()), Ok(vec!["a".into(), "mine".into(), "process-files".into()]));
+        let kinds = "[kinds.a]\ncommand = [\"true\"]\n[kinds.mine]\nmax_attempts = 2\n[kinds.process-files]\n[kinds.analyze-audio]\n";
+        let served = ["a", "analyze-audio", "mine", "process-files"];
+        assert_eq!(registered(kinds, &rooted()), Ok(served.map(String::from).to_vec()));
         assert_eq!(registered("", &Config::default()), Ok(vec!["mine".into()]));
     }
 
     #[test]
     fn a_kind_that_nothing_runs_is_refused_by_name() {
         let error = registered("[kinds.typo]", &rooted()).expect_err("nothing runs it");
-        assert!(error.contains("names typo without a command") && error.contains("mine, process-files"), "{error}");
+        assert!(
+            error.contains("names typo without a command") && error.contains("mine, process-files, analyze-audio"),
+            "{error}"
+        );
         let error = registered("[kinds.process-files]", &Config::default()).expect_err("no root");
         assert!(error.contains("LEASEHOLD_DOCUMENT_ROOT"), "{error}");
         let twice = registered("[kinds.mine]\ncommand = [\"true\"]", &Config::default()).expect_err("two handlers");

@@ -5,9 +5,6 @@
 //! (see [`page`]), and its panics are caught and kept off stderr. A page that cannot be read fails the document:
 //! a count that leaves something out in silence would be worse.
 
-use std::cell::Cell;
-use std::panic::{self, AssertUnwindSafe};
-use std::sync::Once;
 use std::time::Instant;
 
 use pdf_extract::{
@@ -17,6 +14,7 @@ use pdf_extract::{
 use super::text::{self, Tally};
 use super::unpack::{self, Refusal};
 use super::{ProcessError, open, page};
+use crate::kinds::quiet;
 
 /// Where the header of a PDF is looked for, in bytes from the start, as readers of PDF do.
 const HEADER_BYTES: usize = 1024;
@@ -165,27 +163,7 @@ impl OutputDev for Scribe<'_> {
     }
 }
 
-thread_local! {
-    static QUIET: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Runs `work`, turning a panic in it into a refusal. The report that a panic prints is withheld for this thread meanwhile, by
-/// a hook put before the one in place at the first call.
+/// Runs `work`, turning a panic in it into a refusal.
 fn quietly<T>(work: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let loud = panic::take_hook();
-        panic::set_hook(Box::new(move |report| {
-            if !QUIET.get() {
-                loud(report);
-            }
-        }));
-    });
-    QUIET.set(true);
-    let outcome = panic::catch_unwind(AssertUnwindSafe(work));
-    QUIET.set(false);
-    outcome.unwrap_or_else(|panic| {
-        let said = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        Err(Refusal::Broken(format!("the PDF library gave up: {}", said.unwrap_or("it gave no reason"))))
-    })
+    quiet::quietly(work).unwrap_or_else(|said| Err(Refusal::Broken(format!("the PDF library gave up: {said}"))))
 }

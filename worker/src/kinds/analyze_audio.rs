@@ -1,0 +1,167 @@
+//! The work of the kind `analyze-audio`: decode one recording, packet by packet, and measure it.
+//!
+//! Memory does not grow with the length of the recording, nor with what its header claims. [`analyze`] is blocking and knows no
+//! job; [`run`] is the handler, which keeps it off the async threads and has it stop soon after a cancel.
+mod decode;
+mod measure;
+mod pitch;
+mod source;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io;
+
+use leasehold::FileError;
+use serde::{Deserialize, Serialize};
+
+use crate::{Context, Done, Failure};
+use decode::decode;
+use measure::Meter;
+
+/// Channels a recording may have: what the loudness meter takes.
+pub const CHANNELS_MAX: usize = 64;
+/// Frames a second that a recording may have, from and to.
+pub const SAMPLE_RATE_HZ: std::ops::RangeInclusive<u32> = 100..=2_822_400;
+
+/// What a submit of this kind carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Payload {
+    /// Which of the job's files is the recording; a job with a single file has that one analysed, whatever its name.
+    pub filename: String,
+}
+
+/// What is known of a recording once it has been decoded: the job's result. A level of silence, and whatever is not a number,
+/// is null.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// Length of what was decoded, in seconds.
+    pub duration_seconds: f64,
+    /// Frames a second, in Hz.
+    pub sample_rate_hz: f64,
+    /// How many.
+    pub channels: f64,
+    /// The largest sample of any channel, in dB; 0 is full scale.
+    pub peak_dbfs: Option<f64>,
+    /// The root of the mean square over the samples of all channels, in dB; 0 is a square wave at full scale, so a sine wave
+    /// there has -3.01.
+    pub rms_dbfs: Option<f64>,
+    /// Integrated loudness after EBU R 128 and ITU-R BS.1770-4, in LUFS. A recording under 0.4 s has none.
+    pub loudness_lufs: Option<f64>,
+    /// Frequency of the strongest component from 20 Hz up, in Hz.
+    pub pitch_hz: Option<f64>,
+}
+
+/// Why a recording could not be analysed. The text is fit for a client.
+#[derive(Debug, thiserror::Error)]
+pub enum AudioError {
+    /// It has no bytes.
+    #[error("the file is empty; send a recording")]
+    Empty,
+    /// No decoder here knows it.
+    #[error("the file is no audio that can be decoded ({0}); send WAV, FLAC, MP3, Ogg Vorbis, or AAC in MP4")]
+    NotAudio(String),
+    /// Its header says what no recording has.
+    #[error("the recording is refused: {0}")]
+    Refused(String),
+    /// It is audio by its header, and nothing in it can be decoded.
+    #[error("the recording is damaged: {0}")]
+    Damaged(String),
+    /// The worker's own disk fails.
+    #[error("the recording cannot be read: {0}")]
+    Unreadable(#[from] io::Error),
+    /// It was told to stop.
+    #[error("the analysis was stopped")]
+    Stopped,
+}
+
+impl AudioError {
+    /// Whether the same file may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unreadable(_) | Self::Stopped)
+    }
+}
+
+/// Decodes and measures a recording. Blocks. `is_over` is asked often and ends it; `progress` hears the share done, 0 to 1.
+///
+/// # Errors
+/// [`AudioError`]. A recording that breaks off is analysed as far as it goes, if a single frame of it decodes.
+pub fn analyze(
+    file: File,
+    is_over: &(dyn Fn() -> bool + Sync),
+    progress: &mut dyn FnMut(f64),
+) -> Result<Report, AudioError> {
+    let mut meter = None;
+    let decoded = super::quiet::quietly(|| {
+        decode(file, is_over, progress, |rate, channels, frames| {
+            if meter.is_none() {
+                meter = Some(Meter::new(rate, channels)?);
+            }
+            if let Some(meter) = meter.as_mut().filter(|meter| meter.is_for(rate, channels)) {
+                meter.add(frames);
+            }
+            Ok(())
+        })
+    });
+    decoded.unwrap_or_else(|said| Err(AudioError::Damaged(format!("the decoder gave up: {said}"))))?;
+    let meter: Meter =
+        meter.ok_or_else(|| AudioError::Damaged("there is no sound in it that can be decoded".into()))?;
+    Ok(meter.finish())
+}
+
+/// The handler.
+pub(super) async fn run(context: Context, payload: Payload) -> Result<Done<Report>, Failure> {
+    context.progress(0.0, "reading");
+    let name = recording(&context, &payload.filename)?;
+    let copying = copy(&context, &name);
+    let file = tokio::select! {
+        copied = copying => copied?,
+        () = context.cancelled() => return Err(stopped()),
+    };
+    let watched = context.clone();
+    // It keeps the slot until it has stopped.
+    let analysis = tokio::task::spawn_blocking(move || {
+        analyze(file, &|| watched.is_cancelled(), &mut |share| watched.progress(share * 100.0, "analyzing"))
+    });
+    match analysis.await {
+        Ok(Ok(report)) => Ok(report.into()),
+        Ok(Err(AudioError::Stopped)) => Err(stopped()),
+        Ok(Err(e)) if e.is_retryable() => Err(Failure::new(e.to_string())),
+        Ok(Err(e)) => Err(Failure::fatal(e.to_string())),
+        Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
+        Err(e) => Err(Failure::new(format!("the analysis was interrupted: {e}"))),
+    }
+}
+
+fn stopped() -> Failure {
+    Failure::new(AudioError::Stopped.to_string())
+}
+
+/// The name of the job's file that is meant.
+fn recording(context: &Context, named: &str) -> Result<String, Failure> {
+    match context.files() {
+        [] => Err(Failure::fatal("the job has no file; submit it as multipart/form-data with the recording as a part")),
+        [only] => Ok(only.name.clone()),
+        files if files.iter().any(|file| file.name == named) => Ok(named.to_owned()),
+        files => {
+            let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
+            let names = leasehold::job::cut(&names.join(", "), 500).to_owned();
+            Err(Failure::fatal(format!("payload.filename is {named:?}, which is none of the job's files: {names}")))
+        }
+    }
+}
+
+/// A copy of the recording in a file without a name, so that it can be sought in and nothing is left of it by a crash.
+async fn copy(context: &Context, name: &str) -> Result<File, Failure> {
+    let mut from = context.open_file(name).await.map_err(|e| match e {
+        FileError::Missing(_) => Failure::fatal(e.to_string()),
+        e => Failure::from(e),
+    })?;
+    let file = tokio::task::spawn_blocking(tempfile::tempfile).await.map_err(|e| Failure::new(e.to_string()))??;
+    let mut file = tokio::fs::File::from_std(file);
+    tokio::io::copy(&mut from, &mut file).await?;
+    tokio::io::AsyncWriteExt::flush(&mut file).await?;
+    tokio::io::AsyncSeekExt::rewind(&mut file).await?;
+    Ok(file.into_std().await)
+}
