@@ -155,6 +155,11 @@ impl Problem {
         self.0.code
     }
 
+    /// The same for people, and what to do.
+    pub fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
     fn from_store(error: Error) -> Self {
         let cause = error.to_string();
         let mut problem = match error {
@@ -253,8 +258,10 @@ impl IntoResponse for Problem {
         if status.is_server_error() {
             response
                 .extensions_mut()
-                .insert(Cause(self.0.cause.unwrap_or_else(|| format!("{word}: {}", self.0.detail))));
+                .insert(Cause(self.0.cause.clone().unwrap_or_else(|| format!("{word}: {}", self.0.detail))));
         }
+        // For those who say it otherwise.
+        response.extensions_mut().insert(self);
         response
     }
 }

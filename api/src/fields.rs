@@ -13,7 +13,7 @@ use crate::raw::{elements, expected, members, sort, whole};
 /// Fields of one object that are looked at; no request has so many.
 const FIELDS_MAX: usize = 64;
 /// Faults that are reported.
-const FAULTS_MAX: usize = 50;
+pub const FAULTS_MAX: usize = 50;
 
 /// An object that is being read.
 pub struct Reader<'a> {
@@ -144,7 +144,18 @@ impl<'a> Reader<'a> {
 
     /// `true` or `false`; absent is `false`.
     pub fn flag(&mut self, field: &'static str) -> bool {
-        self.of_sort(field, "a boolean").is_some_and(|raw| raw.get() == "true")
+        self.flag_or(field, false)
+    }
+
+    /// `true` or `false`; absent is `usual`.
+    pub fn flag_or(&mut self, field: &'static str, usual: bool) -> bool {
+        self.of_sort(field, "a boolean").map_or(usual, |raw| raw.get() == "true")
+    }
+
+    /// An object, to be read by a reader of its own.
+    pub fn object(&mut self, field: &'static str) -> Option<Result<Reader<'a>, Problem>> {
+        let raw = self.of_sort(field, "an object")?;
+        Some(Reader::open_at(raw, self.pointer(field)))
     }
 
     /// A whole number from `least` to `most`.
@@ -189,6 +200,19 @@ impl<'a> Reader<'a> {
             return None;
         }
         Some(elements)
+    }
+
+    /// An array of up to `most` strings.
+    pub fn texts(&mut self, field: &'static str, most: usize) -> Option<Vec<String>> {
+        let elements = self.list(field, most)?;
+        let (mut texts, at) = (Vec::with_capacity(elements.len()), self.pointer(field));
+        for (number, raw) in elements.into_iter().enumerate() {
+            match serde_json::from_str(raw.get()) {
+                Ok(text) => texts.push(text),
+                Err(_) => self.push(Fault::pointer(format!("{at}/{number}"), expected("a string", raw))),
+            }
+        }
+        Some(texts)
     }
 
     /// An array of up to `most` payloads.

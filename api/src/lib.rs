@@ -1,7 +1,7 @@
 //! Leasehold's HTTP API: stateless, so that replicas share nothing but Redis.
 //!
 //! A request comes in by [`leasehold::server`], passes `request`, is sent on by `router`, read by `body` and `fields`
-//! (or `query` and `headers`), handled in `routes`, and refused by `error`, where alone a status is chosen. What is
+//! (or `query` and `headers`), handled in `routes` or, for clients of the old systems, in `views`, and refused by `error`, where alone a status is chosen. What is
 //! allowed is decided here and in `submission`, what is true by the Store.
 mod access;
 mod body;
@@ -22,6 +22,7 @@ mod state;
 mod stream;
 mod submission;
 mod upload;
+mod views;
 
 pub use access::Guard;
 pub use router::router;

@@ -1,11 +1,11 @@
-//! Every route on one screen.
+//! Every route on one screen, but for those of the views.
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 
 use crate::routes::{events, files, health, items, jobs, no_method, no_route, queues, submit, workers};
 use crate::state::Api;
-use crate::{access, openapi, request};
+use crate::{access, openapi, request, views};
 
 /// The API as a service.
 pub fn router(api: Api) -> Router {
@@ -29,9 +29,15 @@ pub fn router(api: Api) -> Router {
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
         .route("/openapi.json", get(openapi::describe))
+        .merge(views::routes())
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(from_fn_with_state(api.clone(), access::check))
         .layer(from_fn_with_state(api.clone(), request::handle))
+        .layer(from_fn(views::refuse))
         .with_state(api)
 }
+
+/// The text of every route, for the tests that hold other tables against it.
+#[cfg(test)]
+pub const ROUTES: &str = concat!(include_str!("router.rs"), include_str!("views/mod.rs"));

@@ -189,6 +189,11 @@ impl Api {
         self.0.metrics.text(connection.map(|connection| connection.store), watchers, streams).await
     }
 
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
     /// The configured bounds.
     pub fn limits(&self) -> &Limits {
         &self.0.config.limits

@@ -1,4 +1,4 @@
-//! Answers that are streamed: JSON Lines, a page of jobs at a time.
+//! Answers that are streamed, a page of jobs at a time: JSON Lines, and long lists within a JSON document.
 use std::io;
 use std::pin::Pin;
 
@@ -6,46 +6,83 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, TryStreamExt};
 use leasehold::{Error, Job, Store};
 
 use crate::error::Problem;
 use crate::state::Api;
 
 /// The type of JSON Lines.
-const JSON_LINES: &str = "application/x-ndjson";
+pub const JSON_LINES: &str = "application/x-ndjson";
+/// The type of JSON.
+pub const JSON: &str = "application/json";
 
 type Pages = Pin<Box<dyn Stream<Item = Result<Vec<Job>, Error>> + Send>>;
 
-/// Answers with a line for each job. What fails before the first page is a problem; later it breaks the connection off, so
-/// that nobody takes what has come for the whole.
-pub async fn json_lines(api: &Api, store: &Store, mut pages: Pages) -> Result<Response, Problem> {
-    let first = pages.next().await.transpose().map_err(Problem::reading)?;
+/// Answers with a line for each job.
+pub async fn json_lines(api: &Api, store: &Store, pages: Pages) -> Result<Response, Problem> {
     let (api, store) = (api.clone(), store.clone());
-    let pages = futures_util::stream::iter(first.map(Ok)).chain(pages);
-    let lines = pages.then(move |page| {
+    let lines = pages.and_then(move |mut page| {
         let (api, store) = (api.clone(), store.clone());
         async move {
-            let mut page = page.map_err(|e| {
-                tracing::warn!("a stream of jobs is broken off: {e}");
-                io::Error::other(e)
-            })?;
             api.say_served(&store, &mut page).await;
-            lines(&page).map(Bytes::from)
+            Ok(Bytes::from(lines(&page)))
         }
     });
-    let mut response = Response::new(Body::from_stream(lines));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON_LINES));
+    stream(JSON_LINES, lines).await
+}
+
+/// Answers with a text that comes in pieces. What fails before the first is a problem; later it breaks the connection off,
+/// so that nobody takes what has come for the whole.
+pub async fn stream(
+    sort: &'static str,
+    pieces: impl Stream<Item = Result<Bytes, Error>> + Send + 'static,
+) -> Result<Response, Problem> {
+    let mut pieces = Box::pin(pieces);
+    let first = pieces.next().await.transpose().map_err(Problem::reading)?;
+    let pieces = pieces.map_err(|e| {
+        tracing::warn!("a stream of jobs is broken off: {e}");
+        io::Error::other(e)
+    });
+    let mut response = Response::new(Body::from_stream(futures_util::stream::iter(first.map(Ok)).chain(pieces)));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(sort));
     Ok(response)
 }
 
-fn lines(jobs: &[Job]) -> io::Result<Vec<u8>> {
+/// A text with what `write` makes of each element of the pages, `between` two of them; `tail` is told how many came. `head`
+/// goes out with the first page.
+pub fn document<T: Send + 'static>(
+    head: String,
+    between: &'static str,
+    pages: impl Stream<Item = Result<Vec<T>, Error>> + Send + 'static,
+    write: impl Fn(&T) -> Option<String> + Send + 'static,
+    tail: impl FnOnce(u64) -> String + Send + 'static,
+) -> impl Stream<Item = Result<Bytes, Error>> + Send + 'static {
+    async_stream::try_stream! {
+        let mut pages = Box::pin(pages);
+        let (mut text, mut count) = (head, 0_u64);
+        while let Some(page) = pages.next().await {
+            for piece in page?.iter().filter_map(&write) {
+                if count > 0 {
+                    text += between;
+                }
+                text += &piece;
+                count += 1;
+            }
+            yield Bytes::from(std::mem::take(&mut text));
+        }
+        text += &tail(count);
+        yield Bytes::from(text);
+    }
+}
+
+fn lines(jobs: &[Job]) -> Vec<u8> {
     let mut text = Vec::new();
     for job in jobs {
-        serde_json::to_writer(&mut text, job)?;
+        serde_json::to_writer(&mut text, job).expect("a job is plain JSON");
         text.push(b'\n');
     }
-    Ok(text)
+    text
 }
 
 /// Whether the client would rather have JSON Lines than JSON: it must name them, and not like JSON better.

@@ -1,10 +1,12 @@
 //! A submit as a client writes it: checked whole, and with what hangs on its kind filled in. Pure.
 use leasehold::job::{Due, Idempotency, NewBatch, Priority};
+use leasehold::json::InvalidJson;
 use leasehold::store::request_digest;
 use leasehold::{Json, Kind, Kinds, Limits, NewJob, QueueName, limits};
 
 use crate::error::{Code, Problem};
-use crate::fields::Reader;
+use crate::fault::Fault;
+use crate::fields::{FAULTS_MAX, Reader};
 
 /// What a submit is held against.
 #[derive(Clone, Copy)]
@@ -38,6 +40,53 @@ struct Sent {
 pub fn read(mut reader: Reader<'_>, key: Option<String>, rules: &Rules<'_>) -> Result<NewJob, Problem> {
     let sent = sent(&mut reader, rules.limits);
     reader.finish()?;
+    whole(sent, key, rules)
+}
+
+/// What a route submits that stands for one kind.
+pub struct Work {
+    /// The kind.
+    pub kind: Kind,
+    /// For the handler.
+    pub payload: Json,
+    /// The payloads of a batch's items, and how the request calls their list.
+    pub items: Option<(&'static str, Vec<Json>)>,
+}
+
+/// Fills in what hangs on the kind; `key` is the request's Idempotency-Key.
+///
+/// # Errors
+/// A problem when a payload is too large, or with [`Rules::known_kinds_only`] for a kind that is not there.
+pub fn of_kind(work: Work, key: Option<String>, rules: &Rules<'_>) -> Result<NewJob, Problem> {
+    let most = rules.limits.payload_bytes;
+    let too_large = |pointer: String, payload: &Json| {
+        let detail = InvalidJson::TooLong(payload.as_str().len(), most).to_string();
+        (payload.as_str().len() > most).then(|| Fault { too_large: true, ..Fault::pointer(pointer, detail) })
+    };
+    let list = work.items.as_ref().map_or("", |(list, _)| list);
+    let items = work.items.iter().flat_map(|(_, items)| items).enumerate();
+    let items = items.filter_map(|(number, item)| too_large(format!("/{list}/{number}"), item));
+    let faults: Vec<Fault> =
+        too_large(String::new(), &work.payload).into_iter().chain(items).take(FAULTS_MAX).collect();
+    if !faults.is_empty() {
+        return Err(Problem::invalid(faults));
+    }
+    let sent = Sent {
+        kind: Some(work.kind),
+        payload: Some(work.payload),
+        queue: None,
+        priority: None,
+        due: None,
+        max_attempts: None,
+        timeout_ms: None,
+        items: work.items.map(|(_, items)| items),
+        items_open: false,
+        then: None,
+    };
+    whole(sent, key, rules)
+}
+
+fn whole(sent: Sent, key: Option<String>, rules: &Rules<'_>) -> Result<NewJob, Problem> {
     let kind = sent.kind.clone().expect("a missing kind is a fault");
     known(&kind, rules)?;
     if let Some(then) = &sent.then {

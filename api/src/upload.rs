@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::extract::FromRequestParts;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::http::request::Parts;
 use bytes::Bytes;
@@ -27,6 +28,32 @@ use crate::submission;
 
 /// What comes before the files, said where it is missing.
 const JOB_FIRST: &str = "send the submit's JSON as the first part, named `job`, and each file as a part after it";
+
+/// What an upload is made of.
+pub enum Form {
+    /// The part `job`, a submit with this Idempotency-Key, and then any files.
+    Submit {
+        /// The key.
+        key: Option<String>,
+    },
+    /// A file alone.
+    One {
+        /// What its part is called.
+        part: &'static str,
+        /// Makes the job of the file's name.
+        job: Box<dyn FnOnce(&str) -> Result<NewJob, Problem> + Send>,
+    },
+}
+
+/// The upload that a request announces, if its body is one.
+pub struct Announced(pub Option<Upload>);
+
+impl FromRequestParts<Api> for Announced {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        Upload::announced(parts, api).map(Self)
+    }
+}
 
 /// The body of a submit with files, not read yet.
 pub struct Upload {
@@ -61,13 +88,19 @@ impl Upload {
     ///
     /// # Errors
     /// A problem that names what is wrong.
-    pub async fn receive(self, api: &Api, store: &Store, key: Option<String>) -> Result<NewJob, Problem> {
+    pub async fn receive(self, api: &Api, store: &Store, form: Form) -> Result<NewJob, Problem> {
         let mut share = None;
         body::take_share(&mut share, api.bodies(), 2 * limits::FILE_PART_BYTES)?;
         self.clock.stop();
         let limit = Duration::from_millis(api.limits().upload_ms);
         let mut id = None;
-        let reading = tokio::time::timeout(limit, self.read(api, store, key, &mut id)).await;
+        let reading = async {
+            match form {
+                Form::Submit { key } => self.read(api, store, key, &mut id).await,
+                Form::One { part, job } => self.read_one(api, store, part, job, &mut id).await,
+            }
+        };
+        let reading = tokio::time::timeout(limit, reading).await;
         let late = || Problem::new(Code::BodyTimeout, format!("the upload took longer than {} ms", limit.as_millis()));
         let job = reading.unwrap_or_else(|_| Err(late()));
         if let (Err(_), Some(files), Some(id)) = (&job, store.files(), id) {
@@ -112,14 +145,51 @@ impl Upload {
             files.push(reading.file(part, store, &minted, &file_name).await?);
         }
         files.sort_by(|a, b| a.name.cmp(&b.name));
-        if let (Some(idempotency), false) = (&mut job.idempotency, files.is_empty()) {
-            let of_files = files.iter().flat_map(|file| [file.name.as_str(), file.sha256.as_str()]);
-            let digest = request_digest([idempotency.digest.as_str(), "files"].into_iter().chain(of_files));
-            idempotency.digest = digest;
-        }
-        job.uploaded = (!files.is_empty()).then_some(Uploaded { id: minted, files });
+        give(&mut job, minted, files);
         Ok(job)
     }
+
+    /// The same of a file alone.
+    async fn read_one(
+        &self,
+        api: &Api,
+        store: &Store,
+        wanted: &str,
+        job: Box<dyn FnOnce(&str) -> Result<NewJob, Problem> + Send>,
+        id: &mut Option<JobId>,
+    ) -> Result<NewJob, Problem> {
+        let mut reading = Reading::new(self, api);
+        let invalid =
+            |what: String| Problem::new(Code::InvalidRequest, format!("{what}; send one file, in the part `{wanted}`"));
+        let shown = |part: &Field<'_>| part.name().unwrap_or_default().chars().take(80).collect::<String>();
+        let part = reading.next().await?.ok_or_else(|| invalid("no file".into()))?;
+        if part.name() != Some(wanted) {
+            return Err(invalid(format!("unknown part {:?}", shown(&part))));
+        }
+        if part.file_name().is_none_or(str::is_empty) {
+            return Err(invalid("no file: the part has no filename".into()));
+        }
+        let file_name = file_name(&part)?;
+        let mut job = job(&file_name)?;
+        let files = store.files().ok_or_else(|| Problem::of_file(FileError::NoStore))?;
+        let minted = id.insert(store.mint_id(&job)).clone();
+        let file = reading.file(part, files, &minted, &file_name).await?;
+        if let Some(more) = reading.next().await? {
+            return Err(invalid(format!("a second part {:?}", shown(&more))));
+        }
+        give(&mut job, minted, vec![file]);
+        Ok(job)
+    }
+}
+
+/// Gives a job what was written under its id; the request is one with its files.
+fn give(job: &mut NewJob, minted: JobId, files: Vec<FileEntry>) {
+    if let (Some(idempotency), false) = (&mut job.idempotency, files.is_empty()) {
+        let of_files = files.iter().flat_map(|file| [file.name.as_str(), file.sha256.as_str()]);
+        let digest = request_digest([idempotency.digest.as_str(), "files"].into_iter().chain(of_files));
+        idempotency.digest = digest;
+    }
+    job.uploaded = (!files.is_empty()).then_some(Uploaded { id: minted, files });
 }
 
 /// A body on its way through the parser.

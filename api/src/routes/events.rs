@@ -2,6 +2,7 @@
 //!
 //! A client that reads slowly misses states in between and costs no more than an event; one that does not read at all is
 //! given up by its connection. Redis may go and come back meanwhile.
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use leasehold::server::Endless;
 use leasehold::store::Watch;
-use leasehold::{Job, JobId, Store};
+use leasehold::{Job, JobId, Json, Store};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Answer, found};
@@ -30,12 +31,29 @@ const ALIVE: Duration = Duration::from_secs(15);
 ///
 /// Every stream begins with the job as it is, so who comes back has missed nothing and `Last-Event-ID` need not be read.
 pub async fn events(State(api): State<Api>, Named(id): Named<JobId>, _: NoQuery) -> Answer {
+    let plain = |job: &Job| Json::of(job).expect("a job is plain JSON");
+    let gone = |id: &JobId| Json::of(&BTreeMap::from([("id", id)])).expect("an id is plain JSON");
+    follow(&api, id, Shown { fits: |_| true, data: plain, gone }).await
+}
+
+/// What a client is shown of a job.
+pub struct Shown {
+    /// Whether the job may be watched here; else there is none.
+    pub fits: fn(&Job) -> bool,
+    /// The data of `job` and `end`.
+    pub data: fn(&Job) -> Json,
+    /// The data of `gone`.
+    pub gone: fn(&JobId) -> Json,
+}
+
+/// Answers with a job's events.
+pub async fn follow(api: &Api, id: JobId, shown: Shown) -> Answer {
     let place = api.stream()?;
     let (store, watcher) = api.watcher().await?;
     let mut watch = watcher.watch(&id).map_err(Problem::reading)?;
     let job = watch.read().await.map_err(Problem::reading)?;
-    found(job.as_deref(), &id)?;
-    let events = Events { api, store, id, watch, _place: place };
+    found(job.as_deref().filter(|job| (shown.fits)(job)), &id)?;
+    let events = Events { api: api.clone(), store, id, shown, watch, _place: place };
     let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
     let body = Body::from_stream(events.stream(job));
     let mut response = (headers, [("x-accel-buffering", "no")], body).into_response();
@@ -48,6 +66,7 @@ struct Events {
     api: Api,
     store: Store,
     id: JobId,
+    shown: Shown,
     watch: Watch,
     _place: OwnedSemaphorePermit,
 }
@@ -70,7 +89,7 @@ impl Events {
                     Next::Changed(Ok(Some(job))) if job.state.is_final() => ended = Some(job),
                     Next::Changed(Ok(Some(job))) => yield Ok(self.event("job", &job).await),
                     Next::Changed(Ok(None)) => {
-                        yield Ok(format!("event: gone\ndata: {{\"id\":\"{}\"}}\n\n", self.id).into());
+                        yield Ok(format!("event: gone\ndata: {}\n\n", (self.shown.gone)(&self.id).as_str()).into());
                         return;
                     }
                     Next::Changed(Err(e)) => {
@@ -103,7 +122,7 @@ impl Events {
         let mut job = job.clone();
         self.api.say_served(&self.store, [&mut job]).await;
         let (at, state) = (job.updated_at.0, job.state);
-        let data = serde_json::to_string(&job).expect("a job is plain JSON");
-        format!("id: {at}-{state}\nevent: {name}\ndata: {data}\n\n").into()
+        let data = (self.shown.data)(&job);
+        format!("id: {at}-{state}\nevent: {name}\ndata: {}\n\n", data.as_str()).into()
     }
 }

@@ -20,8 +20,10 @@ use crate::state::Api;
 /// Whether a file came with the submit, or an attempt left it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Direction {
+pub enum Direction {
+    /// It came.
     In,
+    /// It was left.
     Out,
 }
 
@@ -62,16 +64,30 @@ pub async fn get(
         _ => Err("write in or out"),
     });
     query.finish()?;
-    let store = api.store().await?;
+    send(&api.store().await?, &id, name, wanted, &method, &headers).await
+}
+
+/// Answers with a file, or the part of it that the headers ask for.
+///
+/// # Errors
+/// A problem when there is no such job or file, or the file store fails.
+pub async fn send(
+    store: &Store,
+    id: &JobId,
+    name: String,
+    wanted: Option<Direction>,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Answer {
     let fits = |place: Place| match wanted {
         None => true,
         Some(Direction::In) => place == Place::In,
         Some(Direction::Out) => place != Place::In,
     };
-    let mut found = each(files_of(&store, &id).await?).filter(|(place, file)| file.name == name && fits(*place));
+    let mut found = each(files_of(store, id).await?).filter(|(place, file)| file.name == name && fits(*place));
     let (place, file) = found.next().ok_or_else(|| Problem::of_file(FileError::Missing(name)))?;
     let etag = format!("\"{}\"", file.sha256);
-    if matches_etag(&headers, &etag) {
+    if matches_etag(headers, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, [(ETAG, etag)]).into_response());
     }
     // A client whose part is of another version gets the whole.
@@ -88,11 +104,11 @@ pub async fn get(
         }
     };
     let is_part = bytes != (0..file.bytes);
-    let mut response = Response::new(if method == Method::HEAD || file.bytes == 0 {
+    let mut response = Response::new(if *method == Method::HEAD || file.bytes == 0 {
         Body::empty()
     } else {
         let files = store.files().ok_or_else(|| Problem::of_file(FileError::NoStore))?;
-        let read = files.read(&id, place, &file.name, is_part.then(|| bytes.clone())).await;
+        let read = files.read(id, place, &file.name, is_part.then(|| bytes.clone())).await;
         Body::from_stream(read.map_err(Problem::of_file)?)
     });
     let head = response.headers_mut();
@@ -136,10 +152,13 @@ fn matches_etag(headers: &HeaderMap, etag: &str) -> bool {
 fn disposition(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || " .-_()+,=@".contains(c) { c } else { '_' };
     let ascii: String = name.chars().map(plain).collect();
-    let token = |b: u8| b.is_ascii_alphanumeric() || b".-_~".contains(&b);
-    let escaped: String =
-        name.bytes().map(|b| if token(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect();
-    format!("attachment; filename=\"{ascii}\"; filename*=UTF-8''{escaped}")
+    format!("attachment; filename=\"{ascii}\"; filename*=UTF-8''{}", escaped(name))
+}
+
+/// A name as it stands in a URL.
+pub fn escaped(name: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b".-_~".contains(&b);
+    name.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
 /// A header of our own making; what came from a client was checked when it came.

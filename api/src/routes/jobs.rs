@@ -57,7 +57,7 @@ fn a_state(word: &str, fit: impl Fn(&JobState) -> bool) -> Result<JobState, Stri
 }
 
 /// A whole number, not negative.
-fn a_number(text: &str) -> Result<u64, String> {
+pub fn a_number(text: &str) -> Result<u64, String> {
     let number = text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
     number.filter(|n| *n <= NUMBER_MAX).ok_or_else(|| format!("write a whole number from 0 to {NUMBER_MAX}"))
 }

@@ -20,7 +20,7 @@ use crate::error::{Code, Problem};
 use crate::state::Api;
 
 /// What a handler answers.
-type Answer = Result<Response, Problem>;
+pub type Answer = Result<Response, Problem>;
 
 /// Any path that is no route.
 pub async fn no_route() -> Problem {
@@ -50,7 +50,7 @@ async fn changed(api: &Api, store: &Store, status: StatusCode, id: &JobId) -> An
 }
 
 /// The one answer to a call with one id.
-fn only<T>(answers: Result<Vec<Result<T, Refusal>>, Error>) -> Result<T, Problem> {
+pub fn only<T>(answers: Result<Vec<Result<T, Refusal>>, Error>) -> Result<T, Problem> {
     let answer = answers.map_err(Problem::changing)?.pop().expect("one id, one answer");
     answer.map_err(Problem::refused)
 }

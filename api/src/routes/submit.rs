@@ -3,7 +3,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use leasehold::job::{Items, Priority};
 use leasehold::store::{Accepted, Submitted};
 use leasehold::{Error, Job, JobId, Json as JobJson, Kind, NewJob, QueueName, Refusal, Store, limits};
@@ -20,6 +20,7 @@ use crate::headers::{check_key, idempotency_key};
 use crate::query::NoQuery;
 use crate::state::Api;
 use crate::submission;
+use crate::upload::{Form, Upload};
 
 /// `POST /api/v1/jobs`: a job, or a job with files.
 pub async fn submit(State(api): State<Api>, headers: HeaderMap, _: NoQuery, body: SubmitBody) -> Answer {
@@ -28,34 +29,51 @@ pub async fn submit(State(api): State<Api>, headers: HeaderMap, _: NoQuery, body
         SubmitBody::Json(text) => {
             let job = submission::read(Reader::open(text.as_str())?, key, &api.rules())?;
             drop(text);
-            let store = api.store().await?;
-            accept(&api, &store, job).await
+            let (job, replayed) = take(&api, &api.store().await?, job).await?;
+            Ok(accepted(job, replayed))
         }
         SubmitBody::Upload(upload) => {
-            let store = api.store().await?;
-            let uploading = async move {
-                let job = upload.receive(&api, &store, key).await?;
-                accept(&api, &store, job).await
-            };
-            // On a task of its own: a client that goes away must not stop it between the files and the job.
-            let uploading = tokio::spawn(uploading.in_current_span()).await;
-            uploading.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
+            let (job, replayed) = take_upload(&api, upload, Form::Submit { key }).await?;
+            Ok(accepted(job, replayed))
         }
     }
 }
 
-async fn accept(api: &Api, store: &Store, job: NewJob) -> Answer {
+fn accepted(job: Job, replayed: bool) -> Response {
+    let status = if replayed { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let location = format!("/api/v1/jobs/{}", job.id);
+    (status, [(LOCATION, location)], Json(job)).into_response()
+}
+
+/// Reads an upload and submits its job. Returns it, and whether it had been submitted before.
+///
+/// # Errors
+/// As [`take`], and what is wrong with the upload.
+pub async fn take_upload(api: &Api, upload: Upload, form: Form) -> Result<(Job, bool), Problem> {
+    let (api, store) = (api.clone(), api.store().await?);
+    let uploading = async move {
+        let job = upload.receive(&api, &store, form).await?;
+        take(&api, &store, job).await
+    };
+    // On a task of its own: a client that goes away must not stop it between the files and the job.
+    let uploading = tokio::spawn(uploading.in_current_span()).await;
+    uploading.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
+}
+
+/// Submits a job. Returns it, and whether it had been submitted before.
+///
+/// # Errors
+/// A problem that says whether it may have been submitted all the same.
+pub async fn take(api: &Api, store: &Store, job: NewJob) -> Result<(Job, bool), Problem> {
     let has_key = job.idempotency.is_some();
     let receipt = Receipt::of(&job);
     let submitted = store.submit(job).await.map_err(|e| not_submitted(e, has_key))?;
-    let status = if submitted.replayed { StatusCode::OK } else { StatusCode::ACCEPTED };
     let mut job = match submitted.accepted {
         Some(accepted) => receipt.job(submitted.id, &accepted),
         None => there_already(store.get(&submitted.id).await, &submitted)?,
     };
     api.say_served(store, [&mut job]).await;
-    let location = format!("/api/v1/jobs/{}", job.id);
-    Ok((status, [(LOCATION, location)], Json(job)).into_response())
+    Ok((job, submitted.replayed))
 }
 
 fn not_submitted(error: Error, has_key: bool) -> Problem {

@@ -128,6 +128,14 @@ impl Link {
     }
 }
 
+/// The address that is configured, without user and password.
+///
+/// # Errors
+/// [`Error::Config`] when it cannot be read.
+pub(super) fn address(config: &Config) -> Result<String> {
+    Ok(connection_info(config)?.addr().to_string())
+}
+
 /// The address with what every connection of ours is set to.
 fn connection_info(config: &Config) -> Result<ConnectionInfo> {
     let advice = "write redis://[user:password@]host:port[/db], or rediss:// for TLS";

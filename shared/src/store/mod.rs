@@ -7,6 +7,7 @@ mod admin;
 mod cache;
 mod check;
 mod claim;
+mod counts;
 mod files;
 mod group;
 mod hints;
@@ -36,6 +37,7 @@ use crate::{Config, Error, JobId, Kinds, Result};
 pub use admin::{Cancelled, Removed, Retried, ServerFault, Standing};
 pub use check::{Finding, Repair};
 pub use claim::{ClaimRequest, Claimed, ClaimedJob, Held, Popper, RenewRequest, Renewal, Renewed, Reservation};
+pub use counts::Counts;
 pub use hints::Hint;
 pub use history::HistoryEntry;
 pub use inspect::{Cursor, ListQuery, Page, QueueStatus, WorkerInfo, WorkerStatus};
@@ -170,6 +172,14 @@ impl Store {
         let shares = shares.into_iter().enumerate().filter(|(_, share)| !share.is_empty());
         shares.map(|(p, share)| (u16::try_from(p).expect("partitions are u16"), share)).collect()
     }
+}
+
+/// The address of the Redis that is configured, without user and password: [`Store::address`] for one who has no Store.
+///
+/// # Errors
+/// [`Error::Config`] when it cannot be read.
+pub fn address(config: &Config) -> Result<String> {
+    link::address(config)
 }
 
 /// The share, of `partitions` (at least 1), that holds `id`: [`Store::partition_of`] for one who has no Store.

@@ -69,6 +69,9 @@ fn serve_documents(registry: &mut Registry, kind: Kind, root: &Path, config: &Co
 
 /// Reads one document, off the async threads.
 async fn process(root: PathBuf, context: Context, payload: Payload) -> Result<Done<Report>, Failure> {
+    if let Some(reason) = payload.skip {
+        return Ok(Done::Skipped(reason));
+    }
     let reading = tokio::task::spawn_blocking(move || {
         // It keeps the slot for as long as it reads, since it cannot be stopped.
         let mut progress = |percent: f64, phase: &str| context.progress(percent, phase);

@@ -33,6 +33,10 @@ pub const PDF_SECONDS_MAX: u64 = 60;
 pub struct Payload {
     /// Path of the document, relative to the document root.
     pub file: String,
+    /// Why there is nothing to do; absent when there is. The routes of file batches say so of a file without a name and of
+    /// one that is named twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip: Option<String>,
 }
 
 /// What is known of a document once it has been read: the job's result.

@@ -1,0 +1,76 @@
+//! Health: one document for gap analysis (000) and audio analysis (004).
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use leasehold::store::{Counts, address};
+use leasehold::{Kind, Kinds};
+use serde::Serialize;
+
+use super::{answer, audio, gap_analysis};
+use crate::error::Problem;
+use crate::query::NoQuery;
+use crate::routes::Answer;
+use crate::state::Api;
+
+/// How long Redis may take to tell: a probe's usual patience is short.
+const PATIENCE: Duration = Duration::from_secs(5);
+const FEATURES: [&str; 6] = [
+    "Async background processing",
+    "Job status tracking",
+    "Result persistence",
+    "Persistent job status storage",
+    "Distributed workers on leases",
+    "Live progress by server-sent events",
+];
+
+/// What it says; a number that Redis did not tell is null.
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+    service: &'static str,
+    version: &'static str,
+    running_jobs: Option<u64>,
+    max_concurrent_jobs: Option<u32>,
+    total_jobs: Option<u64>,
+    jobs_count: Option<u64>,
+    database: String,
+    jobs_directory: String,
+    results_directory: Option<String>,
+    features: [&'static str; 6],
+}
+
+/// `GET /health`: the running and all jobs of gap analysis, and how many of audio analysis there are.
+pub async fn health(State(api): State<Api>, _: NoQuery) -> Answer {
+    let limit = limit(api.rules().kinds);
+    let counted = tokio::time::timeout(PATIENCE, count(&api, limit.is_some())).await.ok().and_then(Result::ok);
+    let (analyses, recordings) = counted.unzip();
+    let redis = address(api.config()).unwrap_or_default();
+    let files = api.config().storage_path().ok().flatten();
+    let health = Health {
+        status: if counted.is_some() { "healthy" } else { "unhealthy" },
+        service: "Leasehold",
+        version: env!("CARGO_PKG_VERSION"),
+        running_jobs: analyses.map(|counts| counts.running),
+        max_concurrent_jobs: limit,
+        total_jobs: analyses.map(|counts| counts.total),
+        jobs_count: recordings.map(|counts| counts.total),
+        database: redis.clone(),
+        jobs_directory: redis,
+        results_directory: files.map(|folder| folder.display().to_string()),
+        features: FEATURES,
+    };
+    let status = if counted.is_some() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    Ok(answer(status, &health))
+}
+
+/// How many analyses may run at once; `None` when the kinds file sets no limit.
+fn limit(kinds: &Kinds) -> Option<u32> {
+    kinds.get(&gap_analysis::VIEW.kind()).max_running
+}
+
+async fn count(api: &Api, limited: bool) -> Result<(Counts, Counts), Problem> {
+    let store = api.store().await?;
+    let count = async |kind: Kind, limited| store.counts(&kind, limited).await.map_err(Problem::reading);
+    Ok((count(gap_analysis::VIEW.kind(), limited).await?, count(audio::VIEW.kind(), false).await?))
+}
