@@ -215,6 +215,7 @@ impl Problem {
             | Refusal::RemoveParent(_)
             | Refusal::NotABatch(_)
             | Refusal::Sealed(_)
+            | Refusal::Taken(_)
             | Refusal::Gap(_) => Code::BatchConflict,
         };
         Self::new(code, refusal.to_string())

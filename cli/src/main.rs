@@ -7,6 +7,7 @@ mod demo;
 mod doctor;
 mod door;
 mod failure;
+mod import;
 mod jobs;
 mod keeper;
 mod port;
@@ -60,6 +61,8 @@ enum Command {
     /// List the workers.
     #[command(subcommand, visible_alias = "worker")]
     Workers(workers::Command),
+    /// Bring the jobs of an old service along.
+    Import(import::Arguments),
     /// Make tokens for the API.
     #[command(subcommand, visible_alias = "token")]
     Tokens(tokens::Command),
@@ -87,6 +90,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Jobs(command) => jobs::run(command).await,
         Command::Queues(command) => queues::run(command).await,
         Command::Workers(command) => workers::run(command).await,
+        Command::Import(arguments) => import::run(arguments).await,
         Command::Tokens(command) => tokens::run(command),
         Command::Doctor(arguments) => doctor::run(arguments).await,
         Command::Completions(arguments) => completions::run(&arguments, &mut Arguments::command()),

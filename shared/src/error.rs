@@ -75,6 +75,9 @@ pub enum Refusal {
     /// Items were sent to a sealed parent.
     #[error("the batch is sealed with {0} items and takes no more")]
     Sealed(u64),
+    /// An item would get an id that another job has: imported ids are whatever their old store gave them.
+    #[error("an item of the batch would be called {0}, and there is another job of that id; remove that job first")]
+    Taken(JobId),
     /// A part was sent out of turn.
     #[error("the batch has {0} items, so the next part must begin there (`first`), and the last must reach its end")]
     Gap(u64),

@@ -74,6 +74,7 @@ impl std::fmt::Display for State {
 #[allow(missing_docs)] // The table below says what each does.
 pub enum Verb {
     Submit,
+    Import,
     Promote,
     Claim,
     Renew,
@@ -94,6 +95,7 @@ impl Verb {
     pub fn as_str(self) -> &'static str {
         match self {
             Verb::Submit => "submit",
+            Verb::Import => "import",
             Verb::Promote => "promote",
             Verb::Claim => "claim",
             Verb::Renew => "renew",
@@ -133,6 +135,7 @@ const fn row(verb: Verb, from: &'static [State], to: &'static [State], by: &'sta
 /// The state machine.
 pub const TRANSITIONS: &[Transition] = &[
     row(Verb::Submit, &[], &[Queued, Scheduled, Waiting], "client"),
+    row(Verb::Import, &[], &[Queued, Waiting, Completed, Failed, Cancelled], "operator"),
     row(Verb::Promote, &[Scheduled, Retrying], &[Queued], "sweeper"),
     row(Verb::Claim, &[Queued], &[Running], "worker"),
     row(Verb::Renew, &[Running], &[Running], "worker"),

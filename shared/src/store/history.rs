@@ -95,6 +95,8 @@ fn last_word(job: &Job, at: Timestamp, entries: &[HistoryEntry]) -> Option<&'sta
     // A cancel of a run asks; what ends it comes later, if only in the same millisecond.
     let cancelled = || entries.iter().any(|e| e.at == at && e.event == "cancel" && e.worker.is_none());
     match job.state {
+        // It had ended in the store that it comes from.
+        state if state.is_final() && entries.len() == 1 && job.imported.is_some() => Some("import"),
         State::Completed if job.items.is_some() && job.started_at.is_none() => Some("finish"),
         State::Completed => Some("complete"),
         State::Failed => (!noted("fail")).then_some("fail"),

@@ -1,7 +1,8 @@
 //! The only door to Redis: one method a verb, each a script that guards before it writes.
 //!
-//! Reading order: `submit`, `claim`, `settle`, `sweep` follow a job's life; `inspect` reads; `check` holds the invariants
-//! against the keys; `files` is where records and files meet; `hints` hears and `watch` waits; `cache` names who did a work before. `link` is the connection,
+//! Reading order: `submit`, `claim`, `settle`, `sweep` follow a job's life; `import` brings jobs from other stores; `inspect`
+//! reads; `check` holds the invariants against the keys; `files` is where records and files meet; `hints` hears and `watch`
+//! waits; `cache` names who did a work before. `link` is the connection,
 //! `group` the group commit, `keys` every key's name.
 mod admin;
 mod cache;
@@ -12,6 +13,7 @@ mod files;
 mod group;
 mod hints;
 mod history;
+mod import;
 mod inspect;
 mod items;
 mod keys;
@@ -40,6 +42,7 @@ pub use claim::{ClaimRequest, Claimed, ClaimedJob, Held, Popper, RenewRequest, R
 pub use counts::Counts;
 pub use hints::Hint;
 pub use history::HistoryEntry;
+pub use import::{Ending, IMPORTED_TOKEN, ImportedItem, ImportedJob, Known, Past};
 pub use inspect::{Cursor, ListQuery, Page, QueueStatus, WorkerInfo, WorkerStatus};
 pub use metrics::Metrics;
 pub use prune::{PruneQuery, Pruned};

@@ -63,7 +63,7 @@ const ALLOW_OOM: &str = " flags=allow-oom";
 const NO_WRITES: &str = " flags=no-writes";
 
 scripts! {
-    SUBMIT = "submit", "", [];
+    SUBMIT = "submit", "", [FINISH];
     ITEMS = "items", "", [FINISH];
     CLAIM = "claim", ALLOW_OOM, [];
     RENEW = "renew", ALLOW_OOM, [CLOCK];

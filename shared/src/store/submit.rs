@@ -1,6 +1,7 @@
 //! Submit: new jobs, each at most once.
 use redis::Value;
 
+use super::import::{Ending, Past};
 use super::inspect::{array, number, text};
 use super::{Args, Group, Inner, Repeat, Store, keys, scripts};
 use crate::job::Due;
@@ -11,9 +12,18 @@ pub(super) type SubmitGroup = Group<Minted, Result<Submitted, Refusal>>;
 /// A job with its id and, for a batch, the items to follow.
 #[derive(Clone)]
 pub(super) struct Minted {
-    id: JobId,
-    partition: u16,
-    job: NewJob,
+    pub id: JobId,
+    pub partition: u16,
+    pub job: NewJob,
+    /// What it was in another store.
+    pub past: Option<Past>,
+}
+
+impl Minted {
+    /// What it takes with it.
+    fn bytes(&self) -> usize {
+        self.job.payload.as_str().len() + self.past.as_ref().map_or(0, Past::bytes)
+    }
 }
 
 /// What a submit did.
@@ -88,9 +98,20 @@ impl Store {
     /// As [`Store::submit`]; each job's refusal stands in its place.
     pub async fn submit_many(&self, jobs: Vec<NewJob>) -> Result<Vec<Result<Submitted, Refusal>>> {
         let minted: Vec<Minted> = jobs.into_iter().map(|job| self.mint(job)).collect();
+        let answers = self.submit_all(&minted).await?;
+        for (minted, answer) in minted.iter().zip(&answers) {
+            if let Ok(submitted) = answer {
+                self.fill_batch(submitted, &minted.job).await.map_err(Error::after_a_change)?;
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Writes jobs that have their ids, the items of batches aside; each is answered alone, in order.
+    pub(super) async fn submit_all(&self, minted: &[Minted]) -> Result<Vec<Result<Submitted, Refusal>>> {
         let mut answers: Vec<Option<Result<Submitted, Refusal>>> = minted.iter().map(|_| None).collect();
-        for (partition, share) in self.by_partition(&minted, |m| &m.id) {
-            for chunk in split(&share, |(_, m)| m.job.payload.as_str().len()) {
+        for (partition, share) in self.by_partition(minted, |m| &m.id) {
+            for chunk in split(&share, |(_, m)| m.bytes()) {
                 let jobs: Vec<&Minted> = chunk.iter().map(|(_, m)| *m).collect();
                 let replies = self.inner.submit(partition, &jobs).await;
                 let begun = answers.iter().any(Option::is_some);
@@ -100,13 +121,7 @@ impl Store {
                 }
             }
         }
-        let answers: Vec<_> = answers.into_iter().map(|a| a.expect("each job is in one share")).collect();
-        for (minted, answer) in minted.iter().zip(&answers) {
-            if let Ok(submitted) = answer {
-                self.fill_batch(submitted, &minted.job).await.map_err(Error::after_a_change)?;
-            }
-        }
-        Ok(answers)
+        Ok(answers.into_iter().map(|a| a.expect("each job is in one share")).collect())
     }
 
     /// Adds a part of a batch: `payloads` are its items from number `first` on. `last` seals it. A part sent twice changes
@@ -130,17 +145,28 @@ impl Store {
     }
 
     async fn add_part(&self, parent: &JobId, first: u64, payloads: &[Json], last: bool) -> Result<u64> {
-        let mut args = Args::default().text(parent.as_str()).number(first).number(u8::from(last)).count(payloads.len());
+        let args = Args::default().text(parent.as_str()).number(first).number(u8::from(last)).texts(["", ""]);
+        let mut args = args.count(payloads.len());
         for (number, payload) in (first..).zip(payloads) {
-            args = args.text(self.item_id(parent, number).as_str()).text(payload.as_str());
+            let id = self.item_id(parent, number);
+            args = args.texts([id.as_str(), "", "1", "payload", payload.as_str()]);
         }
-        let reply = self.inner.run(&scripts::ITEMS, self.partition_of(parent), &args, Repeat::Safe).await?;
+        self.run_items(parent, &args).await
+    }
+
+    /// Runs the script that adds items; how many the parent has then.
+    pub(super) async fn run_items(&self, parent: &JobId, args: &Args) -> Result<u64> {
+        let reply = self.inner.run(&scripts::ITEMS, self.partition_of(parent), args, Repeat::Safe).await?;
         let reply = array(&reply);
         let total = || reply.get(1).and_then(number).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
         match text(reply.first().unwrap_or(&Value::Nil)).as_str() {
             "added" => Ok(total()),
             "gap" => Err(Refusal::Gap(total()).into()),
             "sealed" => Err(Refusal::Sealed(total()).into()),
+            "taken" => {
+                let id = reply.get(1).map(text).and_then(|id| JobId::parse(&id).ok());
+                Err(Refusal::Taken(id.unwrap_or_else(|| parent.clone())).into())
+            }
             "childless" => Err(Refusal::NotABatch(parent.clone()).into()),
             _ => Err(Refusal::NotFound(parent.clone()).into()),
         }
@@ -171,22 +197,19 @@ impl Store {
     fn mint(&self, job: NewJob) -> Minted {
         let id = job.uploaded.as_ref().map_or_else(|| self.mint_id(&job), |uploaded| uploaded.id.clone());
         let partition = self.partition_of(&id);
-        Minted { id, partition, job }
+        Minted { id, partition, job, past: None }
     }
 
     fn submit_group(&self, partition: u16) -> SubmitGroup {
         let store = std::sync::Arc::downgrade(&self.inner);
-        Group::spawn(
-            |m: &Minted| m.job.payload.as_str().len(),
-            move |batch: Vec<Minted>| {
-                let store = store.clone();
-                async move {
-                    let gone = || Error::Unavailable("the store is shutting down".into());
-                    let inner = store.upgrade().ok_or_else(gone)?;
-                    inner.submit(partition, &batch.iter().collect::<Vec<_>>()).await
-                }
-            },
-        )
+        Group::spawn(Minted::bytes, move |batch: Vec<Minted>| {
+            let store = store.clone();
+            async move {
+                let gone = || Error::Unavailable("the store is shutting down".into());
+                let inner = store.upgrade().ok_or_else(gone)?;
+                inner.submit(partition, &batch.iter().collect::<Vec<_>>()).await
+            }
+        })
     }
 }
 
@@ -233,10 +256,16 @@ fn submit_args(args: Args, minted: &Minted) -> Args {
     if let Some(uploaded) = job.uploaded.as_ref().filter(|uploaded| !uploaded.files.is_empty()) {
         fields.push(("files", Json::of(&uploaded.files).expect("a list of files is plain JSON").as_str().to_owned()));
     }
+    let (mut begins, mut created_at) = (if job.batch.is_some() { "parent" } else { "" }, String::new());
+    if let Some(past) = &minted.past {
+        fields.extend(past.fields());
+        created_at = past.created_at.0.to_string();
+        begins = past.ending.as_ref().map_or(begins, Ending::word);
+    }
     let key = job.idempotency.as_ref();
     let args = args
         .texts([minted.id.as_str(), job.kind.as_str(), job.queue.as_str(), job.priority.as_str(), &due])
-        .text(if job.batch.is_some() { "parent" } else { "" })
+        .texts([begins, &created_at])
         .texts([key.map_or("", |k| k.key.as_str()), key.map_or("", |k| k.digest.as_str())])
         .count(fields.len());
     fields.into_iter().fold(args, |args, (name, value)| args.text(name).text(value))

@@ -13,7 +13,7 @@ local function retention(kind, state)
   return tonumber(({ completed = completed, failed = failed, cancelled = cancelled })[state])
 end
 
-local parents = {}
+local parents = {} -- true, or how it ends when an import says so
 local function count(parent_id, outcome, by)
   -- guard: counted (only the script that ends or revives the item changes its parent's count)
   if call('HEXISTS', job_key(parent_id), 'items_total') == 1 then
@@ -53,7 +53,7 @@ end
 
 -- Transition: finish
 -- A waiting parent that is sealed, has no open item and no cascade under way ends, or runs its `then`.
-local function finish_parent(id)
+local function finish_parent(id, ends)
   local v = call('HMGET', job_key(id), 'state', 'sealed', 'items_total', 'items_succeeded', 'items_failed',
     'items_skipped', 'items_cancelled')
   local ended = 0
@@ -73,14 +73,14 @@ local function finish_parent(id)
     push(parent)
     tell('queued', id)
   else
-    end_job(parent, 'completed')
+    end_job(parent, ends == true and 'completed' or ends)
   end
 end
 
 -- The last call of such a script: parents that an end touched finish, and what was gathered is written.
 local function finish()
-  for id in pairs(parents) do
-    finish_parent(id)
+  for id, ends in pairs(parents) do
+    finish_parent(id, ends)
     tell('items', id)
   end
   parents = {}

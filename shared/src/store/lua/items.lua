@@ -1,9 +1,13 @@
 -- Adds a part of a batch's items to its unsealed parent; those already in are passed over, so a part sent twice changes
 -- nothing. The last part seals the parent.
--- Transition: submit finish
--- KEYS: the partition. ARGV: now, parent, first (number of the first item), last (1 seals), n, then id, payload of each
--- Returns: {added, total} | {gap, total} | {sealed, total} | {childless} | {missing}
-local parent_id, first, last, n = ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1', tonumber(ARGV[5])
+-- Transition: submit import finish
+-- KEYS: the partition. ARGV: now, parent, first (number of the first item), last (1 seals), ended (how the parent had
+--   ended in the store that it comes from: completed, failed, cancelled; else empty), error (JSON of that, or empty), n,
+--   then for each: id, ended (the same of the item, or skipped), n_fields, field, value, …
+-- Returns: {added, total} | {gap, total} | {sealed, total} | {taken, id of an item that is another job} | {childless} |
+--   {missing}
+local parent_id, first, last, ended, failure = ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1', ARGV[5], ARGV[6]
+local n = tonumber(ARGV[7])
 
 local parent = read(parent_id)
 if not parent then return { 'missing' } end
@@ -16,22 +20,38 @@ if v[1] and first + n > total then return { 'sealed', total } end
 if v[1] then return { 'added', total } end
 
 -- guard: numbered (those already in are passed over)
-for k = math.max(first, total), first + n - 1 do
-  local at = 6 + 2 * (k - first)
-  local item = { id = ARGV[at], queue = parent.queue, priority = parent.priority }
-  local fields = { 'version', RECORD_VERSION, 'kind', parent.kind, 'queue', parent.queue, 'priority', parent.priority,
-    'created_at', now, 'parent', parent_id, 'item', k, 'payload', ARGV[at + 1], 'max_attempts', v[2] }
-  if v[3] then fields[#fields + 1], fields[#fields + 2] = 'timeout_ms', v[3] end
-  redis.call('HSET', job_key(item.id), unpack(fields))
-  push(item)
-  tell('queued', item.id)
+local items, at = {}, 8
+for k = first, first + n - 1 do
+  local item = { id = ARGV[at], key = job_key(ARGV[at]), number = k, ended = ARGV[at + 1], first = at + 3 }
+  at = item.first + 2 * tonumber(ARGV[at + 2])
+  item.last = at - 1
+  if k >= total then
+    items[#items + 1] = item
+    if redis.call('EXISTS', item.key) == 1 then return { 'taken', item.id } end
+  end
+end
+
+for _, item in ipairs(items) do
+  item.kind, item.queue, item.priority, item.parent = parent.kind, parent.queue, parent.priority, parent_id
+  if v[3] then redis.call('HSET', item.key, 'timeout_ms', v[3]) end
+  redis.call('HSET', item.key, 'version', RECORD_VERSION, 'kind', parent.kind, 'queue', parent.queue, 'priority',
+    parent.priority, 'created_at', now, 'parent', parent_id, 'item', item.number, 'max_attempts', v[2],
+    unpack(ARGV, item.first, item.last))
+  if item.ended == '' then
+    push(item)
+    tell('queued', item.id)
+  else
+    local skipped = item.ended == 'skipped'
+    end_job(item, skipped and 'completed' or item.ended, skipped)
+  end
 end
 total = math.max(total, first + n)
 redis.call('HSET', parent.key, 'items_total', total)
 if last then
   redis.call('HSET', parent.key, 'sealed', 1)
   call('ZREM', OPEN, parent_id)
-  parents[parent_id] = true
+  if failure ~= '' then redis.call('HSET', parent.key, 'error', failure) end
+  parents[parent_id] = ended == '' or ended
 else
   call('ZADD', OPEN, now + OPEN_MS, parent_id)
   tell('items', parent_id)

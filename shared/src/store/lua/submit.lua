@@ -1,9 +1,10 @@
--- Writes new jobs, each at most once: a known id or Idempotency-Key changes nothing.
--- Transition: submit
+-- Writes new jobs, and jobs that come from another store, each at most once: a known id or Idempotency-Key changes nothing.
+-- Transition: submit import
 -- KEYS: the partition. ARGV: now, names_max, idempotency_ms, n, then for each job: id, kind, queue, priority,
---   due (empty; `+ms` from now; or ms), parent (`parent` or empty), key and digest (or empty), n_fields, field, value, …
--- Returns, for each: {queued|waiting, id, now} | {scheduled, id, now, due} | {exists|replayed|conflict|gone, id} |
---   {names, kind|queue}
+--   due (empty; `+ms` from now; or ms), begins (empty; `parent`; or how it had ended: completed, failed, cancelled),
+--   created_at (empty: now; or ms), key and digest (or empty), n_fields, field, value, …
+-- Returns, for each: {queued|waiting|completed|failed|cancelled, id, created_at} | {scheduled, id, created_at, due} |
+--   {exists|replayed|conflict|gone, id} | {names, kind|queue}
 local names_max, idempotency_ms, n = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 
 local function known(set, name)
@@ -24,42 +25,46 @@ local function due_at(due)
   return tonumber(due)
 end
 
-local function create(job, due, parent, first, last)
-  local key, at, state = job_key(job.id), due_at(due), nil
-  if parent == 'parent' then
+local function create(job, due, begins, created_at, first, last)
+  local at, state, ends = due_at(due), nil, nil
+  if begins == 'parent' then
     state = 'waiting'
-    gather('ZADD', WAITING, now, job.id)
+    gather('ZADD', WAITING, created_at, job.id)
     gather('ZADD', OPEN, now + OPEN_MS, job.id)
+  elseif begins ~= '' then
+    ends = begins
   elseif at > now then
     state = 'scheduled'
     gather('ZADD', SCHEDULED, at, job.id)
   else
     push(job)
   end
-  redis.call('HSET', key, 'version', RECORD_VERSION, 'kind', job.kind, 'queue', job.queue, 'priority', job.priority,
-    'created_at', now, unpack(ARGV, first, last))
-  if state then redis.call('HSET', key, 'state', state) end
-  if state == 'scheduled' then redis.call('HSET', key, 'scheduled_at', at) end
-  gather('ZADD', kind_key(job.kind), now, job.id)
-  tell(state or 'queued', job.id)
-  return { state or 'queued', job.id, now, state == 'scheduled' and at or nil }
+  redis.call('HSET', job.key, 'version', RECORD_VERSION, 'kind', job.kind, 'queue', job.queue, 'priority', job.priority,
+    'created_at', created_at, unpack(ARGV, first, last))
+  if state then redis.call('HSET', job.key, 'state', state) end
+  if state == 'scheduled' then redis.call('HSET', job.key, 'scheduled_at', at) end
+  gather('ZADD', kind_key(job.kind), created_at, job.id)
+  if ends then end_job(job, ends) else tell(state or 'queued', job.id) end
+  return { ends or state or 'queued', job.id, created_at, state == 'scheduled' and at or nil }
 end
 
 local replies, at = {}, 5
 for i = 1, n do
   local job = { id = ARGV[at], kind = ARGV[at + 1], queue = ARGV[at + 2], priority = ARGV[at + 3] }
-  local due, parent, key, digest, fields = ARGV[at + 4], ARGV[at + 5], ARGV[at + 6], ARGV[at + 7], tonumber(ARGV[at + 8])
-  local first = at + 9
+  job.key = job_key(job.id)
+  local due, begins, created_at = ARGV[at + 4], ARGV[at + 5], tonumber(ARGV[at + 6]) or now
+  local key, digest, fields = ARGV[at + 7], ARGV[at + 8], tonumber(ARGV[at + 9])
+  local first = at + 10
   at = first + 2 * fields
   local reply = replay(job.kind, key, digest)
   -- guard: once
-  if not reply and redis.call('EXISTS', job_key(job.id)) == 1 then reply = { 'exists', job.id } end
+  if not reply and redis.call('EXISTS', job.key) == 1 then reply = { 'exists', job.id } end
   if not reply and not known(KINDS, job.kind) then reply = { 'names', 'kind' } end
   if not reply and not known(QUEUES, job.queue) then reply = { 'names', 'queue' } end
   if not reply then
     call('SADD', KINDS, job.kind)
     call('SADD', QUEUES, job.queue)
-    reply = create(job, due, parent, first, at - 1)
+    reply = create(job, due, begins, created_at, first, at - 1)
     if key ~= '' then redis.call('SET', idempotency_key(job.kind, key), digest .. ' ' .. job.id, 'PX', idempotency_ms) end
   end
   replies[i] = reply

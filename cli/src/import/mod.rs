@@ -1,0 +1,168 @@
+//! `leasehold import`: brings the jobs of an old store along. The store is read as it stands, on a thread of its own, a record
+//! at a time; what cannot be read is reported, and the rest goes on. Each store has a file here; what they find is written
+//! by [`importer`].
+mod audio;
+mod database;
+mod fields;
+mod file_batches;
+mod found;
+mod gap_analysis;
+mod importer;
+mod input;
+mod job_status;
+mod report;
+mod screenshots;
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use leasehold::{Config, Error, Kind, Store};
+use tokio::sync::mpsc;
+
+use crate::arguments::{NotVia, Output, Source, reached};
+use crate::failure::Failure;
+use crate::stop::Signals;
+use found::{Out, Terms};
+use importer::Importer;
+use report::Report;
+
+/// Records on their way from the reader: what is large is bounded in bytes each.
+const ON_THE_WAY: usize = 64;
+
+/// Which store, and where.
+#[derive(clap::Args)]
+#[command(after_help = "\
+What had ended stays as it was, with its old record; what was pending or running is queued, and runs. The store is not
+changed. An id that is here already changes nothing, so the same command again goes on where an earlier one was cut off.
+Stop the old service first, so that it does not do the same work.
+
+Examples:
+  leasehold import --from gap-analysis gap_analysis_jobs --dry-run
+  leasehold import --from files job_metadata job_results
+  leasehold import --from audio output/jobs.db uploads
+
+Exit codes: 0 all of it is here; 1 something was skipped, and is told with its path and the reason; 2 usage.")]
+pub(crate) struct Arguments {
+    /// The service that wrote it.
+    #[arg(long, value_enum)]
+    from: From,
+    /// The folder or file of its jobs; results and uploads are looked for beside it, and in further paths.
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Only tell what would be done; nothing is written.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    source: Source,
+    /// `table` for people, `json` for programs.
+    #[arg(short, long, value_enum, default_value = "table", help_heading = "Common options")]
+    output: Output,
+    #[command(flatten)]
+    not_via: NotVia,
+}
+
+/// The stores that can be read.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum From {
+    /// A JSON file a job, `gap_analysis_jobs/job_{id}.json`.
+    GapAnalysis,
+    /// `job_metadata/{id}.json` and `job_results/job_{id}_results.jsonl`.
+    Files,
+    /// `jobs/{id}.json` or `jobs/{id}/events.log`.
+    JobStatus,
+    /// A JSON file a batch, `jobs/batch-{hex}.json`.
+    Screenshots,
+    /// A SQLite file, `output/jobs.db`.
+    Audio,
+}
+
+impl From {
+    fn word(self) -> &'static str {
+        match self {
+            From::GapAnalysis => "gap-analysis",
+            From::Files => "files",
+            From::JobStatus => "job-status",
+            From::Screenshots => "screenshots",
+            From::Audio => "audio",
+        }
+    }
+
+    /// What its jobs are here.
+    fn kind(self) -> Kind {
+        let name = match self {
+            From::GapAnalysis => "gap-analysis",
+            From::Files => "process-files",
+            From::JobStatus => "suggestions",
+            From::Screenshots => "screenshots",
+            From::Audio => "analyze-audio",
+        };
+        Kind::parse(name).expect("the names above are kinds")
+    }
+
+    fn read(self, paths: &[PathBuf], out: &Out) -> found::Flow {
+        match self {
+            From::GapAnalysis => gap_analysis::read(paths, out),
+            From::Files => file_batches::read(paths, out),
+            From::JobStatus => job_status::read(paths, out),
+            From::Screenshots => screenshots::read(paths, out),
+            From::Audio => audio::read(paths, out),
+        }
+    }
+}
+
+/// Reads the store, and writes what is not here yet.
+pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
+    arguments.not_via.check("import writes straight to Redis, so give --redis-url or LEASEHOLD_REDIS_URL")?;
+    for path in &arguments.paths {
+        // A link that leads nowhere is there, and is reported.
+        std::fs::symlink_metadata(path).map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))?;
+    }
+    let config = arguments.source.load([])?;
+    let kinds = config.load_kinds()?;
+    let mut signals = Signals::listen()?;
+    let store = connect(&config, arguments.dry_run).await?;
+    if !arguments.dry_run {
+        store.register_kinds(&kinds).await?;
+    }
+    let from = arguments.from;
+    let report = Report::new(from.word(), arguments.dry_run, arguments.output == Output::Json);
+    let terms = Terms::new(&config);
+    let mut importer = Importer::new(store, kinds, from.kind(), arguments.dry_run, terms.upload_bytes, report);
+    let (sender, mut receiver) = mpsc::channel(ON_THE_WAY);
+    let paths = arguments.paths;
+    let reader = tokio::task::spawn_blocking(move || from.read(&paths, &Out::new(sender, terms)));
+    let all = async {
+        while let Some(found) = receiver.recv().await {
+            importer.take(found).await?;
+        }
+        importer.flush().await
+    };
+    let done = tokio::select! {
+        done = all => done,
+        () = signals.received() => Err(Failure::Failed("stopped".into())),
+    };
+    drop(receiver);
+    // A reader that was stopped has nobody to tell.
+    let read = reader.await.map_err(|e| Failure::Failed(format!("the reader failed: {e}")));
+    let skipped = importer.finish()?;
+    let again = "what was imported stands, and the same command goes on with the rest";
+    done.map_err(|failure| match failure {
+        Failure::Failed(reason) => Failure::Failed(format!("{reason}; {again}")),
+        other => other,
+    })?;
+    drop(read?);
+    if skipped > 0 { Err(Failure::Said) } else { Ok(()) }
+}
+
+/// The Store; for a dry run one that sets nothing, neither in Redis nor in the file store.
+async fn connect(config: &Config, dry_run: bool) -> Result<Store, Failure> {
+    if !dry_run {
+        return reached(Store::connect(config).await, config);
+    }
+    let config = Config { storage_url: None, ..config.clone() };
+    let store = reached(Store::connect_unchecked(&config).await, &config)?;
+    match store.server_faults().await?.into_iter().find(|fault| fault.fatal) {
+        Some(fault) => Err(Error::Config(fault.problem).into()),
+        None => Ok(store),
+    }
+}

@@ -1,0 +1,210 @@
+//! Import: jobs that come from another store with their own ids, as they stood there. A known id changes nothing, so an
+//! import that was cut off is made again.
+use super::inspect::{array, number, text};
+use super::submit::{Minted, Submitted, split};
+use super::{Args, Store, keys};
+use crate::files::{FileEntry, Output};
+use crate::job::{ErrorCode, JobError, Uploaded, cut};
+use crate::{JobId, Json, Kind, NewJob, Refusal, Result, State, Timestamp, limits};
+
+/// The token of files that an attempt in another store left; the first that is given here is 1.
+pub const IMPORTED_TOKEN: u64 = 0;
+
+/// A job of another store.
+#[derive(Debug, Clone)]
+pub struct ImportedJob {
+    /// The id it has there.
+    pub id: JobId,
+    /// What it is here. A batch comes without items and open: they follow by [`Store::import_items`].
+    pub job: NewJob,
+    /// What it was there.
+    pub past: Past,
+    /// Files in the file store at `Place::In`, written before.
+    pub input: Vec<FileEntry>,
+}
+
+/// What a job was in another store.
+#[derive(Debug, Clone)]
+pub struct Past {
+    /// When it was submitted there, ms since 1970, at least 0.
+    pub created_at: Timestamp,
+    /// Its record, as it stood.
+    pub record: Option<Json>,
+    /// How it had ended; `None`: it is queued, or, as a batch, waits for its items.
+    pub ending: Option<Ending>,
+    /// Files in the file store at `Place::Out(0)`, written before.
+    pub output: Vec<FileEntry>,
+}
+
+/// An item of a batch of another store.
+#[derive(Debug, Clone)]
+pub struct ImportedItem {
+    /// For its handler.
+    pub payload: Json,
+    /// What it was there.
+    pub past: Past,
+}
+
+/// How a job had ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ending {
+    /// Done.
+    Completed {
+        /// What it made.
+        result: Json,
+        /// Why there was nothing to do, if so.
+        skipped: Option<String>,
+    },
+    /// Failed for good.
+    Failed {
+        /// Why.
+        message: String,
+        /// When.
+        at: Timestamp,
+    },
+    /// Cancelled.
+    Cancelled,
+}
+
+/// A job that is here already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// What it is.
+    pub kind: Kind,
+    /// The batch it is an item of.
+    pub parent: Option<JobId>,
+    /// For a batch: how many items it has.
+    pub total: Option<u64>,
+    /// A batch that takes no more items.
+    pub sealed: bool,
+}
+
+impl Ending {
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Ending::Completed { skipped: None, .. } => State::Completed.as_str(),
+            Ending::Completed { skipped: Some(_), .. } => "skipped",
+            Ending::Failed { .. } => State::Failed.as_str(),
+            Ending::Cancelled => State::Cancelled.as_str(),
+        }
+    }
+
+    /// The field that says how it ended.
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Ending::Completed { result, skipped } => {
+                let reason =
+                    skipped.as_deref().map(|reason| ("skipped", cut(reason, limits::MESSAGE_BYTES_MAX).into()));
+                std::iter::once(("result", result.as_str().to_owned())).chain(reason).collect()
+            }
+            Ending::Failed { message, at } => {
+                let message = cut(message, limits::MESSAGE_BYTES_MAX).to_owned();
+                let error = JobError { code: ErrorCode::Failed, message, at: *at };
+                vec![("error", Json::of(&error).expect("an error is plain JSON").as_str().to_owned())]
+            }
+            Ending::Cancelled => Vec::new(),
+        }
+    }
+}
+
+impl Past {
+    pub(super) fn bytes(&self) -> usize {
+        let result = match &self.ending {
+            Some(Ending::Completed { result, .. }) => result.as_str().len(),
+            _ => 0,
+        };
+        self.record.as_ref().map_or(0, |record| record.as_str().len()) + result
+    }
+
+    /// What its record says of it.
+    pub(super) fn fields(&self) -> Vec<(&'static str, String)> {
+        let mut fields = self.ending.as_ref().map(Ending::fields).unwrap_or_default();
+        fields.extend(self.record.as_ref().map(|record| ("imported", record.as_str().to_owned())));
+        if !self.output.is_empty() {
+            let output = Output { token: IMPORTED_TOKEN, files: self.output.clone() };
+            fields.push(("output", Json::of(&output).expect("a list of files is plain JSON").as_str().to_owned()));
+        }
+        fields
+    }
+}
+
+impl Store {
+    /// Brings jobs in, each answered alone, in order: whether it is new. An id that is known, of whatever job, changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// Those of any call; each job's refusal (too many kinds or queues) stands in its place.
+    pub async fn import(&self, jobs: Vec<ImportedJob>) -> Result<Vec<Result<bool, Refusal>>> {
+        let minted: Vec<Minted> = jobs.into_iter().map(|job| self.minted(job)).collect();
+        let answers = self.submit_all(&minted).await?;
+        let is_new = |submitted: Submitted| submitted.accepted.is_some();
+        Ok(answers.into_iter().map(|answer| answer.map(is_new)).collect())
+    }
+
+    fn minted(&self, imported: ImportedJob) -> Minted {
+        let ImportedJob { id, mut job, past, input } = imported;
+        job.uploaded = Some(Uploaded { id: id.clone(), files: input });
+        Minted { partition: self.partition_of(&id), id, job, past: Some(past) }
+    }
+
+    /// Brings in items of a batch from number `first` on, each as it stood. Those already in are passed over. Returns how
+    /// many the batch has.
+    ///
+    /// # Errors
+    /// As `Store::add_items`; [`Refusal::Taken`] when another job has the id of an item.
+    pub async fn import_items(&self, parent: &JobId, first: u64, items: &[ImportedItem]) -> Result<u64> {
+        let (mut total, mut number) = (first, first);
+        for part in split(items, |item| item.payload.as_str().len() + item.past.bytes()) {
+            let args = Args::default().text(parent.as_str()).number(number).number(0).texts(["", ""]);
+            let args = part.iter().zip(number..).fold(args.count(part.len()), |args, (item, number)| {
+                let mut fields = item.past.fields();
+                fields.push(("created_at", item.past.created_at.0.to_string()));
+                fields.push(("payload", item.payload.as_str().to_owned()));
+                let ended = item.past.ending.as_ref().map_or("", Ending::word);
+                let args = args.texts([self.item_id(parent, number).as_str(), ended]).count(fields.len());
+                fields.into_iter().fold(args, |args, (name, value)| args.text(name).text(value))
+            });
+            total = self.run_items(parent, &args).await?;
+            number += part.len() as u64;
+        }
+        Ok(total)
+    }
+
+    /// Seals an imported batch of `total` items. With an ending it ends so at once if all its items have ended; without, as
+    /// any batch does.
+    ///
+    /// # Errors
+    /// As `Store::add_items`.
+    pub async fn seal_import(&self, parent: &JobId, total: u64, ending: Option<&Ending>) -> Result<()> {
+        let fields = ending.map(Ending::fields).unwrap_or_default();
+        let error = fields.iter().find(|(name, _)| *name == "error").map_or("", |(_, error)| error);
+        let args = Args::default().text(parent.as_str()).number(total).number(1);
+        let args = args.texts([ending.map_or("", Ending::word), error]).number(0);
+        self.run_items(parent, &args).await.map(drop)
+    }
+
+    /// Which of these ids are known.
+    ///
+    /// # Errors
+    /// Those of any call.
+    pub async fn known(&self, ids: &[&JobId]) -> Result<Vec<Option<Known>>> {
+        let mut pipeline = redis::pipe();
+        for id in ids {
+            let key = keys::job(self.partition_of(id), id);
+            pipeline.cmd("HMGET").arg(key).arg(&["kind", "parent", "items_total", "sealed"]);
+        }
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let known = |reply: &redis::Value| {
+            let [kind, parent, total, sealed] = array(reply) else { return None };
+            Some(Known {
+                kind: Kind::parse(&text(kind)).ok()?,
+                parent: JobId::parse(&text(parent)).ok(),
+                total: number(total).and_then(|n| u64::try_from(n).ok()),
+                sealed: *sealed != redis::Value::Nil,
+            })
+        };
+        Ok(self.inner.pipe_leniently(&pipeline).await?.iter().map(known).collect())
+    }
+}
