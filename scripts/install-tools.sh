@@ -92,11 +92,19 @@ need_lint() {
     done
 }
 
+need_chromium() {
+    local name
+    for name in chromium chromium-browser google-chrome google-chrome-stable; do
+        ! has "$name" || return 0
+    done
+    apt_install chromium
+}
+
 for tool in "$@"; do
     case $tool in
     make | python3) has "$tool" || apt_install "$tool" ;;
     cc) has cc || apt_install build-essential ;;
-    cargo | lint | redis) "need_$tool" ;;
+    cargo | chromium | lint | redis) "need_$tool" ;;
     *) fail "no such tool: $tool" ;;
     esac
 done
