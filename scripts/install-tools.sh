@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes sure of the tools named as arguments: make, cc, cargo, lint, redis, python3.
+# Makes sure of the tools named as arguments: make, cc, cargo, lint, redis, python3, chromium.
 #
 # What is missing comes from the system's packages (apt-get, through sudo when not root). Where that
 # cannot be done, the command that mends it is named, and nothing is changed.
