@@ -20,4 +20,5 @@ mod reference;
 mod retention;
 mod start;
 mod store;
+mod views;
 mod work;

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
 use leasehold::store::{Counts, address};
 use leasehold::{Kind, Kinds};
 use serde::Serialize;
@@ -15,6 +16,8 @@ use crate::state::Api;
 
 /// How long Redis may take to tell: a probe's usual patience is short.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// When to ask again, s.
+const AGAIN_S: u32 = 2;
 const FEATURES: [&str; 6] = [
     "Async background processing",
     "Job status tracking",
@@ -60,8 +63,12 @@ pub async fn health(State(api): State<Api>, _: NoQuery) -> Answer {
         results_directory: files.map(|folder| folder.display().to_string()),
         features: FEATURES,
     };
-    let status = if counted.is_some() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    Ok(answer(status, &health))
+    if counted.is_some() {
+        return Ok(answer(StatusCode::OK, &health));
+    }
+    let mut response = answer(StatusCode::SERVICE_UNAVAILABLE, &health);
+    response.headers_mut().insert(RETRY_AFTER, AGAIN_S.into());
+    Ok(response)
 }
 
 /// How many analyses may run at once; `None` when the kinds file sets no limit.
