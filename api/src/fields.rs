@@ -209,6 +209,9 @@ impl<'a> Reader<'a> {
         for (number, raw) in elements.into_iter().enumerate() {
             match serde_json::from_str(raw.get()) {
                 Ok(text) => texts.push(text),
+                Err(e) if sort(raw) == "a string" => {
+                    self.push(Fault::pointer(format!("{at}/{number}"), format!("not a valid string: {e}")));
+                }
                 Err(_) => self.push(Fault::pointer(format!("{at}/{number}"), expected("a string", raw))),
             }
         }

@@ -69,6 +69,14 @@ impl Process {
         self.child().id()
     }
 
+    /// The most memory it has had since it was last started, bytes.
+    pub fn peak_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the kernel tells");
+        let kib = line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of kB");
+        kib * 1024
+    }
+
     /// Its working directory.
     pub fn folder(&self) -> &Path {
         self.folder.path()

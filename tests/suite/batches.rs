@@ -30,12 +30,6 @@ fn worker_at(url: &str, partitions: &str) -> Process {
     Process::ours("leasehold-test-worker", &[], &[&environment[..], &[lease]].concat())
 }
 
-fn peak_kb(process: &Process) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
-}
-
 /// Submits a batch in parts of 10,000; item k has the payload k.
 async fn in_parts(api: &Api, kind: &str, total: u64, then: Option<&str>) -> String {
     let mut body = json!({"kind": kind, "items_open": true});
@@ -124,7 +118,7 @@ async fn lives(total: u64, partitions: &str) {
         if (left, queued.len()) == (Some(0), 0) { Ok(()) } else { Err(queued.len()) }
     })
     .await;
-    let peaks = [peak_kb(&api), peak_kb(&worker)];
+    let peaks = [api.peak_bytes() >> 10, worker.peak_bytes() >> 10];
     println!("peaks of API and worker: {peaks:?} kB");
     assert!(peaks.iter().all(|kb| *kb < MEMORY_MAX_KB), "API and worker peaked at {peaks:?} kB");
     system.finish().await;

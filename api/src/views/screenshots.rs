@@ -28,10 +28,10 @@ const ITEM_WORDS: Words = ["pending", "pending", "success", "failed", "cancelled
 const SKIPPED_WORDS: Words = ["pending", "pending", "skipped", "failed", "cancelled"];
 /// Pixels of an image's side, at most.
 const SIDE_MAX: u64 = 8_192;
-const FORMATS: [&str; 2] = ["png", "jpeg"];
+const FORMATS: [&str; 3] = ["png", "jpeg", "webp"];
 
 /// An item's payload.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct Page {
     id: String,
     url: WebUrl,
@@ -39,11 +39,17 @@ struct Page {
     cache: bool,
 }
 
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize)]
 struct Config {
     width: u64,
     height: u64,
     format: String,
+}
+
+/// What every item's payload has, imported ones too.
+#[derive(Deserialize)]
+struct Named {
+    id: String,
 }
 
 /// What the work says of an item.
@@ -228,7 +234,7 @@ fn item(job: &Job, root: &str) -> Item {
         let url = format!("{root}/api/v1/jobs/{}/files/{}", job.id, escaped(&made.file));
         json(&Image { url })
     });
-    let id = job.payload.to::<Page>().ok().map(|page| page.id);
+    let id = job.payload.to::<Named>().ok().map(|page| page.id);
     Item {
         id: id.or_else(|| record.old("id")).unwrap_or_else(|| job.id.to_string()),
         status: record.status,

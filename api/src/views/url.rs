@@ -1,13 +1,13 @@
 //! URLs of pages and documents, as far as a submit can tell: whether one may be fetched, the worker decides.
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// Bytes of a URL: beyond it no server is sure to answer.
 const BYTES_MAX: usize = 8 << 10;
 
 /// An `http` or `https` URL with a host.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct WebUrl(String);
 
 impl FromStr for WebUrl {

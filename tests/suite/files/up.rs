@@ -227,13 +227,6 @@ async fn an_api_without_a_file_store_says_so() {
     ground.finish().await;
 }
 
-/// The most memory a process has had, bytes.
-fn peak(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
-}
-
 #[tokio::test]
 async fn a_large_file_goes_up_through_and_down_with_flat_memory() {
     const PIECE: usize = 1 << 20;
@@ -265,8 +258,8 @@ async fn a_large_file_goes_up_through_and_down_with_flat_memory() {
         at += bytes.len();
     }
     assert_eq!(at, PIECE * PIECES);
-    for (what, pid) in [("API", api.pid()), ("worker", worker.pid())] {
-        assert!(peak(pid) < 100 << 20, "the {what} had {} MiB", peak(pid) >> 20);
+    for (what, peak) in [("API", api.peak_bytes()), ("worker", worker.peak_bytes())] {
+        assert!(peak < 100 << 20, "the {what} had {} MiB", peak >> 20);
     }
     ground.finish().await;
 }

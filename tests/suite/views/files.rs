@@ -100,6 +100,7 @@ async fn a_list_of_files_that_is_wrong_changes_nothing() {
         (json!({"files": "a.txt"}), 400, "expected an array"),
         (json!({"files": ["a", 5]}), 400, "/files/1: expected a string, got a number"),
         (json!({"files": ["a", null]}), 400, "/files/1"),
+        (json!({"files": ["a", ["b"]]}), 400, "/files/1: expected a string, got an array"),
         (json!({"files": ["a"], "file": "b"}), 400, "did you mean \"files\"?"),
         (json!([]), 400, "expected an object"),
         (json!({"files": ["a", long]}), 413, "/files/1"),
@@ -162,13 +163,6 @@ async fn an_imported_batch_reads_as_it_stood() {
     five.system.finish().await;
 }
 
-/// The most memory a process has had, bytes.
-fn peak(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
-}
-
 #[tokio::test]
 async fn a_large_batch_is_read_and_downloaded_in_little_memory() {
     const FILES: usize = 20_000;
@@ -182,7 +176,7 @@ async fn a_large_batch_is_read_and_downloaded_in_little_memory() {
     // One that has not held the submit.
     let reader = five.system.api(&[]).await;
     reader.wait_ready().await;
-    let before = peak(reader.pid());
+    let before = reader.peak_bytes();
     let mut got = reader.request(Method::GET, &format!("/job_results/{id}/download")).send().await.unwrap();
     let mut text = Vec::new();
     while let Some(bytes) = got.chunk().await.unwrap() {
@@ -193,7 +187,7 @@ async fn a_large_batch_is_read_and_downloaded_in_little_memory() {
         reader.request(Method::GET, &format!("/job_results/{id}")).send().await.unwrap().json().await.unwrap();
     let results = results["results"].as_array().unwrap();
     assert_eq!((results.len(), &results[FILES - 1]["filename"]), (FILES, &json!(names[FILES - 1])));
-    let grown = peak(reader.pid()) - before;
+    let grown = reader.peak_bytes() - before;
     assert!(grown < 12 << 20, "reading {} KiB took {} KiB of memory", text.len() >> 10, grown >> 10);
     five.system.finish().await;
 }

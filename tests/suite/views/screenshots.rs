@@ -66,7 +66,7 @@ async fn a_batch_that_is_wrong_is_refused_by_item_and_field() {
         (with(json!([])), "/config: expected an object"),
         (with(json!({"width": 0})), "/config/width"),
         (with(json!({"height": 8_193})), "/config/height: 8193 is not a whole number from 1 to 8192"),
-        (with(json!({"format": "gif"})), "/config/format: write one of png, jpeg"),
+        (with(json!({"format": "gif"})), "/config/format: write one of png, jpeg, webp"),
         (with(json!({"cache": "yes"})), "/config/cache: expected a boolean"),
         (with(json!({"depth": 1})), "/config/depth: unknown field"),
         (json!({"items": [item], "cache": true}), "/cache: unknown field"),
@@ -87,7 +87,7 @@ async fn an_imported_batch_reads_as_it_stood() {
         json!({"id": "item1", "status": "success", "result": {"url": "https://old.example/1.png"}, "cached": false});
     let old = json!({"job_id": "batch-7d87a3dc", "status": "completed", "items": {"item1": item},
         "created_at": 1703123456.789, "completed_at": 1703123460.123, "total_processing_time": 3.334});
-    let id = five.import("batch-7d87a3dc", "screenshots", Some(&[json!(null)]), &old).await;
+    let id = five.import("batch-7d87a3dc", "screenshots", Some(&[json!({"id": "item1", "url": null})]), &old).await;
     let first = five.store.item_id(&id, 0);
     five.give_old(&first, &item).await;
     five.open_gate();
