@@ -97,8 +97,9 @@ class Chromium:
 
     def _start(self, command: List[str], home: Path) -> None:
         (its_input, our_output), (our_input, its_output) = high_pipe(), high_pipe()
-        places = {"HOME": home, "TMPDIR": home / "tmp", "XDG_CONFIG_HOME": home, "XDG_CACHE_HOME": home}
-        environment = {**os.environ, **{name: str(path) for name, path in places.items()}}
+        environment = {**os.environ, **dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"), str(home))}
+        # Not from the root: it makes a socket there, whose path may have 107 bytes only.
+        environment["TMPDIR"] = "profile/tmp"
         log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         ends = {0: os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), 1: log, 2: log, 3: its_input, 4: its_output}
         actions = [(os.POSIX_SPAWN_DUP2, end, number) for number, end in ends.items()]

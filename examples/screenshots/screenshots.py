@@ -121,13 +121,13 @@ def judge(document: Document, guard: Guard) -> None:
         refuse(f"{url} leads to a private address ({refused}); set LEASEHOLD_FETCH__ALLOW_PRIVATE=true to allow it")
     if failed:
         fail(f"{url} cannot be reached: {failed}")
+    if document.status >= 400:
+        lasts = document.status < 500 and document.status not in AGAIN
+        (refuse if lasts else fail)(f"{url} answers with status {document.status}")
     if document.error:
         name = document.error.replace("net::", "")
         message = f"{url} cannot be rendered: {name}" + (", as of a download" if name == "ERR_ABORTED" else "")
         (refuse if name.startswith(LASTING) else fail)(message)
-    if document.status >= 400:
-        lasts = document.status < 500 and document.status not in AGAIN
-        (refuse if lasts else fail)(f"{url} answers with status {document.status}")
 
 
 def render(program: str, order: Order) -> bytes:

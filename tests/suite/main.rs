@@ -9,6 +9,7 @@ mod chaos;
 mod cli;
 mod docs;
 mod doctor;
+mod examples;
 mod faults;
 mod files;
 mod ground;
