@@ -175,6 +175,8 @@ class Chromium:
         elif event == "Network.responseReceived" and is_document:
             self.document = self.document._replace(status=said["response"]["status"])
         elif event == "Network.loadingFailed" and said["requestId"] == self.document.request:
+            if said.get("canceled"):
+                return  # The page has thought better of it, and goes elsewhere.
             self.document = self.document._replace(error=said["errorText"])
         elif event == "Page.lifecycleEvent" and said["frameId"] == self.frame:
             if said["name"] == "init":

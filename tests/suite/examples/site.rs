@@ -67,7 +67,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>, port: u16) -> Option<()> 
         "/moved" => {
             format!("HTTP/1.1 302 Found\r\nlocation: http://localhost:{port}/page\r\ncontent-length: 0\r\n\r\n")
         }
-        "/away" => page("<script>location = 'https://localhost:1/'</script>"),
+        "/away" => page("<script>location = 'https://no.such.host.invalid/'</script>"),
         path => page(&format!("<body style=\"background: teal\"><h1>{path}</h1>")),
     };
     stream.write_all(answer.as_bytes()).await.ok()?;
