@@ -127,8 +127,8 @@ async fn the_same_submit_is_one_batch() {
     let _worker = five.worker();
     five.has_status(&format!("/job_results/{first}"), "Cancelled").await;
     five.api.delete(&format!("/api/v1/jobs/{first}")).await;
-    eventually(SOON, "the batch is gone", async || five.api.get(&format!("/job_results/{first}")).await.status == 404)
-        .await;
+    let parent = leasehold::JobId::parse(&first).unwrap();
+    eventually(SOON, "the batch is gone", async || five.store.get(&parent).await.is_ok_and(|job| job.is_none())).await;
     refused(&keyed(&five.api, "/jobs", "k", &files).await, "/jobs", 410, "has been removed");
     five.system.finish().await;
 }
