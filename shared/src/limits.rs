@@ -92,6 +92,20 @@ pub const FILE_WALK_BATCH: usize = 100;
 pub const STREAM_JOBS: u64 = 200;
 /// Bytes of payloads and results that a page of a stream aims at.
 pub const STREAM_BYTES: usize = 1 << 20;
+/// Bytes of a document that a job fetches, on the wire and unpacked: it is held in memory.
+pub const FETCH_BYTES_MAX: u64 = 20 << 20;
+/// Time to fetch one document, ms, redirects and all.
+pub const FETCH_MS_MAX: u64 = 60_000;
+/// Time to connect for a fetch, ms.
+pub const FETCH_CONNECT_MS: u64 = 10_000;
+/// Time without a byte in a fetch, ms.
+pub const FETCH_IDLE_MS: u64 = 15_000;
+/// Redirects that a fetch follows: as many as browsers do at least.
+pub const FETCH_REDIRECTS_MAX: usize = 10;
+/// Bytes of a URL that is fetched: longer ones are not safe with all servers.
+pub const URL_BYTES_MAX: usize = 2_000;
+/// Documents that one gap analysis reads besides the first: their URLs and statements stand in its checkpoint.
+pub const PAPERS_MAX: usize = 50;
 /// Tokens in the API's file: each request is compared with all of them.
 pub const TOKENS_MAX: usize = 1_000;
 /// Watchers of jobs (`Prefer: wait`, event streams) in one process.

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::AsyncRead;
 
+use crate::Failure;
 use crate::files::Files;
 use crate::report::{Reporter, Telling};
 use crate::slots::Slot;
@@ -171,6 +172,11 @@ impl Context {
     /// fails or is none.
     pub async fn write_file(&self, name: &str, from: impl AsyncRead + Unpin) -> Result<FileEntry, FileError> {
         self.attempt.files.write(name, from).await
+    }
+
+    /// Fails for good where nothing could be left, before any work is done.
+    pub(crate) fn needs_files(&self) -> Result<(), Failure> {
+        self.attempt.files.store().map(drop).map_err(|e| Failure::fatal(e.to_string()))
     }
 
     /// Returns when the handler is to stop; [`Context::stop_reason`] says why. It then has a few seconds to end by itself,

@@ -43,7 +43,7 @@ impl Files {
         &self.input
     }
 
-    fn store(&self) -> Result<&FileStore, FileError> {
+    pub fn store(&self) -> Result<&FileStore, FileError> {
         self.store.as_ref().ok_or(FileError::NoStore)
     }
 

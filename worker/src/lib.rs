@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`Worker`] is what a program builds; `run` starts its roles. A job's way is `claim` (with `pops` and
 //! `budget`) → `slot` (take in, run, settle) with `holds`, `lease` and `audit` keeping it held. `sweeper` and `end` are for the
-//! others' jobs and for the worker's own end, `files` for what an attempt reads and leaves, `orphans` for what deaths left.
+//! others' jobs and for the worker's own end, `files` for what an attempt reads and leaves, `orphans` for what deaths left,
+//! `fetch` for what a client has it fetch.
 //! What runs is a [`Handler`] or a command of the kinds file (`kinds`).
 //!
 //! How to write a handler, with examples, is the page `docs/rust-handlers.md`.
@@ -13,6 +14,7 @@ mod contact;
 mod context;
 mod end;
 mod error;
+mod fetch;
 mod files;
 mod handler;
 mod holds;

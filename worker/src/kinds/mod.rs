@@ -1,6 +1,7 @@
 //! The kinds a worker serves besides its program's own: the commands of the kinds file, and what is built in.
 pub mod analyze_audio;
 mod command;
+pub mod gap_analysis;
 pub mod process_files;
 mod quiet;
 
@@ -9,6 +10,7 @@ use std::sync::Arc;
 
 use leasehold::{Config, Kind, Kinds};
 
+use crate::fetch::Fetcher;
 use crate::handler::Registry;
 use crate::{Context, Done, Error, Failure, error};
 use command::{Command, Launcher};
@@ -17,7 +19,8 @@ use process_files::{Payload, Report};
 /// The built-in kinds: the first is served where it has a document root, the others where the kinds file names them.
 const PROCESS_FILES: &str = "process-files";
 const ANALYZE_AUDIO: &str = "analyze-audio";
-const BUILT_IN: [&str; 2] = [PROCESS_FILES, ANALYZE_AUDIO];
+const GAP_ANALYSIS: &str = "gap-analysis";
+const BUILT_IN: [&str; 3] = [PROCESS_FILES, ANALYZE_AUDIO, GAP_ANALYSIS];
 
 /// Adds what the kinds file names and what is built in. Every kind of the file must have a handler then.
 pub(crate) fn register(registry: &mut Registry, kinds: &Kinds, config: &Config) -> Result<(), Error> {
@@ -45,6 +48,12 @@ pub(crate) fn register(registry: &mut Registry, kinds: &Kinds, config: &Config) 
     let audio = Kind::parse(ANALYZE_AUDIO).expect("a constant");
     if is_wanted(registry, &audio) {
         registry.add(audio, analyze_audio::run, &config.limits).map_err(error::config)?;
+    }
+    let gaps = Kind::parse(GAP_ANALYSIS).expect("a constant");
+    if is_wanted(registry, &gaps) {
+        let fetcher = Fetcher::new(config.fetch.allow_private);
+        let handler = move |context: Context, payload| gap_analysis::run(fetcher.clone(), context, payload);
+        registry.add(gaps, handler, &config.limits).map_err(error::config)?;
     }
     let unknown = kinds.iter().map(|(kind, _)| kind).find(|kind| registry.get(kind).is_none());
     let Some(unknown) = unknown else { return Ok(()) };
@@ -105,8 +114,8 @@ mod tests {
 
     #[test]
     fn commands_handlers_and_what_is_built_in_are_served() {
-        let kinds = "[kinds.a]\ncommand = [\"true\"]\n[kinds.mine]\nmax_attempts = 2\n[kinds.process-files]\n[kinds.analyze-audio]\n";
-        let served = ["a", "analyze-audio", "mine", "process-files"];
+        let kinds = "[kinds.a]\ncommand = [\"true\"]\n[kinds.mine]\nmax_attempts = 2\n[kinds.process-files]\n[kinds.analyze-audio]\n[kinds.gap-analysis]\n";
+        let served = ["a", "analyze-audio", "gap-analysis", "mine", "process-files"];
         assert_eq!(registered(kinds, &rooted()), Ok(served.map(String::from).to_vec()));
         assert_eq!(registered("", &Config::default()), Ok(vec!["mine".into()]));
     }
@@ -115,7 +124,8 @@ mod tests {
     fn a_kind_that_nothing_runs_is_refused_by_name() {
         let error = registered("[kinds.typo]", &rooted()).expect_err("nothing runs it");
         assert!(
-            error.contains("names typo without a command") && error.contains("mine, process-files, analyze-audio"),
+            error.contains("names typo without a command")
+                && error.contains("mine, process-files, analyze-audio, gap-analysis"),
             "{error}"
         );
         let error = registered("[kinds.process-files]", &Config::default()).expect_err("no root");

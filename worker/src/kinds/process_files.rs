@@ -8,6 +8,11 @@
 //! memory than there is, by a packed cross reference or the ranges of a character map, which the library takes apart
 //! unasked; then the worker goes down with it, and the job counts a crash.
 
+/// For other kinds that read documents.
+pub(super) mod content {
+    pub(in crate::kinds) use super::pdf::{is_pdf, read as read_pdf};
+    pub(in crate::kinds) use super::text::{Sink, read as read_text};
+}
 mod open;
 mod page;
 mod pdf;
@@ -152,7 +157,9 @@ pub fn process(root: &Path, file: &str, progress: &mut dyn FnMut(f64, &str)) -> 
     let mut extracted = |share: f64| progress(10.0 + 90.0 * share, "extracting text");
     let (pages, tally) = if pdf::is_pdf(&document.content) {
         let deadline = Instant::now() + Duration::from_secs(PDF_SECONDS_MAX);
-        pdf::count(file, &document.content, deadline, &mut extracted)?
+        let mut tally = text::Tally::default();
+        let is_over = || Instant::now() > deadline;
+        (pdf::read(file, &document.content, &is_over, &mut tally, &mut extracted)?, tally)
     } else {
         let counted = text::count(&document.content);
         extracted(1.0);

@@ -5,13 +5,11 @@
 //! (see [`page`]), and its panics are caught and kept off stderr. A page that cannot be read fails the document:
 //! a count that leaves something out in silence would be worse.
 
-use std::time::Instant;
-
 use pdf_extract::{
     Document, LoadOptions, Object, ObjectId, OutputDev, OutputError, Stream, Transform, output_doc_page,
 };
 
-use super::text::{self, Tally};
+use super::text::{self, Sink};
 use super::unpack::{self, Refusal};
 use super::{ProcessError, open, page};
 use crate::kinds::quiet;
@@ -21,7 +19,7 @@ const HEADER_BYTES: usize = 1024;
 const MAGIC: &[u8] = b"%PDF-";
 
 /// Whether this is a PDF by its content. A text that merely mentions the header in a line of prose is not one.
-pub(super) fn is_pdf(bytes: &[u8]) -> bool {
+pub(in crate::kinds) fn is_pdf(bytes: &[u8]) -> bool {
     let head = &bytes[..bytes.len().min(HEADER_BYTES)];
     match head.windows(MAGIC.len()).position(|window| window == MAGIC) {
         None => false,
@@ -30,23 +28,24 @@ pub(super) fn is_pdf(bytes: &[u8]) -> bool {
     }
 }
 
-/// Pages and text of a PDF. `progress` hears the share done, from 0 to 1, after each page.
-pub(super) fn count(
+/// Reads a PDF's text into `sink` and returns its pages. `is_over` is asked once a piece of text and ends it; `progress` hears
+/// the share done, from 0 to 1, after each page.
+pub(in crate::kinds) fn read(
     file: &str,
     bytes: &[u8],
-    deadline: Instant,
+    is_over: &dyn Fn() -> bool,
+    sink: &mut dyn Sink,
     progress: &mut dyn FnMut(f64),
-) -> Result<(u64, Tally), ProcessError> {
+) -> Result<u64, ProcessError> {
     let refused = |refusal: Refusal, at: Option<usize>| refusal.into_error(open::shown(file), at);
     let (mut document, pages) = quietly(|| load(bytes)).map_err(|refusal| refused(refusal, None))?;
-    let mut tally = Tally::default();
     for (index, id) in pages.iter().enumerate() {
-        let mut scribe = Scribe { tally: &mut tally, deadline, end: (0.0, 0.0), at_start: true, piece_begins: true };
+        let mut scribe = Scribe { sink: &mut *sink, is_over, end: (0.0, 0.0), at_start: true, piece_begins: true };
         quietly(|| read_page(&mut document, *id, &mut scribe)).map_err(|refusal| refused(refusal, Some(index + 1)))?;
-        tally.end_word();
+        sink.end_page();
         progress((index + 1) as f64 / pages.len() as f64);
     }
-    Ok((pages.len() as u64, tally))
+    Ok(pages.len() as u64)
 }
 
 /// The document, unlocked if an empty password does it, and its pages in order.
@@ -75,7 +74,7 @@ fn load(bytes: &[u8]) -> Result<(Document, Vec<ObjectId>), Refusal> {
 
 /// Has the library read one page: a page of our making, alone in the tree, so that finding it costs the same in any document.
 fn read_page(document: &mut Document, id: ObjectId, scribe: &mut Scribe<'_>) -> Result<(), Refusal> {
-    if Instant::now() > scribe.deadline {
+    if (scribe.is_over)() {
         return Err(Refusal::OutOfTime);
     }
     let (content, resources) = page::text_only(document, id)?;
@@ -101,8 +100,8 @@ fn read_page(document: &mut Document, id: ObjectId, scribe: &mut Scribe<'_>) -> 
 /// Takes down the characters of a page, with a space or a line end where the page shows a gap. Gaps are measured along and
 /// across the baseline, whichever way the text runs.
 struct Scribe<'a> {
-    tally: &'a mut Tally,
-    deadline: Instant,
+    sink: &'a mut dyn Sink,
+    is_over: &'a dyn Fn() -> bool,
     /// Where the last character ended, in the page's units.
     end: (f64, f64),
     at_start: bool,
@@ -138,12 +137,12 @@ impl OutputDev for Scribe<'_> {
             let (x, y) = (at.m31 - self.end.0, at.m32 - self.end.1);
             let (along, across) = (x * right + y * up, (y * right - x * up).abs());
             if across > size * 1.5 || (across > size * 0.5 && along < 0.0) {
-                self.tally.push('\n');
+                self.sink.push('\n');
             } else if along > size * 0.1 || along < -size {
-                self.tally.push(' ');
+                self.sink.push(' ');
             }
         }
-        text.chars().for_each(|character| self.tally.push(character));
+        text.chars().for_each(|character| self.sink.push(character));
         self.end = (at.m31 + right * width * size, at.m32 + up * width * size);
         (self.at_start, self.piece_begins) = (false, false);
         Ok(())
@@ -151,7 +150,7 @@ impl OutputDev for Scribe<'_> {
 
     fn begin_word(&mut self) -> Result<(), OutputError> {
         self.piece_begins = true;
-        if Instant::now() > self.deadline { Err(std::fmt::Error.into()) } else { Ok(()) }
+        if (self.is_over)() { Err(std::fmt::Error.into()) } else { Ok(()) }
     }
 
     fn end_word(&mut self) -> Result<(), OutputError> {

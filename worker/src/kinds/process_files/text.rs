@@ -12,6 +12,14 @@ const WINDOWS_1252: [char; 32] = [
     '\u{90}', '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
 ];
 
+/// What takes in a text as it is read.
+pub(in crate::kinds) trait Sink {
+    /// The next character.
+    fn push(&mut self, character: char);
+    /// A page ends here.
+    fn end_page(&mut self);
+}
+
 /// A running count of a text that comes in pieces.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
@@ -27,35 +35,57 @@ impl Tally {
         self.words += u64::from(in_word && !self.in_word);
         self.in_word = in_word;
     }
+}
 
-    /// Ends the word that is open, as the end of a page does, without counting a character.
-    pub fn end_word(&mut self) {
+impl Sink for Tally {
+    fn push(&mut self, character: char) {
+        Tally::push(self, character);
+    }
+
+    /// Ends the word that is open, without counting a character.
+    fn end_page(&mut self) {
         self.in_word = false;
     }
 }
 
 /// Counts a plain text: its pages, and its words and characters. The error says why it is no text.
+pub(super) fn count(bytes: &[u8]) -> Result<(u64, Tally), String> {
+    let mut tally = Tally::default();
+    let mut pages = 1;
+    let mut after_feed = false;
+    read(bytes, |character| {
+        pages += u64::from(after_feed);
+        after_feed = character == '\u{c}';
+        tally.push(character);
+    })?;
+    Ok((pages, tally))
+}
+
+/// Reads a plain text. The error says why it is none; nothing was read then.
 ///
 /// UTF-8, with or without a byte order mark; UTF-16 with one; and what is neither but looks like text, as Windows-1252.
-pub(super) fn count(bytes: &[u8]) -> Result<(u64, Tally), String> {
+pub(in crate::kinds) fn read(bytes: &[u8], take: impl FnMut(char)) -> Result<(), String> {
     match bytes {
-        [0xFF, 0xFE, rest @ ..] => utf_16(rest, u16::from_le_bytes),
-        [0xFE, 0xFF, rest @ ..] => utf_16(rest, u16::from_be_bytes),
-        [0xEF, 0xBB, 0xBF, rest @ ..] => single_byte_or_utf_8(rest),
-        _ => single_byte_or_utf_8(bytes),
+        [0xFF, 0xFE, rest @ ..] => utf_16(rest, u16::from_le_bytes, take),
+        [0xFE, 0xFF, rest @ ..] => utf_16(rest, u16::from_be_bytes, take),
+        [0xEF, 0xBB, 0xBF, rest @ ..] => single_byte_or_utf_8(rest, take),
+        _ => single_byte_or_utf_8(bytes, take),
     }
 }
 
-fn utf_16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<(u64, Tally), String> {
+fn utf_16(bytes: &[u8], unit: fn([u8; 2]) -> u16, take: impl FnMut(char)) -> Result<(), String> {
     let (pairs, odd) = bytes.as_chunks::<2>();
     let text: Result<String, _> = char::decode_utf16(pairs.iter().map(|pair| unit(*pair))).collect();
     match text {
-        Ok(text) if odd.is_empty() && !text.contains('\0') => Ok(pages_and_tally(text.chars())),
+        Ok(text) if odd.is_empty() && !text.contains('\0') => {
+            text.chars().for_each(take);
+            Ok(())
+        }
         _ => Err("it is marked as UTF-16 and is not".to_owned()),
     }
 }
 
-fn single_byte_or_utf_8(bytes: &[u8]) -> Result<(u64, Tally), String> {
+fn single_byte_or_utf_8(bytes: &[u8], take: impl FnMut(char)) -> Result<(), String> {
     if bytes.contains(&0) {
         return Err("it has NUL bytes".to_owned());
     }
@@ -64,13 +94,15 @@ fn single_byte_or_utf_8(bytes: &[u8]) -> Result<(u64, Tally), String> {
         return Err(format!("{controls} of its {} bytes are control characters", bytes.len()));
     }
     if let Ok(text) = str::from_utf8(bytes) {
-        return Ok(pages_and_tally(text.chars()));
+        text.chars().for_each(take);
+        return Ok(());
     }
     let foreign = bytes.iter().filter(|byte| !byte.is_ascii()).count();
     if foreign * 100 > bytes.len() * FOREIGN_PERCENT_MAX {
         return Err("it is not UTF-8, and too little of it is ASCII for a text in Windows-1252".to_owned());
     }
-    Ok(pages_and_tally(bytes.iter().map(|byte| windows_1252(*byte))))
+    bytes.iter().map(|byte| windows_1252(*byte)).for_each(take);
+    Ok(())
 }
 
 /// A control character other than white space, backspace (overstruck print), escape (coloured logs) and the end mark of DOS.
@@ -83,16 +115,4 @@ fn windows_1252(byte: u8) -> char {
         0x80..=0x9F => WINDOWS_1252[usize::from(byte - 0x80)],
         _ => char::from(byte),
     }
-}
-
-fn pages_and_tally(text: impl Iterator<Item = char>) -> (u64, Tally) {
-    let mut tally = Tally::default();
-    let mut pages = 1;
-    let mut after_feed = false;
-    for character in text {
-        pages += u64::from(after_feed);
-        after_feed = character == '\u{c}';
-        tally.push(character);
-    }
-    (pages, tally)
 }

@@ -271,7 +271,8 @@ fn deep_nesting_does_not_overflow_a_small_stack() {
 #[test]
 fn a_pdf_past_its_time_is_given_up_and_may_be_tried_again() {
     for content in ["", "BT (text) Tj ET"] {
-        let error = pdf::count("a", &Builder::text(content).bytes(), Instant::now(), &mut |_| {}).unwrap_err();
+        let mut tally = crate::kinds::process_files::text::Tally::default();
+        let error = pdf::read("a", &Builder::text(content).bytes(), &|| true, &mut tally, &mut |_| {}).unwrap_err();
         assert!(matches!(error, ProcessError::OutOfTime { .. }) && error.is_retryable(), "{error}");
     }
 }

@@ -1,0 +1,236 @@
+//! Fetching what a client names, without being its way into the network that the worker stands in.
+//!
+//! Every address that is connected to is judged where the connection is made: names in the resolver that the HTTP client uses
+//! (so that a second answer of the DNS changes nothing), addresses written in a URL before each hop, for they pass by the
+//! resolver. Redirects are followed here, one at a time; proxies of the environment are not used, since they would connect
+//! instead. All is bounded: bytes on the wire and unpacked, time in all and without a byte, hops.
+mod address;
+#[cfg(test)]
+mod tests;
+
+use std::io::Read;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flate2::read::MultiGzDecoder;
+use leasehold::limits;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, LOCATION};
+use reqwest::{Client, Response, StatusCode, Url};
+use tokio::sync::OnceCell;
+
+use address::Gate;
+
+/// What is asked for first.
+const ACCEPTED: &str = "text/html, application/xhtml+xml, application/pdf, text/plain, */*;q=0.1";
+
+/// Why nothing was fetched; reads on from the URL: "https://… answered 404 Not Found".
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FetchError {
+    /// It, or where it redirects to, cannot be fetched by anybody.
+    #[error("cannot be fetched: {0}")]
+    Url(String),
+    /// It leads where a worker does not go.
+    #[error("leads to a private address ({0}); set LEASEHOLD_FETCH__ALLOW_PRIVATE=true to allow it")]
+    Private(IpAddr),
+    /// Neither a document nor a redirect.
+    #[error("answered {0}")]
+    Status(StatusCode),
+    /// Over `limits::FETCH_REDIRECTS_MAX`.
+    #[error("redirects more than {} times", limits::FETCH_REDIRECTS_MAX)]
+    Redirects,
+    /// Over `limits::FETCH_BYTES_MAX`.
+    #[error("is larger than {} MiB", limits::FETCH_BYTES_MAX >> 20)]
+    TooLarge,
+    /// Packed in a way that was not asked for, or badly.
+    #[error("is packed as {0}, which cannot be read")]
+    Packed(String),
+    /// The server or the way to it.
+    #[error("cannot be reached: {0}")]
+    Trouble(String),
+    /// Over `limits::FETCH_MS_MAX`.
+    #[error("took longer than {} s", limits::FETCH_MS_MAX / 1_000)]
+    Slow,
+}
+
+impl FetchError {
+    /// Whether the same URL may be fetched later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Status(status) => status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429),
+            Self::Trouble(_) | Self::Slow => true,
+            _ => false,
+        }
+    }
+}
+
+/// What was fetched.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    /// Where it was found, after all redirects.
+    pub url: Url,
+    /// What the server calls it; empty when it says nothing.
+    pub content_type: String,
+    /// It, unpacked.
+    pub body: Vec<u8>,
+}
+
+/// Fetches. Clones share one client.
+#[derive(Debug, Clone)]
+pub(crate) struct Fetcher {
+    gate: Gate,
+    /// Made by the first fetch: a worker that fetches nothing needs no certificates.
+    client: Arc<OnceCell<Client>>,
+}
+
+impl Fetcher {
+    /// With `allow_private` any address is as good as a public one.
+    pub fn new(allow_private: bool) -> Self {
+        Self { gate: Gate::new(allow_private), client: Arc::default() }
+    }
+
+    /// Fetches a document. It can be dropped at any moment.
+    pub async fn fetch(&self, url: &Url) -> Result<Fetched, FetchError> {
+        let most = Duration::from_millis(limits::FETCH_MS_MAX);
+        tokio::time::timeout(most, self.follow(url.clone())).await.unwrap_or(Err(FetchError::Slow))
+    }
+
+    async fn follow(&self, mut url: Url) -> Result<Fetched, FetchError> {
+        for _ in 0..=limits::FETCH_REDIRECTS_MAX {
+            self.admit(&url)?;
+            let client = self.client.get_or_try_init(|| async { client(self.gate) }).await?;
+            let request = client.get(url.clone()).header(ACCEPT, ACCEPTED).header(ACCEPT_ENCODING, "gzip");
+            let response = request.send().await.map_err(trouble)?;
+            match response.status() {
+                status if status.is_success() => {
+                    let content_type = header(response.headers(), CONTENT_TYPE.as_str()).to_owned();
+                    return Ok(Fetched { url, content_type, body: body(response).await? });
+                }
+                status if matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) => {
+                    let location = header(response.headers(), LOCATION.as_str());
+                    url = url.join(location).map_err(|_| FetchError::Url(format!("it answers {status} to nowhere")))?;
+                }
+                status => return Err(FetchError::Status(status)),
+            }
+        }
+        Err(FetchError::Redirects)
+    }
+
+    /// Whether a URL may be asked for at all. A host that is an address never comes to the resolver.
+    pub fn admit(&self, url: &Url) -> Result<(), FetchError> {
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(FetchError::Url(format!("{} is neither http nor https", url.scheme())));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(FetchError::Url("a URL with a user or a password is not used".to_owned()));
+        }
+        let host = url.host_str().unwrap_or_default();
+        let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        match literal.parse::<IpAddr>() {
+            Ok(address) if !self.gate.admits(address) => Err(FetchError::Private(address)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn client(gate: Gate) -> Result<Client, FetchError> {
+    // A Rust program with handlers of its own may have chosen none; fails only when there is one already.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    Client::builder()
+        .user_agent(concat!("leasehold/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .referer(false)
+        .dns_resolver(Guard(gate))
+        .connect_timeout(Duration::from_millis(limits::FETCH_CONNECT_MS))
+        .read_timeout(Duration::from_millis(limits::FETCH_IDLE_MS))
+        .pool_max_idle_per_host(0)
+        .build()
+        .map_err(|e| FetchError::Trouble(reason(&e)))
+}
+
+/// Resolves names to addresses that may be connected to.
+struct Guard(Gate);
+
+/// A name has only addresses that are refused.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is private")]
+struct PrivateOnly(IpAddr);
+
+impl Resolve for Guard {
+    fn resolve(&self, name: Name) -> Resolving {
+        let gate = self.0;
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let (public, private): (Vec<_>, Vec<_>) = found.partition(|at| gate.admits(at.ip()));
+            match private.first() {
+                Some(address) if public.is_empty() => Err(PrivateOnly(address.ip()).into()),
+                _ => Ok(Box::new(public.into_iter()) as Addrs),
+            }
+        })
+    }
+}
+
+/// The body, whole: an endless one is given up at the bound, and so is one that unpacks to more.
+async fn body(mut response: Response) -> Result<Vec<u8>, FetchError> {
+    let packed = header(response.headers(), CONTENT_ENCODING.as_str()).trim().to_ascii_lowercase();
+    if response.content_length().is_some_and(|bytes| bytes > limits::FETCH_BYTES_MAX) {
+        return Err(FetchError::TooLarge);
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(trouble)? {
+        if (body.len() + chunk.len()) as u64 > limits::FETCH_BYTES_MAX {
+            return Err(FetchError::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    match packed.as_str() {
+        "" | "identity" => Ok(body),
+        "gzip" | "x-gzip" => {
+            let unpacking = tokio::task::spawn_blocking(move || unpacked(&body));
+            unpacking.await.map_err(|e| FetchError::Trouble(e.to_string()))?
+        }
+        _ => Err(FetchError::Packed(leasehold::job::cut(&packed, 100).to_owned())),
+    }
+}
+
+fn unpacked(packed: &[u8]) -> Result<Vec<u8>, FetchError> {
+    let mut body = Vec::new();
+    let read = MultiGzDecoder::new(packed).take(limits::FETCH_BYTES_MAX + 1).read_to_end(&mut body);
+    match read {
+        Ok(bytes) if bytes as u64 > limits::FETCH_BYTES_MAX => Err(FetchError::TooLarge),
+        Ok(_) => Ok(body),
+        Err(_) => Err(FetchError::Packed("damaged gzip".to_owned())),
+    }
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// What the client says went wrong, with the guard's refusal found among its causes.
+fn trouble(error: reqwest::Error) -> FetchError {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(here) = cause {
+        if let Some(PrivateOnly(address)) = here.downcast_ref() {
+            return FetchError::Private(*address);
+        }
+        cause = here.source();
+    }
+    FetchError::Trouble(reason(&error.without_url()))
+}
+
+/// An error and its causes, each said once.
+fn reason(error: &dyn std::error::Error) -> String {
+    let mut said = error.to_string();
+    let mut cause = error.source();
+    while let Some(here) = cause {
+        let text = here.to_string();
+        if !said.contains(&text) {
+            said = format!("{said}: {text}");
+        }
+        cause = here.source();
+    }
+    leasehold::job::cut(&said, 300).to_owned()
+}

@@ -1,0 +1,202 @@
+//! The work of the kind `gap-analysis`: read a document and those it refers to, and find what several of them say is not known.
+//!
+//! The phases are the messages of its progress: `fetching` (each document is fetched, its text read, and the sentences kept in
+//! which something is said to be unknown), `extracting` (what such a sentence speaks of), `finding gaps` (which of them speak of
+//! the same), `validating` (which have enough documents behind them) and `writing`. A checkpoint is saved after each document and
+//! each phase, so an attempt goes on where the last one stopped and fetches nothing twice.
+mod cues;
+mod document;
+mod html;
+mod prose;
+mod state;
+mod support;
+#[cfg(test)]
+mod tests;
+
+use chrono::Utc;
+use leasehold::job::ErrorCode;
+use leasehold::limits;
+use reqwest::Url;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::fetch::Fetcher;
+use crate::{Context, Done, Failure};
+use document::Document;
+use state::{Phase, State};
+
+/// What a submit of this kind carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Payload {
+    /// The document to begin with: HTML, plain text or PDF, by http or https.
+    pub url: String,
+    /// How many of the documents that it refers to are read, at least 1; no more than 50 are.
+    #[serde(default = "ten")]
+    pub max_papers: i64,
+    /// How many documents must support a statement, at least 1.
+    #[serde(default = "two")]
+    pub validation_threshold: i64,
+}
+
+fn ten() -> i64 {
+    10
+}
+
+fn two() -> i64 {
+    2
+}
+
+/// What was found: the job's result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// The file among the job's own that has the gaps.
+    pub result_file: String,
+    /// How many there are.
+    pub gaps: usize,
+    /// How many documents were read.
+    pub documents: usize,
+}
+
+/// A payload that can be worked on.
+struct Order {
+    url: Url,
+    papers: usize,
+    threshold: usize,
+}
+
+impl Order {
+    fn parse(payload: &Payload, fetcher: &Fetcher) -> Result<Self, Failure> {
+        let refused = |text: String| Failure::fatal(text).coded(ErrorCode::BadPayload);
+        let least_one = |name: &str, value: i64| {
+            let number = usize::try_from(value).ok().filter(|number| *number >= 1);
+            number.ok_or_else(|| refused(format!("payload.{name} is {value}; write 1 or more")))
+        };
+        let shown = leasehold::job::cut(&payload.url, 300);
+        if payload.url.len() > limits::URL_BYTES_MAX {
+            return Err(refused(format!("payload.url is longer than {} bytes: {shown}…", limits::URL_BYTES_MAX)));
+        }
+        let mut url = Url::parse(&payload.url).map_err(|e| {
+            refused(format!("payload.url is {shown:?}, which is no URL ({e}); write https://… or http://…"))
+        })?;
+        url.set_fragment(None);
+        // Where it leads is told when it is fetched, as of any other.
+        if let Err(e @ crate::fetch::FetchError::Url(_)) = fetcher.admit(&url) {
+            return Err(refused(format!("payload.url {shown} {e}; write https://… or http://…")));
+        }
+        let papers = least_one("max_papers", payload.max_papers)?.min(limits::PAPERS_MAX);
+        Ok(Self { url, papers, threshold: least_one("validation_threshold", payload.validation_threshold)? })
+    }
+}
+
+/// The handler.
+pub(super) async fn run(fetcher: Fetcher, context: Context, payload: Payload) -> Result<Done<Report>, Failure> {
+    let order = Order::parse(&payload, &fetcher)?;
+    context.needs_files()?;
+    let saved = context.checkpoint::<State>().ok().flatten();
+    let mut state = saved.filter(|state| state.is_of(&order.url)).unwrap_or_else(|| State::new(&order.url));
+    let mut run = Run { fetcher, context, order };
+    loop {
+        run.context.progress(run.percent(&state), state.phase.message());
+        match state.phase {
+            Phase::Fetching => run.fetch_all(&mut state).await?,
+            Phase::Extracting => state.keep(|statement| !support::topic(statement).is_empty()),
+            Phase::Finding => state.groups = run.apart(&state, support::groups).await?,
+            Phase::Validating => state.groups.retain(|group| group.documents.len() >= run.order.threshold),
+            Phase::Writing => return Ok(run.write(&state).await?.into()),
+        }
+        state.phase = state.phase.next();
+        run.save(&state).await?;
+    }
+}
+
+/// One attempt.
+struct Run {
+    fetcher: Fetcher,
+    context: Context,
+    order: Order,
+}
+
+impl Run {
+    fn percent(&self, state: &State) -> f64 {
+        match state.phase {
+            Phase::Fetching => 70.0 * state.done() as f64 / state.sources.len().max(2) as f64,
+            Phase::Extracting => 70.0,
+            Phase::Finding => 80.0,
+            Phase::Validating => 90.0,
+            Phase::Writing => 95.0,
+        }
+    }
+
+    async fn save(&mut self, state: &State) -> Result<(), Failure> {
+        Ok(self.context.save_checkpoint(state).await?)
+    }
+
+    /// Fetches what has not been yet; the first document brings the others.
+    async fn fetch_all(&mut self, state: &mut State) -> Result<(), Failure> {
+        while let Some(at) = state.next_source() {
+            self.context.progress(self.percent(state), state.phase.message());
+            let read = tokio::select! {
+                read = self.read(&state.sources[at].url) => read,
+                () = self.context.cancelled() => return Err(Failure::new("the analysis was stopped")),
+            };
+            let room = self.context.limits().checkpoint_bytes;
+            match read {
+                Ok(document) if at == 0 => {
+                    state.refer(&document.links, self.order.papers, room / 4);
+                    state.took(at, document, room / 8 * 3);
+                }
+                Ok(document) => state.took(at, document, room / 8 * 3),
+                Err(fault) if at > 0 => state.skipped(at, &fault.reason),
+                Err(fault) => {
+                    let said = format!("{} {}", state.sources[at].url, fault.reason);
+                    return Err(if fault.is_retryable { Failure::new(said) } else { Failure::fatal(said) });
+                }
+            }
+            self.save(state).await?;
+        }
+        Ok(())
+    }
+
+    async fn read(&self, url: &str) -> Result<Document, document::Fault> {
+        let url = Url::parse(url).map_err(|e| document::Fault::for_good(format!("is no URL ({e})")))?;
+        let fetched = self.fetcher.fetch(&url).await?;
+        let context = self.context.clone();
+        // It keeps the slot until it has stopped.
+        let reading = tokio::task::spawn_blocking(move || document::read(fetched, &|| context.is_cancelled()));
+        reading.await.unwrap_or_else(|e| Err(document::Fault::for_now(format!("could not be read: {e}"))))
+    }
+
+    /// Runs what takes time off the async threads; it looks whether it is to stop by itself.
+    async fn apart<T: Send + 'static>(
+        &self,
+        state: &State,
+        work: fn(&[Vec<String>], &dyn Fn() -> bool) -> T,
+    ) -> Result<T, Failure> {
+        let (statements, context) = (state.statements(), self.context.clone());
+        let working = tokio::task::spawn_blocking(move || work(&statements, &|| context.is_cancelled()));
+        let done = working.await;
+        if self.context.is_cancelled() {
+            return Err(Failure::new("the analysis was stopped"));
+        }
+        done.map_err(|e| Failure::new(format!("the analysis was interrupted: {e}")))
+    }
+
+    /// Leaves the file with what was found.
+    async fn write(&self, state: &State) -> Result<Report, Failure> {
+        let (now, job) = (Utc::now(), self.context.job_id());
+        let documents = state.read();
+        let content = json!({
+            "job_id": job,
+            "url": self.order.url.as_str(),
+            "created_at": now.format("%Y-%m-%dT%H:%M:%S").to_string(),
+            "documents": documents,
+            "gaps": state.gaps(),
+            "skipped": state.passed_over(),
+        });
+        let text = serde_json::to_string_pretty(&content)?;
+        let name = format!("gap_analysis_{job}_{}.json", now.format("%Y%m%dT%H%M%S"));
+        self.context.write_file(&name, text.as_bytes()).await?;
+        Ok(Report { result_file: name, gaps: state.groups.len(), documents: documents.len() })
+    }
+}
