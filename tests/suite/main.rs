@@ -23,3 +23,4 @@ mod start;
 mod store;
 mod views;
 mod work;
+mod work_of_five;
