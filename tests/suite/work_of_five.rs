@@ -65,7 +65,11 @@ impl Five {
     }
 
     async fn upload(&self, kind: &str, payload: Value, files: &[(&str, &[u8])]) -> JobId {
-        let mut form = Form::new().part("job", Part::text(json!({ "kind": kind, "payload": payload }).to_string()));
+        self.upload_with(&json!({ "kind": kind, "payload": payload }), files).await
+    }
+
+    async fn upload_with(&self, job: &Value, files: &[(&str, &[u8])]) -> JobId {
+        let mut form = Form::new().part("job", Part::text(job.to_string()));
         for (name, content) in files {
             form = form.part("file", Part::bytes(content.to_vec()).file_name((*name).to_owned()));
         }

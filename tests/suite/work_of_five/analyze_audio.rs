@@ -120,11 +120,17 @@ async fn a_worker_killed_in_the_middle_costs_a_crash_and_no_result() {
 }
 
 #[tokio::test]
-async fn a_cancelled_analysis_stops_soon_and_a_timeout_ends_it() {
+async fn a_cancelled_analysis_and_one_that_takes_too_long_stop_soon() {
     let five = Five::start(&[]).await;
     let _worker = five.worker();
     let id = five.upload("analyze-audio", json!({"filename": "a.wav"}), &[("a.wav", &long())]).await;
     begun(&five, &id).await;
     five.cancelled_within(&id, Duration::from_secs(2)).await;
+    let payload = json!({"filename": "a.wav"});
+    let brief = json!({"kind": "analyze-audio", "payload": payload, "timeout_ms": 300, "max_attempts": 1});
+    let id = five.upload_with(&brief, &[("a.wav", &long())]).await;
+    let (message, attempts) = five.failure(&id).await;
+    assert!(attempts == 1, "{message}");
+    assert_eq!(five.job(&id).await.error.unwrap().code, leasehold::job::ErrorCode::Timeout);
     five.system.finish().await;
 }

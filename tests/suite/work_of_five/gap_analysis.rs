@@ -43,7 +43,6 @@ async fn found(five: &Five, id: &JobId, result: &Value) -> Value {
 
 #[tokio::test]
 async fn what_several_documents_do_not_know_is_found() {
-    let secret = Site::start(&[("/", text("secret"))]).await;
     let links = [
         "paper.html#top",
         "paper.html",
@@ -105,7 +104,6 @@ async fn what_several_documents_do_not_know_is_found() {
         .await;
     let result = five.result(&id).await;
     assert_eq!((result["gaps"].as_u64(), result["documents"].as_u64()), (Some(2), Some(2)), "{result}");
-    drop(secret);
     five.system.finish().await;
 }
 

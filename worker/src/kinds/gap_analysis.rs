@@ -95,7 +95,7 @@ pub(super) async fn run(fetcher: Fetcher, context: Context, payload: Payload) ->
     context.needs_files()?;
     let saved = context.checkpoint::<State>().ok().flatten();
     let mut state = saved.filter(|state| state.is_of(&order.url)).unwrap_or_else(|| State::new(&order.url));
-    let mut run = Run { fetcher, context, order };
+    let run = Run { fetcher, context, order };
     loop {
         run.context.progress(run.percent(&state), state.phase.message());
         match state.phase {
@@ -128,12 +128,12 @@ impl Run {
         }
     }
 
-    async fn save(&mut self, state: &State) -> Result<(), Failure> {
+    async fn save(&self, state: &State) -> Result<(), Failure> {
         Ok(self.context.save_checkpoint(state).await?)
     }
 
     /// Fetches what has not been yet; the first document brings the others.
-    async fn fetch_all(&mut self, state: &mut State) -> Result<(), Failure> {
+    async fn fetch_all(&self, state: &mut State) -> Result<(), Failure> {
         while let Some(at) = state.next_source() {
             self.context.progress(self.percent(state), state.phase.message());
             let read = tokio::select! {

@@ -1,4 +1,5 @@
 //! Recordings made here, down to the byte, and what is measured of them.
+mod flac;
 mod hostile;
 
 use std::f64::consts::TAU;
