@@ -1,9 +1,9 @@
-//! The pages under `docs/`: what they tell a reader to do is done here as it stands there.
+//! The pages under `docs/` and `examples/`: what they tell a reader to do is done here as it stands there.
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use leasehold_tests::System;
+use leasehold_tests::{System, eventually};
 use serde_json::Value;
 
 /// How long all examples of a page may take.
@@ -23,7 +23,7 @@ fn root() -> PathBuf {
 }
 
 fn blocks(page: &str) -> Vec<Block> {
-    let text = std::fs::read_to_string(root().join("docs").join(page)).unwrap();
+    let text = std::fs::read_to_string(root().join(page)).unwrap();
     let mut blocks = Vec::new();
     for part in text.split("\n```").skip(1).step_by(2) {
         let (head, text) = part.split_once('\n').unwrap();
@@ -37,6 +37,7 @@ fn blocks(page: &str) -> Vec<Block> {
 /// Runs the `sh` blocks of a page in one shell, against a system with the files of the page; returns what each printed,
 /// with the block that stands behind it.
 async fn run(page: &str) {
+    let page = &format!("docs/{page}");
     let blocks = blocks(page);
     let folder = tempfile::tempdir().unwrap();
     for block in &blocks {
@@ -53,15 +54,23 @@ async fn run(page: &str) {
     let system = System::start(&[("LEASEHOLD_KINDS", &kinds), ("LEASEHOLD_DOCUMENT_ROOT", &documents)]).await;
     let api = system.api(&[]).await;
     let _worker = system.worker(&[]);
+    follow(page, &blocks, folder.path(), &api.url(""), &[]).await;
+    system.finish().await;
+}
+
+/// Runs the `sh` blocks in one shell, and holds what each prints against the block that stands behind it.
+async fn follow(page: &str, blocks: &[Block], folder: &Path, api: &str, environment: &[(&str, &str)]) {
     let examples: Vec<usize> = (0..blocks.len()).filter(|at| blocks[*at].language == "sh").collect();
-    let mut script = "set -euo pipefail\n".to_owned();
+    // What an example leaves running in the background ends with it, however it ends.
+    let mut script = "set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n".to_owned();
     for at in &examples {
-        script += &blocks[*at].text.replace("http://127.0.0.1:8080", &api.url(""));
+        script += &blocks[*at].text.replace("http://127.0.0.1:8080", api);
         script += &format!("\necho; echo '{MARK}'\n");
     }
     let shell = tokio::process::Command::new("bash")
         .args(["-c", &script])
-        .current_dir(folder.path())
+        .current_dir(folder)
+        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
@@ -81,6 +90,42 @@ async fn run(page: &str) {
             _ => assert_eq!(printed, "", "{page} shows nothing of what this prints: {code}"),
         }
     }
+}
+
+/// Runs a page of `examples/`, in the project's folder, with the kinds that stand there; ports in it become free ones.
+async fn run_example(name: &str) {
+    let page = format!("examples/{name}/README.md");
+    let mut blocks = blocks(&page);
+    for taken in ["8765", "8766"] {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+        blocks.iter_mut().for_each(|block| block.text = block.text.replace(taken, &free));
+    }
+    let root = root().canonicalize().unwrap();
+    let at = |path: &str| root.join(path).display().to_string();
+    let (kinds, documents) = (at("examples/kinds.toml"), at("examples/process-files/documents"));
+    let system = System::start(&[
+        ("LEASEHOLD_KINDS", &kinds),
+        ("LEASEHOLD_DOCUMENT_ROOT", &documents),
+        ("LEASEHOLD_FETCH__ALLOW_PRIVATE", "true"),
+        ("LEASEHOLD_LEASE_MS", "2000"),
+    ])
+    .await;
+    let api = system.api(&[]).await;
+    let _workers = [system.worker(&[]), system.worker(&[]), system.worker(&[])];
+    eventually(LIMIT, "the workers are there", async || {
+        api.get("/api/v1/workers").await.json["workers"].as_array().is_some_and(|workers| workers.len() == 3)
+    })
+    .await;
+    let programs = leasehold_tests::binary::path("leasehold");
+    let path = format!("{}:{}", programs.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let (redis, storage) = (system.redis().url(), format!("file://{}/storage", system.folder().display()));
+    let environment = [
+        ("PATH", path.as_str()),
+        ("LEASEHOLD_KINDS", &kinds),
+        ("LEASEHOLD_REDIS_URL", &redis),
+        ("LEASEHOLD_STORAGE_URL", &storage),
+    ];
+    follow(&page, &blocks, &root, &api.url(""), &environment).await;
     system.finish().await;
 }
 
@@ -119,10 +164,33 @@ async fn the_command_kind_of_its_page_runs() {
     run("command-kinds.md").await;
 }
 
+#[tokio::test]
+async fn the_example_of_file_batches_runs() {
+    run_example("file-batches").await;
+}
+
+#[tokio::test]
+async fn the_example_of_job_status_runs() {
+    run_example("job-status").await;
+}
+
+#[tokio::test]
+async fn the_example_of_screenshots_runs() {
+    run_example("screenshots").await;
+}
+
+#[tokio::test]
+async fn the_example_of_audio_analysis_runs() {
+    run_example("audio-analysis").await;
+}
+
 #[test]
 fn every_link_leads_somewhere() {
     let pages = std::fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
-    for page in pages.chain([root().join("README.md")]) {
+    let examples =
+        std::fs::read_dir(root().join("examples")).unwrap().map(|entry| entry.unwrap().path().join("README.md"));
+    let examples = examples.filter(|page| page.exists());
+    for page in pages.chain(examples).chain(["README.md", "examples/README.md"].map(|page| root().join(page))) {
         let text = std::fs::read_to_string(&page).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let file = link.split('#').next().unwrap();
