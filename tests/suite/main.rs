@@ -14,6 +14,7 @@ mod faults;
 mod files;
 mod ground;
 mod hardening;
+mod import;
 mod lifecycle;
 mod metrics;
 mod openapi;
