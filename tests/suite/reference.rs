@@ -5,8 +5,8 @@ mod model;
 use std::collections::BTreeMap;
 
 use leasehold::job::{Due, NewBatch, Priority};
-use leasehold::store::{Held, Settle, Settled};
-use leasehold::{JobId, NewJob, QueueName};
+use leasehold::store::{self, Held, ImportedItem, ImportedJob, Past, Settle, Settled};
+use leasehold::{JobId, NewJob, QueueName, State, Timestamp};
 use leasehold_tests::RedisServer;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -20,6 +20,8 @@ enum Call {
     Submit { priority: Priority, delay_s: u64, limited: bool },
     Keyed { key: u8, digest: u8 },
     Batch { items: usize, open: bool },
+    Import { old: u8, ending: u8 },
+    ImportBatch { old: u8, ending: u8, items: Vec<u8> },
     Items { parent: usize, items: usize, last: bool },
     Claim { worker: u8, slots: usize },
     Settle { job: usize, ending: Ending, forged: bool },
@@ -49,6 +51,9 @@ fn call() -> impl Strategy<Value = Call> {
             .prop_map(|(priority, delay_s, limited)| Call::Submit { priority, delay_s, limited }),
         1 => (0..3_u8, 0..2_u8).prop_map(|(key, digest)| Call::Keyed { key, digest }),
         2 => (0..4_usize, any::<bool>()).prop_map(|(items, open)| Call::Batch { items, open }),
+        2 => (0..4_u8, 0..5_u8).prop_map(|(old, ending)| Call::Import { old, ending }),
+        2 => (0..3_u8, 1..4_u8, prop::collection::vec(0..5_u8, 0..4))
+            .prop_map(|(old, ending, items)| Call::ImportBatch { old, ending, items }),
         2 => (at.clone(), 0..3_usize, any::<bool>()).prop_map(|(parent, items, last)| Call::Items { parent, items, last }),
         6 => (0..3_u8, 1..5_usize).prop_map(|(worker, slots)| Call::Claim { worker, slots }),
         6 => (at.clone(), ending, prop::bool::weighted(0.1))
@@ -62,6 +67,24 @@ fn call() -> impl Strategy<Value = Call> {
         1 => at.prop_map(|job| Call::Remove { job }),
         1 => any::<bool>().prop_map(|paused| Call::Pause { paused }),
     ]
+}
+
+/// What a job was in another store, by a number: open, completed, failed, cancelled, skipped.
+fn past(ending: u8) -> Past {
+    let ending = match ending {
+        0 => None,
+        1 => Some(store::Ending::Completed { result: json("1"), skipped: None }),
+        2 => Some(store::Ending::Failed { message: "no".into(), at: Timestamp(1) }),
+        3 => Some(store::Ending::Cancelled),
+        _ => Some(store::Ending::Completed { result: json("null"), skipped: Some("none".into()) }),
+    };
+    Past { created_at: Timestamp(1), record: Some(json("{}")), ending, output: Vec::new() }
+}
+
+/// Where that begins here, and whether as skipped.
+fn state_of(ending: u8) -> (State, bool) {
+    let states = [State::Queued, State::Completed, State::Failed, State::Cancelled, State::Completed];
+    (states[usize::from(ending)], ending == 4)
 }
 
 /// The Store and the model, side by side.
@@ -88,6 +111,8 @@ impl Pair {
                 self.model.batch(&parent, open);
                 self.append(&parent, 0, n, !open);
             }
+            Call::Import { old, ending } => self.import(*old, *ending).await,
+            Call::ImportBatch { old, ending, items } => self.import_batch(*old, *ending, items).await,
             Call::Items { parent, items, last } => {
                 if let Some(parent) = pick(*parent, self.model.parents()) {
                     self.items(&parent, *items, *last).await;
@@ -169,6 +194,49 @@ impl Pair {
     fn append(&mut self, parent: &JobId, first: u64, n: usize, last: bool) {
         let ids = (first..first + n as u64).map(|k| self.ground.store.item_id(parent, k)).collect::<Vec<_>>();
         self.model.append(parent, &ids, last);
+    }
+
+    async fn import(&mut self, old: u8, ending: u8) {
+        let id = JobId::parse(&format!("old-{old}")).unwrap();
+        let imported = ImportedJob { id: id.clone(), job: job(), past: past(ending), input: Vec::new() };
+        let new = self.ground.store.import(vec![imported]).await.unwrap().remove(0).unwrap();
+        assert_eq!(new, !self.model.contains(&id), "a known id changes nothing");
+        if new {
+            let (state, skipped) = state_of(ending);
+            self.model.import(&id, state, skipped);
+        }
+    }
+
+    async fn import_batch(&mut self, old: u8, ending: u8, items: &[u8]) {
+        let (store, id) = (&self.ground.store, JobId::parse(&format!("box-{old}")).unwrap());
+        let batch = Some(NewBatch { items: Vec::new(), open: true, then: None });
+        let parent = ImportedJob { id: id.clone(), job: NewJob { batch, ..job() }, past: past(0), input: Vec::new() };
+        let new = store.import(vec![parent]).await.unwrap().remove(0).unwrap();
+        assert_eq!(new, !self.model.contains(&id), "a known id changes nothing");
+        let all: Vec<ImportedItem> =
+            items.iter().map(|ending| ImportedItem { payload: json("1"), past: past(*ending) }).collect();
+        let total = items.len() as u64;
+        if !new {
+            let known = self.model.items_of(&id) as u64;
+            assert_eq!(store.import_items(&id, 0, &all).await.is_ok(), total <= known, "a sealed batch stays as it is");
+            return;
+        }
+        // In two parts, the first of them twice.
+        let half = items.len() / 2;
+        for part in [&all[..half], &all[..half], &all[..]] {
+            store.import_items(&id, 0, part).await.unwrap();
+        }
+        for _ in 0..2 {
+            store.seal_import(&id, total, past(ending).ending.as_ref()).await.unwrap();
+        }
+        let items: Vec<_> = (0..total)
+            .zip(items)
+            .map(|(number, ending)| {
+                let (state, skipped) = state_of(*ending);
+                (store.item_id(&id, number), state, skipped)
+            })
+            .collect();
+        self.model.import_batch(&id, &items, state_of(ending).0);
     }
 
     async fn claim(&mut self, name: &str, slots: usize) {

@@ -19,6 +19,8 @@ const LOCK_FIRST: i64 = 0x4000_0000;
 const LOCK_BYTES: i64 = 512;
 /// Bytes of a value that is read.
 const VALUE_BYTES_MAX: i32 = 16 << 20;
+/// Faults of a database that are told.
+const FAULTS_MAX: usize = 100;
 /// How far ahead, in rows, what lies behind a damaged place is looked for.
 const JUMP_MAX: i64 = 1 << 40;
 
@@ -96,8 +98,7 @@ impl Database {
             !columns.iter().any(|column| column.eq_ignore_ascii_case(name))
                 && connection.prepare(&format!("SELECT {name} FROM {quoted} LIMIT 1")).is_ok()
         });
-        let plain = columns.iter().any(|column| column.eq_ignore_ascii_case("rowid")).then_some("rowid");
-        Ok(Self { connection, table: quoted, row: numbered.or(plain), columns, _copy: copied })
+        Ok(Self { connection, table: quoted, row: numbered, columns, _copy: copied })
     }
 
     /// How many rows there are, if that can be told.
@@ -116,26 +117,30 @@ impl Database {
     pub(super) fn rows<E>(&self, mut each: impl FnMut(Row) -> Result<(), E>) -> Result<Vec<String>, E> {
         let mut faults = Vec::new();
         let Some(row) = self.row else {
-            let sql = format!("SELECT 0, * FROM {}", self.table);
-            let (_, fault) = self.run(&sql, None, &mut each)?;
-            faults.extend(fault);
-            return Ok(faults);
+            let (_, fault) = self.run(&format!("SELECT 0, * FROM {}", self.table), None, &mut each)?;
+            return Ok(fault.into_iter().collect());
         };
-        let sql = format!("SELECT {row}, * FROM {} WHERE {row} > ?1 ORDER BY {row}", self.table);
-        let (mut after, mut jump) = (i64::MIN, 1);
+        let rows = format!("SELECT {row}, * FROM {} WHERE {row} > ?1", self.table);
+        let (upwards, downwards) =
+            (format!("{rows} ORDER BY {row}"), format!("{rows} AND {row} <= ?2 ORDER BY {row} DESC"));
+        // The last row before the damage; where the next look begins; how much further the one after it does.
+        let (mut good, mut after, mut jump) = (i64::MIN, i64::MIN, 1);
         loop {
-            let (last, fault) = self.run(&sql, Some(after), &mut each)?;
-            let Some(fault) = fault else { return Ok(faults) };
-            if let Some(last) = last {
-                (after, jump) = (last, 1);
+            let (last, fault) = self.run(&upwards, Some((after, None)), &mut each)?;
+            if after > good && (last.is_some() || fault.is_none()) {
+                // It was jumped over the damage and further: back to where it ends.
+                self.run(&downwards, Some((good, Some(after))), &mut each)?;
             }
+            let Some(fault) = fault else { return Ok(faults) };
             if faults.last() != Some(&fault) {
                 faults.push(fault);
             }
-            if jump > JUMP_MAX || faults.len() > 100 {
+            if jump > JUMP_MAX || faults.len() > FAULTS_MAX {
                 return Ok(faults);
             }
-            // The place itself is lost; how many rows stood there cannot be told.
+            if let Some(last) = last {
+                (good, after, jump) = (last, last, 1);
+            }
             after = after.max(0).saturating_add(jump);
             jump *= 2;
         }
@@ -145,7 +150,7 @@ impl Database {
     fn run<E>(
         &self,
         sql: &str,
-        after: Option<i64>,
+        between: Option<(i64, Option<i64>)>,
         each: &mut impl FnMut(Row) -> Result<(), E>,
     ) -> Result<(Option<i64>, Option<String>), E> {
         let fault = |e: rusqlite::Error| format!("it is damaged: {e}");
@@ -153,8 +158,9 @@ impl Database {
             Ok(statement) => statement,
             Err(e) => return Ok((None, Some(fault(e)))),
         };
-        let queried = match after {
-            Some(after) => statement.query([after]),
+        let queried = match between {
+            Some((after, Some(to))) => statement.query([after, to]),
+            Some((after, None)) => statement.query([after]),
             None => statement.query([]),
         };
         let mut rows = match queried {
@@ -169,7 +175,7 @@ impl Database {
                 Err(e) => return Ok((last, Some(fault(e)))),
             };
             number += 1;
-            if after.is_some() {
+            if between.is_some() {
                 last = row.get::<_, i64>(0).ok();
             }
             let shown = last.and_then(|last| u64::try_from(last).ok()).unwrap_or(number);

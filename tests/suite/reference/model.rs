@@ -159,6 +159,31 @@ impl Model {
         self.finish(parent);
     }
 
+    /// A job that comes from another store.
+    pub fn import(&mut self, id: &JobId, state: State, skipped: bool) {
+        self.gone.remove(id);
+        self.entry(id, state).skipped = skipped;
+    }
+
+    /// A batch that comes from another store, whole; it ends as it had ended once all its items have.
+    pub fn import_batch(&mut self, parent: &JobId, items: &[(JobId, State, bool)], ended: State) {
+        self.gone.remove(parent);
+        self.batch(parent, false);
+        for (id, state, skipped) in items {
+            self.import(id, *state, *skipped);
+            self.jobs.get_mut(id).unwrap().parent = Some(parent.clone());
+        }
+        let entry = self.jobs.get_mut(parent).unwrap();
+        entry.items = items.iter().map(|(id, ..)| id.clone()).collect();
+        (entry.sealed, entry.open_until) = (true, i64::MAX);
+        self.recount(parent);
+        self.finish(parent);
+        let entry = self.jobs.get_mut(parent).unwrap();
+        if entry.view.state.is_final() {
+            entry.view.state = ended;
+        }
+    }
+
     pub fn claim(&mut self, held: &Held, worker: &str, attempts: u32, crashes: u32) {
         assert!(!self.paused, "nothing is claimed from a paused queue");
         let narrow = self.jobs.values().filter(|j| j.limited && j.view.state == State::Running).count();

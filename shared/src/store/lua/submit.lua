@@ -1,8 +1,8 @@
 -- Writes new jobs, and jobs that come from another store, each at most once: a known id or Idempotency-Key changes nothing.
 -- Transition: submit import
 -- KEYS: the partition. ARGV: now, names_max, idempotency_ms, n, then for each job: id, kind, queue, priority,
---   due (empty; `+ms` from now; or ms), begins (empty; `parent`; or how it had ended: completed, failed, cancelled),
---   created_at (empty: now; or ms), key and digest (or empty), n_fields, field, value, …
+--   due (empty; `+ms` from now; or ms), begins (empty; `parent`; or how it had ended: completed, skipped, failed,
+--   cancelled), created_at (empty: now; or ms), key and digest (or empty), n_fields, field, value, …
 -- Returns, for each: {queued|waiting|completed|failed|cancelled, id, created_at} | {scheduled, id, created_at, due} |
 --   {exists|replayed|conflict|gone, id} | {names, kind|queue}
 local names_max, idempotency_ms, n = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
@@ -32,7 +32,7 @@ local function create(job, due, begins, created_at, first, last)
     gather('ZADD', WAITING, created_at, job.id)
     gather('ZADD', OPEN, now + OPEN_MS, job.id)
   elseif begins ~= '' then
-    ends = begins
+    ends = begins == 'skipped' and 'completed' or begins
   elseif at > now then
     state = 'scheduled'
     gather('ZADD', SCHEDULED, at, job.id)
