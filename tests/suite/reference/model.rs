@@ -369,7 +369,8 @@ impl Model {
             State::Cancelled => {}
             State::Running => entry.view.flagged = true,
             State::Waiting => {
-                if !entry.view.flagged {
+                // A second cancel walks the items again, unless the first is still on its way.
+                if !entry.view.flagged || !self.cascades.contains_key(id) {
                     (entry.view.flagged, entry.sealed, entry.open_until) = (true, true, i64::MAX);
                     self.cascades.insert(id.clone(), Cascade::Cancel);
                 }
