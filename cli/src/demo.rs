@@ -1,4 +1,5 @@
-//! `leasehold demo`: the main job on real documents, through the death of a worker and of Redis.
+//! `leasehold demo`: two of the five systems at work, file batches on real documents and a text in job status, through the
+//! death of a worker and of Redis.
 //!
 //! Always private: it reads no configuration, no LEASEHOLD_ variable, and leaves nothing behind. What it says at its end
 //! it has checked.
@@ -6,6 +7,7 @@ mod client;
 mod documents;
 mod narrator;
 mod stage;
+mod text;
 mod verdict;
 
 use std::time::Duration;
@@ -18,7 +20,7 @@ use crate::arguments::NotVia;
 use crate::failure::Failure;
 use crate::print;
 use crate::stop::Signals;
-use client::{Accepted, Client, Observer};
+use client::{Client, Observer, Status};
 use documents::Document;
 use narrator::Narrator;
 use stage::Stage;
@@ -63,72 +65,78 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<(), Failure> {
 async fn tell(folder: &std::path::Path, documents: &[Document], narrator: &mut Narrator) -> Result<(), Failure> {
     let mut stage = Stage::set(folder, narrator).await?;
     let told = act(&mut stage, documents, narrator).await;
-    let (jobs, mut facts) = match told {
+    let mut seen = match told {
         Ok(seen) => seen,
         Err(failure) => return Err(stage.with_logs(failure)),
     };
     stage.close().await;
-    facts.push(verdict::keys(&stage.store).await?);
+    seen.facts.push(verdict::keys(&stage.store).await?);
     stage.stop_redis().await;
     narrator.end();
-    verdict::table(documents, &jobs, &stage)?;
-    if verdict::print(&facts)? { Ok(()) } else { Err(stage.with_logs(Failure::Said)) }
+    verdict::table(documents, &seen.jobs, &stage)?;
+    text::print(&seen.text)?;
+    if verdict::print(&seen.facts)? { Ok(()) } else { Err(stage.with_logs(Failure::Said)) }
 }
 
-/// The whole run: what became of every job, and what was checked on the way.
-async fn act(
-    stage: &mut Stage,
-    documents: &[Document],
-    narrator: &mut Narrator,
-) -> Result<(Vec<Job>, Vec<verdict::Fact>), Failure> {
+/// What became of everything, and what was checked on the way.
+struct Seen {
+    jobs: Vec<Job>,
+    text: Status,
+    facts: Vec<verdict::Fact>,
+}
+
+async fn act(stage: &mut Stage, documents: &[Document], narrator: &mut Narrator) -> Result<Seen, Failure> {
     let client = Client::new(&stage.base)?;
     let mut observer = Observer::new(&client);
-    let (now, mut later) = documents.split_at(documents.len() * 2 / 3);
-    let count = now.len();
-    narrator.say(format!("submitting {count} documents as jobs of kind process-files, each with an Idempotency-Key"));
-    let mut submits = Submits::new();
-    submit(&mut submits, &client, now);
-    let mut victim = catch(stage, &mut observer, narrator, count).await?;
+    let (now, later) = documents.split_at(documents.len() * 2 / 3);
+    narrator.say(format!("POST /jobs: a batch of {} documents; POST /api/suggestions: a text", now.len()));
+    let text = client.submit_text("text", text::NOTE).await?;
+    let mut accepted = vec![client.submit_files("first batch", names(now)).await?];
+    observer.watch(&accepted[0].id);
+    let mut victim = catch(stage, &mut observer, narrator, now.len()).await?;
     if victim.is_none() {
         // All were done before a worker was caught at one.
-        submit(&mut submits, &client, later);
+        accepted.push(client.submit_files("second batch", names(later)).await?);
+        observer.watch(&accepted[1].id);
         victim = catch(stage, &mut observer, narrator, documents.len()).await?;
-        later = &[];
     }
     let missed = || Failure::Failed("no worker was caught in the middle of a job, so nothing could be shown".into());
     let victim = victim.ok_or_else(missed)?;
     observe(&mut observer, narrator, BETWEEN_BLOWS).await;
     stage.kill_redis().await?;
     let ((ended, known), held) = (observer.counts(), victim.held.len());
-    narrator.blow(format!("kill -9 Redis: {ended} of {known} jobs have ended, the dead worker still has {held}"));
-    narrator.say(format!("submitting {} more documents; the API holds on until Redis is back", later.len()));
-    submit(&mut submits, &client, later);
+    narrator.blow(format!("kill -9 Redis: {ended} of {known} files are done, the dead worker still has {held}"));
+    let mut second = JoinSet::new();
+    if accepted.len() == 1 {
+        narrator.say(format!("POST /jobs: {} more documents; the API holds on until Redis is back", later.len()));
+        let (client, files) = (client.clone(), names(later));
+        second.spawn(async move { client.submit_files("second batch", files).await });
+    }
     observe(&mut observer, narrator, OUTAGE).await;
     stage.restart_redis().await?;
     narrator.say("Redis is back with all it had said yes to, read from its append-only file");
-    let accepted = answers(submits).await?;
-    narrator.say(format!("all {} submits are accepted", accepted.len()));
-    wait_for_end(&mut observer, narrator, &victim, documents.len()).await;
-    let mut again = Submits::new();
-    submit(&mut again, &client, documents);
-    let again = answers(again).await?;
-    let jobs = client.jobs().await?;
-    let facts = verdict::facts(documents, &accepted, &again, &jobs, &observer, &victim);
-    Ok((jobs, facts))
-}
-
-type Submits = JoinSet<Result<Accepted, Failure>>;
-
-/// Submits documents, all at once.
-fn submit(submits: &mut Submits, client: &Client, documents: &[Document]) {
-    for document in documents {
-        let (client, file) = (client.clone(), document.file.clone());
-        submits.spawn(async move { client.submit(file).await });
+    for batch in second.join_all().await {
+        accepted.push(batch?);
+        observer.watch(&accepted[1].id);
+        narrator.say("the second batch is accepted");
     }
+    wait_for_end(&mut observer, narrator, &victim, documents.len()).await;
+    accepted.push(text);
+    let again = [
+        client.submit_files("first batch", names(now)).await?,
+        client.submit_files("second batch", names(later)).await?,
+        client.submit_text("text", text::NOTE).await?,
+    ];
+    let (jobs, text) = (observer.items().await?, client.status(&accepted[2].id).await?);
+    let mut facts = verdict::facts(documents, &jobs, &observer, &victim);
+    facts.insert(0, verdict::counted_batches(&client, &accepted[..2], &jobs).await?);
+    facts.push(verdict::doubled(&accepted, &again, &client.batches().await?));
+    facts.push(text::fact(&text));
+    Ok(Seen { jobs, text, facts })
 }
 
-async fn answers(submits: Submits) -> Result<Vec<Accepted>, Failure> {
-    submits.join_all().await.into_iter().collect()
+fn names(documents: &[Document]) -> Vec<String> {
+    documents.iter().map(|document| document.file.clone()).collect()
 }
 
 /// Looks at the jobs for a while.
@@ -155,7 +163,7 @@ async fn wait_for_end(observer: &mut Observer, narrator: &mut Narrator, victim: 
             narrator.say(format!("the lease of {} has run out; the other worker takes over what it held", victim.name));
         }
     }
-    narrator.say(format!("{} of {total} jobs have ended", observer.counts().0));
+    narrator.say(format!("{} of {total} files are done", observer.counts().0));
 }
 
 /// Kills a worker in the middle of a job, once a third of the `submitted` ones have ended; `None` when all have before it
@@ -187,7 +195,7 @@ async fn catch(
         }
         let held = observer.held_by(&worker);
         let name = stage.kill_worker(&worker).await?;
-        let files: Vec<&str> = held.iter().filter_map(documents::file).collect();
+        let files: Vec<String> = held.iter().filter_map(documents::file).collect();
         narrator.blow(format!("kill -9 {name}, in the middle of {}", files.join(" and ")));
         return Ok(Some(Victim { name, worker, held }));
     }

@@ -11,10 +11,11 @@ use crate::failure::Failure;
 const READY_LIMIT: Duration = Duration::from_secs(60);
 /// The pause between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(30);
-/// The kinds of the example, so that the binary needs no file beside it.
-pub(crate) const KINDS: &str = include_str!("../../examples/process-files/kinds.toml");
-/// Where the project keeps its sample documents.
+/// What a binary without the project beside it serves.
+const KINDS: &str = "[kinds.process-files]\n";
+/// Where the project keeps its sample documents, and the kinds of its examples.
 const DOCUMENTS: &str = "examples/process-files/documents";
+const EXAMPLE_KINDS: &str = "examples/kinds.toml";
 
 /// What API and workers are started with.
 #[derive(Debug, Clone)]
@@ -54,12 +55,27 @@ impl Plan {
     }
 }
 
-/// The sample documents of the project that this program stands in, is run in, or was built from.
+/// The sample documents of the project.
 pub(crate) fn documents() -> Option<PathBuf> {
+    of_the_project(DOCUMENTS)
+}
+
+/// The kinds file of the project's examples; without it a small one, written to `folder`.
+pub(crate) fn kinds(folder: &Path) -> std::io::Result<PathBuf> {
+    if let Some(path) = of_the_project(EXAMPLE_KINDS) {
+        return Ok(path);
+    }
+    let path = folder.join("kinds.toml");
+    std::fs::write(&path, KINDS)?;
+    Ok(path)
+}
+
+/// What stands in the project that this program stands in, is run in, or was built from.
+fn of_the_project(name: &str) -> Option<PathBuf> {
     let built = Some(PathBuf::from(env!("CARGO_MANIFEST_DIR")));
     let places = [std::env::current_exe().and_then(std::fs::canonicalize).ok(), std::env::current_dir().ok(), built];
     let folders = places.iter().flatten().flat_map(|place| place.ancestors());
-    folders.map(|folder| folder.join(DOCUMENTS)).find(|documents| documents.is_dir())
+    folders.map(|folder| folder.join(name)).find(|path| path.exists())
 }
 
 /// Waits until a Redis that was started answers and is fit.

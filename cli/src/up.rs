@@ -173,8 +173,7 @@ fn example(config: &Config, data: &Path) -> Result<Vec<(String, String)>, Failur
     let fault = |path: &Path, e: std::io::Error| Failure::Failed(format!("{}: {e}", path.display()));
     let mut environment = Vec::new();
     if config.kinds.is_none() {
-        let path = data.join("kinds.toml");
-        std::fs::write(&path, system::KINDS).map_err(|e| fault(&path, e))?;
+        let path = system::kinds(&data).map_err(|e| fault(&data, e))?;
         environment.push(("LEASEHOLD_KINDS".to_owned(), path.display().to_string()));
     }
     if config.document_root.is_none() {

@@ -283,7 +283,8 @@ async fn an_interrupted_demo_leaves_nothing() {
     let environment = hostile(folder.path());
     let demo = Process::ours("leasehold", &["demo"], &borrowed(&environment));
     eventually(DEMO_LIMIT, "it is in the middle", async || demo.stdout().contains("kill -9").then_some(())).await;
-    assert_eq!(processes_in(folder.path()).len(), 3, "Redis, the API and the worker that lives");
+    let running = processes_in(folder.path());
+    assert!(running.len() >= 3, "Redis, the API, the worker that lives and perhaps its command: {running:?}");
     demo.sigint();
     assert_eq!(demo.wait_exit(UP_LIMIT).await.code(), Some(1));
     assert!(demo.stderr().contains("the demo was stopped"), "{}", demo.stderr());

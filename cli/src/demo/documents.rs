@@ -53,9 +53,12 @@ fn read(path: &Path) -> std::io::Result<Document> {
 }
 
 /// The document that a job is about.
-pub(super) fn file(job: &Job) -> Option<&str> {
-    let rest = job.payload.as_str().strip_prefix("{\"file\":\"")?;
-    rest.strip_suffix("\"}")
+pub(super) fn file(job: &Job) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Payload {
+        file: String,
+    }
+    job.payload.to().ok().map(|Payload { file }| file)
 }
 
 /// How much work a job has.

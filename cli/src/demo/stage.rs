@@ -163,8 +163,7 @@ impl Worker {
 
 /// What API and workers are started with.
 fn plan(folder: &Path, config: &Config, port: u16) -> Result<Plan, Failure> {
-    let kinds = folder.join("kinds.toml");
-    std::fs::write(&kinds, system::KINDS)?;
+    let kinds = system::kinds(folder)?;
     let documents = system::documents().unwrap_or_default();
     let environment = [
         ("LEASEHOLD_REDIS_URL", config.redis_url.clone()),

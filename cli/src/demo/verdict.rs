@@ -1,11 +1,11 @@
 //! The demo's end: the table of results, and "nothing lost" as facts that were checked.
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use comfy_table::Cell;
 use leasehold::{Job, JobId, State, Store, WorkerId};
 use serde::Deserialize;
 
-use super::client::{Accepted, Observer};
+use super::client::{Accepted, Client, Observer};
 use super::documents::{Document, file};
 use super::narrator::paint;
 use super::stage::Stage;
@@ -24,8 +24,8 @@ pub(super) struct Victim {
 
 /// Something that must be true, and what speaks against it.
 pub(super) struct Fact {
-    claim: String,
-    against: Vec<String>,
+    pub claim: String,
+    pub against: Vec<String>,
 }
 
 /// What the kind `process-files` reports.
@@ -41,36 +41,20 @@ fn counted(job: &Job) -> Option<Counted> {
     job.result.as_ref().and_then(|result| result.to().ok())
 }
 
-/// Holds the jobs against what was promised.
-pub(super) fn facts(
-    documents: &[Document],
-    accepted: &[Accepted],
-    again: &[Accepted],
-    jobs: &[Job],
-    observer: &Observer,
-    victim: &Victim,
-) -> Vec<Fact> {
+/// Holds the items against what was promised.
+pub(super) fn facts(documents: &[Document], jobs: &[Job], observer: &Observer, victim: &Victim) -> Vec<Fact> {
     let by_id: BTreeMap<&JobId, &Job> = jobs.iter().map(|job| (&job.id, job)).collect();
-    let of = |file: &str| accepted.iter().find(|a| a.file == file).and_then(|a| by_id.get(&a.id).copied());
-    let total = documents.len();
+    let by_file: BTreeMap<String, &Job> = jobs.iter().filter_map(|job| Some((file(job)?, job))).collect();
+    let undeserved = |document: &Document| match by_file.get(&document.file) {
+        Some(job) => undeserved(document, job),
+        None => Some(format!("{}: no item has it", document.file)),
+    };
     vec![
         Fact {
-            claim: format!("all {total} accepted jobs are there, and have ended"),
-            against: accepted.iter().filter_map(|a| not_ended(a, by_id.get(&a.id).copied())).collect(),
+            claim: "each file was done once, with what it deserves: its SHA-256, or a clear error".into(),
+            against: documents.iter().filter_map(undeserved).chain(moved(jobs, observer)).collect(),
         },
-        Fact {
-            claim: "each ended once, with what its document deserves: its SHA-256, or a clear error".into(),
-            against: documents
-                .iter()
-                .filter_map(|d| undeserved(d, of(&d.file)?))
-                .chain(moved(jobs, observer))
-                .collect(),
-        },
-        Fact {
-            claim: format!("{total} submits sent again with the same Idempotency-Keys made no second job"),
-            against: doubled(accepted, again, jobs),
-        },
-        Fact { claim: "no two jobs were settled with the same token".into(), against: same_tokens(jobs) },
+        Fact { claim: "no two items were settled with the same token".into(), against: same_tokens(jobs) },
         Fact {
             claim: format!("what {} held when it died was taken over, and counts one crash", victim.name),
             against: victim.held.iter().filter_map(|held| not_taken_over(held, &by_id, victim)).collect(),
@@ -78,12 +62,33 @@ pub(super) fn facts(
     ]
 }
 
-fn not_ended(accepted: &Accepted, job: Option<&Job>) -> Option<String> {
-    match job {
-        None => Some(format!("{}: its job {} is gone", accepted.file, accepted.id)),
-        Some(job) if !job.state.is_final() => Some(format!("{}: its job {} is {}", accepted.file, job.id, job.state)),
-        Some(_) => None,
+/// That the acknowledged batches have all their files, have ended, and count them as they are.
+pub(super) async fn counted_batches(client: &Client, batches: &[Accepted], jobs: &[Job]) -> Result<Fact, Failure> {
+    let mut against = Vec::new();
+    let mut total = 0;
+    for batch in batches {
+        total += batch.files.len();
+        let results = client.results(&batch.id).await?;
+        let of_batch = || jobs.iter().filter(|job| job.parent.as_ref() == Some(&batch.id));
+        let ended = |state| of_batch().filter(|job| job.state == state).count();
+        let real = (batch.files.len(), ended(State::Completed), ended(State::Failed));
+        let told = (results.total_files, results.successful_files, results.failed_files);
+        if results.status != "Completed" || told != real || of_batch().count() != batch.files.len() {
+            against.push(format!("the {} is {} and counts {told:?}, not {real:?}", batch.name, results.status));
+        }
     }
+    let claim = format!("both acknowledged batches are there, with all {total} files, and count them as they ended");
+    Ok(Fact { claim, against })
+}
+
+/// That the same submits, sent again, made nothing new.
+pub(super) fn doubled(accepted: &[Accepted], again: &[Accepted], batches: &[Job]) -> Fact {
+    let changed = accepted.iter().zip(again).filter(|(first, second)| first.id != second.id);
+    let changed = changed.map(|(first, second)| format!("{}: the second submit made {}", first.name, second.id));
+    let unknown = batches.iter().filter(|batch| accepted.iter().all(|a| a.id != batch.id));
+    let unknown = unknown.map(|batch| format!("batch {} was never acknowledged", batch.id));
+    let claim = format!("{} submits sent again with the same Idempotency-Keys made no second job", accepted.len());
+    Fact { claim, against: changed.chain(unknown).collect() }
 }
 
 fn undeserved(document: &Document, job: &Job) -> Option<String> {
@@ -100,16 +105,6 @@ fn moved(jobs: &[Job], observer: &Observer) -> Vec<String> {
     let changed = |job: &&Job| observer.end(&job.id).is_some_and(|end| end != *job);
     let since = jobs.iter().filter(changed).map(|job| format!("{} changed after its end", job.id));
     observer.changed.iter().cloned().chain(since).collect()
-}
-
-fn doubled(accepted: &[Accepted], again: &[Accepted], jobs: &[Job]) -> Vec<String> {
-    let first: BTreeSet<(&str, &JobId)> = accepted.iter().map(|a| (a.file.as_str(), &a.id)).collect();
-    let ids: HashSet<&JobId> = accepted.iter().map(|a| &a.id).collect();
-    let other = again.iter().filter(|a| !first.contains(&(a.file.as_str(), &a.id)));
-    let other = other.map(|a| format!("{}: the second submit made {}", a.file, a.id));
-    let unknown =
-        jobs.iter().filter(|job| !ids.contains(&job.id)).map(|job| format!("job {} was never acknowledged", job.id));
-    other.chain(unknown).collect()
 }
 
 fn same_tokens(jobs: &[Job]) -> Vec<String> {
@@ -139,7 +134,7 @@ pub(super) fn table(documents: &[Document], jobs: &[Job], stage: &Stage) -> std:
     documents.sort_by(|a, b| a.file.cmp(&b.file));
     let mut errors = Vec::new();
     for document in documents {
-        let Some(job) = jobs.iter().find(|job| file(job) == Some(&document.file)) else { continue };
+        let Some(job) = jobs.iter().find(|job| file(job).as_ref() == Some(&document.file)) else { continue };
         let counted = counted(job);
         let number =
             |of: fn(&Counted) -> u64| Cell::new(counted.as_ref().map_or_else(String::new, |c| of(c).to_string()));
