@@ -63,6 +63,8 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>, port: u16) -> Option<()> 
     let answer = match path.as_str() {
         "/hang" => std::future::pending().await,
         "/never" => page("<p>It waits for a picture.<img src=\"/hang\">"),
+        "/held-paper" => page("<p>How the glass eel finds its river remains unclear.</p><a href=\"/paper\">before</a>"),
+        "/paper" => page("<p>It remains unclear how the glass eel finds its river.</p>"),
         "/missing" => "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_owned(),
         "/moved" => {
             format!("HTTP/1.1 302 Found\r\nlocation: http://localhost:{port}/page\r\ncontent-length: 0\r\n\r\n")

@@ -29,7 +29,7 @@ async fn jobs_come_along_with_the_uploads_of_those_that_are_to_run() {
         fs::write(kinds.path(), "[kinds.analyze-audio]").unwrap();
         let kinds = kinds.path().to_str().unwrap();
         let system = System::start(&[("LEASEHOLD_PARTITIONS", partitions), ("LEASEHOLD_KINDS", kinds)]).await;
-        let old = shipped(&system, "analyze-audio");
+        let old = shipped(&system, "audio-analysis");
         let said = round(&system, "audio", &[&old]).await;
         assert_eq!(said.counts(), (3, 0, 1));
         assert!(said.why("jobs.db").contains("one of pending, processing"));

@@ -16,7 +16,7 @@ fn states(items: &[Value]) -> Vec<(&str, &str)> {
 async fn batches_come_along_and_what_is_not_done_runs() {
     for partitions in ["1", "4"] {
         let system = System::start(&[("LEASEHOLD_PARTITIONS", partitions)]).await;
-        let old = shipped(&system, "process-files");
+        let old = shipped(&system, "file-batches");
         let said = round(&system, "files", &[&old]).await;
         assert_eq!((said.counts(), &said.report["items"]), ((3, 0, 2), &json!(8)));
         assert!(said.why("job_metadata/77aa0e31.json").contains("not valid JSON"));
