@@ -29,6 +29,9 @@ use crate::submission;
 /// What comes before the files, said where it is missing.
 const JOB_FIRST: &str = "send the submit's JSON as the first part, named `job`, and each file as a part after it";
 
+/// Makes a job of the name of the file that comes with it.
+pub type MakeJob = Box<dyn FnOnce(&str) -> Result<NewJob, Problem> + Send>;
+
 /// What an upload is made of.
 pub enum Form {
     /// The part `job`, a submit with this Idempotency-Key, and then any files.
@@ -40,8 +43,8 @@ pub enum Form {
     One {
         /// What its part is called.
         part: &'static str,
-        /// Makes the job of the file's name.
-        job: Box<dyn FnOnce(&str) -> Result<NewJob, Problem> + Send>,
+        /// Makes the job.
+        job: MakeJob,
     },
 }
 
@@ -155,7 +158,7 @@ impl Upload {
         api: &Api,
         store: &Store,
         wanted: &str,
-        job: Box<dyn FnOnce(&str) -> Result<NewJob, Problem> + Send>,
+        job: MakeJob,
         id: &mut Option<JobId>,
     ) -> Result<NewJob, Problem> {
         let mut reading = Reading::new(self, api);
