@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use leasehold_tests::{System, eventually};
+use leasehold_tests::{Port, System, eventually};
 use serde_json::Value;
 
 /// How long all examples of a page may take.
@@ -96,9 +96,9 @@ async fn follow(page: &str, blocks: &[Block], folder: &Path, api: &str, environm
 async fn run_example(name: &str) {
     let page = format!("examples/{name}/README.md");
     let mut blocks = blocks(&page);
-    for taken in ["8765", "8766"] {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-        blocks.iter_mut().for_each(|block| block.text = block.text.replace(taken, &free));
+    let free = [Port::reserve(), Port::reserve()];
+    for (taken, free) in ["8765", "8766"].into_iter().zip(&free) {
+        blocks.iter_mut().for_each(|block| block.text = block.text.replace(taken, &free.number().to_string()));
     }
     let root = root().canonicalize().unwrap();
     let at = |path: &str| root.join(path).display().to_string();
@@ -177,6 +177,11 @@ async fn the_example_of_job_status_runs() {
 #[tokio::test]
 async fn the_example_of_screenshots_runs() {
     run_example("screenshots").await;
+}
+
+#[tokio::test]
+async fn the_example_of_gap_analysis_runs() {
+    run_example("gap-analysis").await;
 }
 
 #[tokio::test]

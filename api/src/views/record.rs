@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn a_time_of_another_form_is_written_anew() {
         for old in ["2025-09-16 20:44:07", "2025-09-16T20:44:07Z", "yesterday", ""] {
-            let job = job(State::Completed, &json(&HashMap::from([("at", old)])).as_str());
+            let job = job(State::Completed, json(&HashMap::from([("at", old)])).as_str());
             let record = Record::new(&job, &WORDS, false);
             assert_eq!(record.made_at("at", Clock::Micros).as_str(), "\"2025-09-16T20:44:07.533000\"", "{old}");
             assert_eq!(record.made_at("at", Clock::Seconds).as_str(), "\"2025-09-16T20:44:07\"");

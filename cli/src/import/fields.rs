@@ -153,7 +153,7 @@ pub(super) fn time(value: &Value) -> Option<Timestamp> {
 }
 
 fn unix(seconds: f64) -> Option<i64> {
-    (seconds.is_finite() && (0.0..1e11).contains(&seconds)).then(|| (seconds * 1e3) as i64)
+    (seconds.is_finite() && (0.0..1e11).contains(&seconds)).then_some((seconds * 1e3) as i64)
 }
 
 fn iso(text: &str) -> Option<i64> {

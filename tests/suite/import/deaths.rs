@@ -53,7 +53,7 @@ async fn an_import_that_is_killed_anywhere_is_completed_by_the_same_again() {
             json!({"total": 4_500, "succeeded": 3_000, "failed": 1_500, "skipped": 0, "cancelled": 0, "open": false});
         assert_eq!((&batch["state"], &batch["items"]), (&json!("completed"), &counts));
         let all = items(&system, "long").await;
-        let in_order = all.iter().enumerate().all(|(n, item)| item["payload"]["file"] == n.to_string());
+        let in_order = all.iter().enumerate().all(|(n, item)| item["payload"]["file"].as_str() == Some(&n.to_string()));
         assert!(all.len() == 4_500 && in_order);
         assert_eq!(import(&system, "files", &[&folder]).await.counts(), (0, 1, 0));
         finish(system).await;

@@ -231,7 +231,7 @@ fn payloads_are_refused_by_the_field() {
         let failure = order(url, papers, threshold).err().expect(url);
         assert!(failure.message.contains(named) && failure.code == ErrorCode::BadPayload, "{url}: {}", failure.message);
     }
-    let order = order("http://a.example/#part", i64::MAX, 3).ok().expect("valid");
+    let Ok(order) = order("http://a.example/#part", i64::MAX, 3) else { panic!("it is valid") };
     assert_eq!((order.url.as_str(), order.papers, order.threshold), ("http://a.example/", limits::PAPERS_MAX, 3));
     let payload: Payload = serde_json::from_str(r#"{"url": "http://a.example/"}"#).unwrap();
     assert_eq!((payload.max_papers, payload.validation_threshold), (10, 2));
