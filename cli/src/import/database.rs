@@ -175,8 +175,15 @@ impl Database {
                 Err(e) => return Ok((last, Some(fault(e)))),
             };
             number += 1;
-            if between.is_some() {
-                last = row.get::<_, i64>(0).ok();
+            if let Some((after, to)) = between {
+                let (at, down) = (row.get::<_, i64>(0).map_err(fault), to.is_some());
+                let edge = last.unwrap_or_else(|| to.map_or(after, |to| to.saturating_add(1)));
+                // Pages that a damaged one names twice come round again: behind them there may be no end.
+                match at {
+                    Ok(at) if (down && at < edge) || (!down && at > edge) => last = Some(at),
+                    Ok(_) => return Ok((last, Some("it is damaged: its rows are out of order".into()))),
+                    Err(e) => return Ok((last, Some(e))),
+                }
             }
             let shown = last.and_then(|last| u64::try_from(last).ok()).unwrap_or(number);
             each((shown, self.record(row)))?;
