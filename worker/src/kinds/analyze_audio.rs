@@ -1,7 +1,7 @@
 //! The work of the kind `analyze-audio`: decode one recording, packet by packet, and measure it.
 //!
 //! Memory does not grow with the length of the recording, nor with what its header claims. [`analyze`] is blocking and knows no
-//! job; [`run`] is the handler, which keeps it off the async threads and has it stop soon after a cancel.
+//! job; `run` is the handler, which keeps it off the async threads and has it stop soon after a cancel.
 mod decode;
 mod measure;
 mod pitch;

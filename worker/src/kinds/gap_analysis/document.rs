@@ -110,9 +110,7 @@ fn is_html(body: &[u8], content_type: &str) -> bool {
         let after = |tag: &&str| {
             rest.strip_prefix(*tag).is_some_and(|rest| rest.starts_with([' ', '>', '\n', '\r', '\t', '/']))
         };
-        rest.starts_with("!--")
-            || tags.iter().any(|tag| after(tag))
-            || (rest.starts_with("?xml") && rest.contains("<html"))
+        rest.starts_with("!--") || tags.iter().any(after) || (rest.starts_with("?xml") && rest.contains("<html"))
     });
     let said = content_type.to_ascii_lowercase();
     begins || ((said.starts_with("text/html") || said.starts_with("application/xhtml+xml")) && !body.contains(&0))
