@@ -174,6 +174,8 @@ fn plan(folder: &Path, config: &Config, port: u16) -> Result<Plan, Failure> {
         ("LEASEHOLD_LEASE_MS", config.lease_ms.to_string()),
         ("LEASEHOLD_WORKER__CONCURRENCY", SLOTS.to_string()),
         ("LEASEHOLD_WORKER__SWEEP_MS", SWEEP_MS.to_string()),
+        // What the command of a killed worker leaves goes with the demo.
+        ("TMPDIR", folder.display().to_string()),
     ];
     Ok(Plan {
         environment: environment.map(|(name, value)| (name.to_owned(), value)).into(),

@@ -92,30 +92,37 @@ async fn what_cannot_be_measured_fails_for_good_and_says_why() {
     five.system.finish().await;
 }
 
-/// Long enough to be caught in the middle.
+/// Long enough to be caught in the middle, mostly: a fast machine may be through with it before, so what needs that tries
+/// again.
 fn long() -> Vec<u8> {
     tone(48_000, 2, 120.0)
 }
 
+/// Tries to catch an analysis in the middle.
+const TRIES: usize = 20;
+
 async fn begun(five: &Five, id: &JobId) {
-    eventually(SOON, "the analysis is under way", async || {
-        let job = five.job(id).await;
-        job.state == State::Running
-            && job.progress.and_then(|progress| progress.percent).is_some_and(|percent| percent > 0.0)
-    })
-    .await;
+    let begun = async || matches!(five.job(id).await.state, State::Running | State::Completed);
+    eventually(SOON, "the analysis is under way", begun).await;
 }
 
 #[tokio::test]
 async fn a_worker_killed_in_the_middle_costs_a_crash_and_no_result() {
     let five = Five::start(&[]).await;
-    let first = five.worker();
-    let id = five.upload("analyze-audio", json!({"filename": "a.wav"}), &[("a.wav", &long())]).await;
-    begun(&five, &id).await;
-    first.kill9();
-    let _second = five.worker();
-    near(&five.result(&id).await, "duration_seconds", 120.0, 0.0);
-    assert_eq!(five.job(&id).await.crashes, 1);
+    let mut crashes = 0;
+    for _ in 0..TRIES {
+        let first = five.worker();
+        let id = five.upload("analyze-audio", json!({"filename": "a.wav"}), &[("a.wav", &long())]).await;
+        begun(&five, &id).await;
+        first.kill9();
+        let _second = five.worker();
+        near(&five.result(&id).await, "duration_seconds", 120.0, 0.0);
+        crashes = five.job(&id).await.crashes;
+        if crashes > 0 {
+            break;
+        }
+    }
+    assert_eq!(crashes, 1);
     five.system.finish().await;
 }
 
@@ -123,11 +130,20 @@ async fn a_worker_killed_in_the_middle_costs_a_crash_and_no_result() {
 async fn a_cancelled_analysis_and_one_that_takes_too_long_stop_soon() {
     let five = Five::start(&[]).await;
     let _worker = five.worker();
-    let id = five.upload("analyze-audio", json!({"filename": "a.wav"}), &[("a.wav", &long())]).await;
-    begun(&five, &id).await;
-    five.cancelled_within(&id, Duration::from_secs(2)).await;
+    let mut ended = State::Completed;
+    for _ in 0..TRIES {
+        let id = five.upload("analyze-audio", json!({"filename": "a.wav"}), &[("a.wav", &long())]).await;
+        begun(&five, &id).await;
+        five.api.post(&format!("/api/v1/jobs/{id}/cancel"), &json!({})).await;
+        let stops = async || Some(five.job(&id).await.state).filter(|state| state.is_final());
+        ended = eventually(Duration::from_secs(2), "the analysis stops", stops).await;
+        if ended == State::Cancelled {
+            break;
+        }
+    }
+    assert_eq!(ended, State::Cancelled);
     let payload = json!({"filename": "a.wav"});
-    let brief = json!({"kind": "analyze-audio", "payload": payload, "timeout_ms": 300, "max_attempts": 1});
+    let brief = json!({"kind": "analyze-audio", "payload": payload, "timeout_ms": 20, "max_attempts": 1});
     let id = five.upload_with(&brief, &[("a.wav", &long())]).await;
     let (message, attempts) = five.failure(&id).await;
     assert!(attempts == 1, "{message}");
