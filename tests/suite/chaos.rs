@@ -93,7 +93,7 @@ impl Fleet {
             // No job is at fault here, and one may well see several of its workers die.
             ("LEASEHOLD_MAX_CRASHES", "100"),
             // Without a line for each attempt that fails as it was asked to.
-            ("LEASEHOLD_LOG__FILTER", "info,leasehold_worker::slot=warn"),
+            ("LEASEHOLD_LOG__FILTER", "info,leasehold_worker::attempt=warn"),
         ])
         .await;
         let kinds = work::write(system.folder());

@@ -5,6 +5,9 @@
 //! again and again costs an idle Redis work and a waiting job time. A blocking pop costs nothing while it waits and wakes
 //! within the millisecond, but sees one list only, and what it moves is a mere reservation until the script leases it. So
 //! each does what it is good at.
+mod budget;
+mod pops;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,12 +15,13 @@ use leasehold::store::{ClaimRequest, Claimed, Reservation};
 use leasehold::{Error, QueueName, limits};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::budget::Budgets;
-use crate::contact::{Backoff, is_outage};
-use crate::holds::Call;
-use crate::pops::{List, Popped, Pops};
-use crate::run::Running;
-use crate::slot::Run;
+use crate::attempt::Run;
+use crate::event::{Event, Popped};
+use crate::lease::leases::Call;
+use crate::outage::{Backoff, is_outage};
+use crate::running::Running;
+use budget::Budgets;
+use pops::{List, Pops};
 
 /// How soon a list that has no pop of its own is looked at.
 const PASS_EVERY: Duration = Duration::from_millis(500);
@@ -29,18 +33,6 @@ const PAUSED_EVERY: Duration = Duration::from_secs(5);
 const STALE_EVERY: Duration = Duration::from_secs(1);
 /// How long a shutdown waits for its pops to come back before it drops their connections.
 const UNBLOCK_WITHIN: Duration = Duration::from_secs(1);
-
-/// What the claim loop is told.
-pub(crate) enum Event {
-    /// A pop came back.
-    Popped(Popped),
-    /// There may be work in this partition.
-    Look(u16),
-    /// A queue was resumed.
-    Resumed(QueueName),
-    /// A queue was paused.
-    Paused(QueueName),
-}
 
 /// One partition, as the claim loop sees it.
 struct Share {

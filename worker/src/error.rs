@@ -1,4 +1,5 @@
-//! Why a worker did not start, or did not end as it should.
+//! Why a worker, or the saving of a checkpoint, failed.
+use leasehold::json::InvalidJson;
 
 /// Why [`Worker::run`](crate::Worker::run) failed.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +19,23 @@ pub enum Error {
     /// The worker ended without Redis's answer for so many jobs; they are reclaimed when their leases run out.
     #[error("{0} jobs could not be given back; they are reclaimed when their leases run out")]
     Abandoned(usize),
+}
+
+/// Why a checkpoint was not saved.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CheckpointError {
+    /// It cannot be written as JSON.
+    #[error("the checkpoint is no JSON: {0}")]
+    NotJson(String),
+    /// It is over a limit.
+    #[error("the checkpoint is refused: {0} (limits.checkpoint_bytes, limits.json_depth)")]
+    OverLimit(InvalidJson),
+    /// The lease is somebody else's, or gone: the handler is to stop.
+    #[error("the job's lease is lost")]
+    Lost,
+    /// The job's record cannot be written.
+    #[error("the checkpoint cannot be saved: {0}")]
+    Refused(String),
 }
 
 pub(crate) fn config(reason: impl Into<String>) -> Error {

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold::job::ErrorCode;
-use leasehold::retry::Wish;
 use leasehold::{Json, Kind, Limits};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::Context;
+use crate::attempt::context::Context;
+use crate::failure::{Done, Failure};
 use crate::stop::HANDLER_GRACE;
 
 /// Runs the jobs of one kind. Any `async fn(Context, P) -> Result<Done<T>, Failure>` is one, where `P` can be read from
@@ -35,62 +35,6 @@ where
 
     fn call(&self, context: Context, payload: P) -> impl Future<Output = Result<Done<T>, Failure>> + Send {
         self(context, payload)
-    }
-}
-
-/// How an attempt succeeded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Done<T> {
-    /// With this result.
-    Result(T),
-    /// There was nothing to do, for this reason.
-    Skipped(String),
-}
-
-impl<T> From<T> for Done<T> {
-    fn from(result: T) -> Self {
-        Done::Result(result)
-    }
-}
-
-/// How an attempt failed, and what is to come of it. Any error becomes one by `?`: tried again by the kind's policy.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    pub(crate) code: ErrorCode,
-    pub(crate) message: String,
-    pub(crate) wish: Wish,
-}
-
-impl Failure {
-    /// Tried again by the kind's policy: after its back-off, while attempts are left.
-    pub fn new(message: impl Into<String>) -> Self {
-        Self { code: ErrorCode::Failed, message: message.into(), wish: Wish::Policy }
-    }
-
-    /// Not tried again.
-    pub fn fatal(message: impl Into<String>) -> Self {
-        Self { wish: Wish::Never, ..Self::new(message) }
-    }
-
-    /// Tried again after `delay` (at most a day), while attempts are left.
-    pub fn retry_in(delay: Duration, message: impl Into<String>) -> Self {
-        Self { wish: Wish::In(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)), ..Self::new(message) }
-    }
-
-    pub(crate) fn coded(self, code: ErrorCode) -> Self {
-        Self { code, ..self }
-    }
-}
-
-impl<E: std::error::Error> From<E> for Failure {
-    fn from(error: E) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            message = format!("{message}: {cause}");
-            source = cause.source();
-        }
-        Self::new(message)
     }
 }
 
@@ -176,15 +120,9 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use leasehold::retry::Wish;
 
-    #[test]
-    fn an_error_becomes_a_failure_with_its_causes() {
-        let failure = Failure::from(leasehold::Error::Config("no".into()));
-        assert_eq!((failure.wish, failure.message.as_str()), (Wish::Policy, "no"));
-        assert_eq!(Failure::retry_in(Duration::from_secs(2), "later").wish, Wish::In(2_000));
-        assert_eq!(Failure::fatal("never").wish, Wish::Never);
-    }
+    use super::*;
 
     #[test]
     fn a_result_over_a_limit_names_it() {

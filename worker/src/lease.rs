@@ -3,21 +3,26 @@
 //!
 //! It has a thread, a runtime and connections of its own: a handler that hogs every thread of the worker's runtime costs its
 //! neighbours neither their leases nor the worker its orderly end.
+mod audit;
+mod drain;
+pub(crate) mod leases;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use leasehold::store::{Held, Hint, Outcome, RenewRequest, Settle, WorkerInfo};
+use leasehold::store::{Held, Hint, RenewRequest, Settle, WorkerInfo};
 use leasehold::{Config, JobId, Store};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until};
 
-use crate::Error;
-use crate::audit::Entry;
-use crate::claim::Event;
-use crate::contact::Backoff;
-use crate::end;
-use crate::run::{Running, a_panic};
+use crate::error::Error;
+use crate::event::Event;
+use crate::outage::Backoff;
+use crate::roles;
+use crate::running::Running;
+use audit::Entry;
+use leases::release;
 
 /// The second look of an audit after contact was lost.
 const AUDIT_AGAIN: Duration = Duration::from_secs(1);
@@ -34,9 +39,9 @@ pub(crate) fn spawn(running: Arc<Running>, info: WorkerInfo) -> Result<oneshot::
         }
         roles.spawn(hear(Arc::clone(&running), store.clone()));
         tokio::select! {
-            result = end::see_to_the_end(&running, &store, &info) => drop(sender.send(result)),
+            result = drain::drain(&running, &store, &info) => drop(sender.send(result)),
             // Nothing is renewed any more, or no cancel heard.
-            () = a_panic(&mut roles) => drop(sender.send(Err(Error::Panicked))),
+            () = roles::panicked(&mut roles) => drop(sender.send(Err(Error::Panicked))),
             () = running.gone.cancelled() => {}
         }
     };
@@ -127,10 +132,6 @@ async fn give_back(running: &Running, store: &Store, partition: u16, stray: Vec<
             Err(e) => running.contact.failed("giving jobs back", &e),
         }
     }
-}
-
-pub(crate) fn release(held: Held) -> Settle {
-    Settle { held, outcome: Outcome::Release { delay_ms: None } }
 }
 
 /// Passes on what others tell between the renewals.

@@ -7,28 +7,23 @@
 //! What runs is a [`Handler`] or a command of the kinds file (`kinds`).
 //!
 //! How to write a handler, with examples, is the page `docs/rust-handlers.md`.
-mod audit;
-mod budget;
+mod attempt;
 mod claim;
-mod contact;
-mod context;
-mod end;
 mod error;
+mod event;
+mod failure;
 mod fetch;
-mod files;
 mod handler;
-mod holds;
 pub mod kinds;
 mod lease;
 mod metrics;
-mod orphans;
-mod pops;
+mod outage;
+mod panics;
 mod probe;
-mod progress;
-mod report;
+mod roles;
 mod run;
+mod running;
 mod shutdown;
-mod slot;
 mod slots;
 mod stop;
 mod sweeper;
@@ -38,13 +33,14 @@ use std::pin::Pin;
 use leasehold::{Config, Kind, Kinds};
 use serde::de::DeserializeOwned;
 
-pub use context::{CheckpointError, Context};
-pub use error::Error;
-pub use handler::{Done, Failure, Handler};
+pub use attempt::context::Context;
+pub use error::{CheckpointError, Error};
+pub use failure::{Done, Failure};
+pub use handler::Handler;
 pub use shutdown::Shutdown;
 pub use stop::StopReason;
 
-use handler::{Registry, Work};
+use handler::Registry;
 
 #[doc = include_str!("../../docs/rust-handlers.md")]
 #[cfg(doctest)]

@@ -11,8 +11,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::run::Running;
-
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfKind {
     kind: String,
@@ -156,14 +154,12 @@ impl Metrics {
         self.renewals.get_or_create(&Renewed { outcome }).inc();
     }
 
-    /// The text of all; `running` once Redis has been reached.
-    pub fn text(&self, running: Option<&Running>) -> String {
+    /// The text of all, with what others count at this moment.
+    pub fn text(&self, redis_up: bool, slots_total: usize, slots_free: usize) -> String {
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        self.redis_up.set(running.is_some_and(|running| !running.contact.is_away()).into());
-        if let Some(slots) = running.map(|running| &running.slots) {
-            self.slots.set(count(slots.total()));
-            self.running.set(count(slots.total() - slots.free()));
-        }
+        self.redis_up.set(redis_up.into());
+        self.slots.set(count(slots_total));
+        self.running.set(count(slots_total.saturating_sub(slots_free)));
         render(&self.registry)
     }
 }
@@ -206,11 +202,11 @@ mod tests {
         ] {
             metrics.finished(&kind, asked, settled);
             let line = format!("leasehold_jobs_finished_total{{kind=\"a\",outcome=\"{outcome}\"}} 1\n");
-            assert!(metrics.text(None).contains(&line), "{line}");
+            assert!(metrics.text(false, 0, 0).contains(&line), "{line}");
         }
         metrics.finished(&kind, Some(Asked::Release), Some(Settled::To(State::Retrying)));
         metrics.finished(&kind, None, None);
-        let text = metrics.text(None);
+        let text = metrics.text(false, 0, 0);
         assert!(text.contains("outcome=\"released\"} 2\n") && text.contains("outcome=\"lost\"} 2\n"), "{text}");
         assert!(text.contains("leasehold_settles_stale_total 1\n"), "{text}");
     }
@@ -221,7 +217,7 @@ mod tests {
         for gap in [Some(100), Some(1_100), None] {
             metrics.renewed(gap.map(Duration::from_millis), Duration::from_secs(3));
         }
-        let text = metrics.text(None);
+        let text = metrics.text(false, 0, 0);
         for outcome in ["ok", "late", "failed"] {
             assert!(text.contains(&format!("leasehold_renewals_total{{outcome=\"{outcome}\"}} 1\n")), "{text}");
         }

@@ -18,9 +18,10 @@ use serde_json::json;
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::error::Error;
 use crate::metrics::Metrics;
-use crate::run::Running;
-use crate::{Error, Shutdown};
+use crate::running::Running;
+use crate::shutdown::Shutdown;
 
 /// Why it listens on loopback only.
 const CLOSED: &str = "and this port has no tokens: let what scrapes it run on this machine";
@@ -124,7 +125,13 @@ async fn ready(State(probe): State<Arc<Probe>>) -> Response {
 }
 
 async fn metrics(State(probe): State<Arc<Probe>>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, METRICS_TYPE)], probe.metrics.text(probe.worker.get().map(|(running, _)| &**running)))
+    let text = match probe.worker.get() {
+        Some((running, _)) => {
+            probe.metrics.text(!running.contact.is_away(), running.slots.total(), running.slots.free())
+        }
+        None => probe.metrics.text(false, 0, 0),
+    };
+    ([(CONTENT_TYPE, METRICS_TYPE)], text)
 }
 
 async fn nothing(uri: Uri) -> impl IntoResponse {

@@ -1,60 +1,32 @@
-//! One running worker: what its roles share, and how they are started.
+//! Runs one worker: connects, starts its roles, and waits for its end.
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold::store::WorkerInfo;
-use leasehold::{Config, Kind, Kinds, QueueName, Store, Timestamp, WorkerId};
+use leasehold::{Config, Kinds, Store, Timestamp, WorkerId};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::claim::{Claimer, Event};
-use crate::contact::{Backoff, Contact, is_outage};
+use crate::attempt::report::Reporter;
+use crate::claim::Claimer;
+use crate::error::{self, Error};
+use crate::event::Event;
 use crate::handler::Registry;
-use crate::holds::Holds;
+use crate::lease::leases::Holds;
 use crate::metrics::Metrics;
+use crate::outage::{Backoff, Contact, is_outage};
 use crate::probe::Probe;
-use crate::report::Reporter;
+use crate::running::Running;
+use crate::shutdown::Shutdown;
 use crate::slots::Slots;
-use crate::{Error, Shutdown, error, lease, orphans, sweeper};
+use crate::{lease, roles, sweeper};
 
 /// How soon the kinds are registered again after Redis had no room for it, and how often it is looked whether Redis was
 /// emptied.
 const REGISTER_EVERY: Duration = Duration::from_secs(5);
-
-/// What the roles of one worker share.
-pub(crate) struct Running {
-    pub store: Store,
-    pub worker: WorkerId,
-    pub config: Config,
-    pub kinds: Kinds,
-    pub registry: Registry,
-    /// The kinds it serves, each with its `max_running`; 0 is no limit.
-    pub served: Vec<(Kind, u32)>,
-    pub queues: Vec<(QueueName, u32)>,
-    pub holds: Arc<Holds>,
-    pub slots: Arc<Slots>,
-    pub reporter: Reporter,
-    pub contact: Arc<Contact>,
-    pub metrics: Arc<Metrics>,
-    /// The slots' tasks.
-    pub tasks: TaskTracker,
-    pub shutdown: Shutdown,
-    /// No pop or claim is sent any more.
-    pub claims_over: CancellationToken,
-    /// The worker has ended, or its `run` was dropped.
-    pub gone: CancellationToken,
-    pub events: mpsc::UnboundedSender<Event>,
-}
-
-impl Running {
-    /// Tells the claim loop; a worker that ends has none, and needs none.
-    pub fn tell_claimer(&self, event: Event) {
-        drop(self.events.send(event));
-    }
-}
 
 /// Runs a worker to its end.
 pub(crate) async fn run(config: Config, kinds: Kinds, registry: Registry, shutdown: Shutdown) -> Result<(), Error> {
@@ -91,15 +63,15 @@ pub(crate) async fn run(config: Config, kinds: Kinds, registry: Registry, shutdo
     let ended = lease::spawn(Arc::clone(&running), introduce(&running, host))?;
     tracing::info!(worker = %running.worker, "running on Redis at {}", running.store.address());
     let mut roles = JoinSet::new();
-    start(&running, &mut roles, sweeper::run(Arc::clone(&running)));
-    start(&running, &mut roles, orphans::run(Arc::clone(&running)));
-    start(&running, &mut roles, register(Arc::clone(&running)));
-    start(&running, &mut roles, reporting);
-    start(&running, &mut roles, claim(Arc::clone(&running), heard));
+    roles::start(&running.gone, &mut roles, sweeper::run(Arc::clone(&running)));
+    roles::start(&running.gone, &mut roles, sweeper::sweep_files(Arc::clone(&running)));
+    roles::start(&running.gone, &mut roles, register(Arc::clone(&running)));
+    roles::start(&running.gone, &mut roles, reporting);
+    roles::start(&running.gone, &mut roles, claim(Arc::clone(&running), heard));
     let mut ended = pin!(async { ended.await.map_err(|_| std::io::Error::other("the lease thread has died"))? });
     let result = tokio::select! {
         result = &mut ended => result,
-        () = a_panic(&mut roles) => {
+        () = roles::panicked(&mut roles) => {
             // What runs may end, what does not is given back; a worker that lacks a role is of no use.
             running.shutdown.begin();
             running.tasks.close();
@@ -108,22 +80,6 @@ pub(crate) async fn run(config: Config, kinds: Kinds, registry: Registry, shutdo
     };
     tracing::info!(worker = %running.worker, "ended");
     result
-}
-
-/// Runs a role until the worker is gone.
-fn start(running: &Arc<Running>, roles: &mut JoinSet<()>, role: impl Future<Output = ()> + Send + 'static) {
-    let role = running.gone.clone().run_until_cancelled_owned(role);
-    roles.spawn(async move { role.await.unwrap_or_default() });
-}
-
-/// Returns when one of these has panicked.
-pub(crate) async fn a_panic(roles: &mut JoinSet<()>) {
-    while let Some(ended) = roles.join_next().await {
-        if ended.is_err_and(|e| e.is_panic()) {
-            return;
-        }
-    }
-    std::future::pending().await
 }
 
 async fn claim(running: Arc<Running>, events: mpsc::UnboundedReceiver<Event>) {
@@ -216,16 +172,6 @@ fn introduce(running: &Running, host: String) -> WorkerInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn a_role_that_panics_is_noticed_and_one_that_ends_is_not() {
-        let mut roles = JoinSet::new();
-        roles.spawn(async {});
-        let waiting = tokio::time::timeout(Duration::from_millis(20), a_panic(&mut roles));
-        assert!(waiting.await.is_err());
-        roles.spawn(async { panic!("on purpose") });
-        a_panic(&mut roles).await;
-    }
 
     #[test]
     fn a_worker_is_named_after_its_host_and_never_the_same() {

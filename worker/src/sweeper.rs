@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use leasehold::store::SweepRequest;
 
-use crate::claim::Event;
-use crate::run::Running;
+use crate::event::Event;
+use crate::outage::is_outage;
+use crate::running::Running;
 
 /// The pause between two sweeps of a backlog, so that others have their turn at Redis.
 const BREATH: Duration = Duration::from_millis(20);
@@ -18,6 +19,25 @@ pub(crate) async fn run(running: Arc<Running>) {
         // Jitter spreads the sweeps of many workers. A backlog is gone on with after a breath, not an interval.
         tokio::time::sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
         pause = if sweep(&running).await { every.min(BREATH) } else { every };
+    }
+}
+
+/// Walks each `files.walk_ms`, until the worker is gone.
+pub(crate) async fn sweep_files(running: Arc<Running>) {
+    if running.store.files().is_none() {
+        return;
+    }
+    let files = &running.config.files;
+    let (every, older_than) = (Duration::from_millis(files.walk_ms), Duration::from_millis(files.orphan_ms));
+    loop {
+        // Jitter spreads the walks of many workers.
+        tokio::time::sleep(every.mul_f64(rand::random_range(0.5..1.5))).await;
+        match running.store.sweep_files(older_than).await {
+            Ok(0) => {}
+            Ok(deleted) => tracing::info!(deleted, "the walk of the file store deleted folders of no job"),
+            Err(e) if is_outage(&e) => running.contact.failed("walking the file store", &e),
+            Err(e) => tracing::warn!("the file store was not walked to its end: {e}"),
+        }
     }
 }
 

@@ -15,7 +15,9 @@ use std::io;
 use leasehold::FileError;
 use serde::{Deserialize, Serialize};
 
-use crate::{Context, Done, Failure};
+use crate::attempt::context::Context;
+use crate::failure::{Done, Failure};
+use crate::panics;
 use decode::decode;
 use measure::Meter;
 
@@ -93,7 +95,7 @@ pub fn analyze(
     progress: &mut dyn FnMut(f64),
 ) -> Result<Report, AudioError> {
     let mut meter = None;
-    let decoded = super::quiet::quietly(|| {
+    let decoded = panics::quietly(|| {
         decode(file, is_over, progress, |rate, channels, frames| {
             if meter.is_none() {
                 meter = Some(Meter::new(rate, channels)?);

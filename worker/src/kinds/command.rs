@@ -6,39 +6,25 @@ mod cache;
 mod items;
 mod launch;
 mod output;
+mod protocol;
 
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::ExitStatus;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold::kinds::Cache;
 use leasehold::{Config, Json, Limits};
-use nix::sys::signal::Signal;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, ChildStdin};
-use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
-use crate::Context;
-use crate::contact::Backoff;
-use crate::handler::{Attempt, Failure, Made, Work, result_within};
-use crate::stop::{COMMAND_GRACE, COMMAND_HANDLER_GRACE};
+use crate::attempt::context::Context;
+use crate::failure::Failure;
+use crate::handler::{Attempt, Made, Work};
+use crate::outage::Backoff;
+use crate::stop::COMMAND_HANDLER_GRACE;
 pub(crate) use launch::Launcher;
-use launch::{Group, Launched, Order, is_want};
-use output::{LINE_BYTES_MAX, Line, Lines, Log, said, too_long};
-
-/// The exit code of a command whose job is not to be tried again (sysexits' EX_DATAERR).
-const FAILED_FOR_GOOD: i32 = 65;
-/// How long a pipe is read on after its command has ended: what the command left running may hold it open for ever.
-const DRAIN: Duration = Duration::from_millis(500);
-/// How long a read may take once that is over, and how much is read then: what a pipe holds at most by the system's default,
-/// for while a line was answered, in an outage say, nothing was read.
-const LAST_READ: Duration = Duration::from_millis(10);
-const PIPE_BYTES_MAX: usize = 1 << 20;
+use launch::{Launched, Order, is_want};
+use protocol::Talk;
 
 /// A command, as the kinds file names it.
 pub(super) struct Command {
@@ -118,20 +104,8 @@ impl Command {
         }
         // Dropped in the reverse order: first the processes, then their folder.
         let Launched { scratch, mut child, group } = self.start(&context).await?;
-        let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
-            return Err(Failure::new("the command has no pipes"));
-        };
-        let talk = Talk::new(&context, &self.limits);
-        let (status, ..) = tokio::join!(
-            supervise(&talk, &group, &mut child),
-            feed(&talk, stdin, payload),
-            listen(&talk, stdout, true),
-            listen(&talk, stderr, false),
-        );
+        let mut made = Talk::new(&context, &self.limits).run(&group, &mut child, payload).await;
         drop(group);
-        let made = status.map_err(|e| Failure::new(format!("the command was lost: {e}")));
-        let mut made = made.and_then(|status| talk.verdict(status));
         if let Ok((_, None)) = made
             && let Err(failure) = files.keep(scratch.path().join("out")).await
         {
@@ -179,183 +153,4 @@ fn expanded(word: &str, dir: &Path) -> OsString {
         expanded.push(part);
     }
     expanded
-}
-
-/// What passes between one attempt and its command.
-struct Talk<'a> {
-    context: &'a Context,
-    limits: &'a Limits,
-    /// The command itself has ended; its pipes may hold what it wrote last.
-    ended: CancellationToken,
-    /// Something it said fails the attempt.
-    failed: CancellationToken,
-    heard: Mutex<Heard>,
-}
-
-/// What the command has said so far.
-#[derive(Default)]
-struct Heard {
-    log: Log,
-    result: Option<Result<Json, Failure>>,
-    skip: Option<String>,
-    /// What it said that fails the attempt.
-    fault: Option<Failure>,
-    /// It was told to stop.
-    stopped: bool,
-}
-
-/// Waits for the command's end; stops it when it is to stop: SIGTERM to its group, SIGKILL a while later.
-async fn supervise(talk: &Talk<'_>, group: &Group, child: &mut Child) -> io::Result<ExitStatus> {
-    let status = tokio::select! {
-        status = child.wait() => status,
-        () = async { tokio::select! { () = talk.context.cancelled() => {}, () = talk.failed.cancelled() => {} } } => {
-            talk.heard().stopped = true;
-            group.signal(Signal::SIGTERM);
-            match timeout(COMMAND_GRACE, child.wait()).await {
-                Ok(status) => status,
-                Err(_) => {
-                    group.signal(Signal::SIGKILL);
-                    child.wait().await
-                }
-            }
-        }
-    };
-    // What it started itself ends with it.
-    group.signal(Signal::SIGKILL);
-    talk.ended.cancel();
-    status
-}
-
-/// Writes the payload; a command may end, or close its stdin, without reading it.
-async fn feed(talk: &Talk<'_>, mut stdin: ChildStdin, payload: &Json) {
-    let line = format!("{}\n", payload.as_str());
-    tokio::select! { _ = stdin.write_all(line.as_bytes()) => {}, () = talk.ended.cancelled() => {} }
-}
-
-/// Reads a pipe to its end, or until a while after the command's: then what stands in it is taken, and no more.
-async fn listen(talk: &Talk<'_>, mut pipe: impl AsyncRead + Unpin, is_stdout: bool) {
-    let (mut lines, mut buffer) = (Lines::default(), vec![0; 16 << 10]);
-    // One for the whole pipe: what the command left running may write into it for ever.
-    let mut over = std::pin::pin!(async {
-        talk.ended.cancelled().await;
-        tokio::time::sleep(DRAIN).await;
-    });
-    let (mut is_over, mut room) = (false, PIPE_BYTES_MAX);
-    while room > 0 {
-        let read = if is_over {
-            timeout(LAST_READ, pipe.read(&mut buffer)).await.unwrap_or(Ok(0))
-        } else {
-            tokio::select! {
-                biased;
-                () = &mut over => {
-                    is_over = true;
-                    continue;
-                }
-                read = pipe.read(&mut buffer) => read,
-            }
-        };
-        let Ok(count @ 1..) = read else { break };
-        if is_over {
-            room = room.saturating_sub(count);
-        }
-        let mut got = Vec::new();
-        lines.push(&buffer[..count], |line| got.push(line));
-        for line in got {
-            talk.hear(line, is_stdout).await;
-        }
-    }
-    if let Some(line) = lines.finish() {
-        talk.hear(line, is_stdout).await;
-    }
-}
-
-impl<'a> Talk<'a> {
-    fn new(context: &'a Context, limits: &'a Limits) -> Self {
-        let (ended, failed) = (CancellationToken::new(), CancellationToken::new());
-        Self { context, limits, ended, failed, heard: Mutex::default() }
-    }
-
-    fn heard(&self) -> std::sync::MutexGuard<'_, Heard> {
-        self.heard.lock().expect("nobody panics with it")
-    }
-
-    /// There is no use in going on.
-    fn fail(&self, fault: Failure) {
-        self.heard().fault.get_or_insert(fault);
-        self.failed.cancel();
-    }
-
-    async fn hear(&self, line: Line, is_stdout: bool) {
-        let line = match line {
-            Line::Whole(line) => line,
-            Line::Cut(line) => {
-                match too_long(&line).filter(|_| is_stdout) {
-                    Some("result") => self.heard().result = Some(Err(Failure::fatal(over("its result")))),
-                    Some(_) => self.fail(Failure::new(over("its checkpoint"))),
-                    None => self.log(&line),
-                }
-                return;
-            }
-        };
-        let Some(said) = said(&line).filter(|_| is_stdout) else { return self.log(&line) };
-        if let Some((percent, message)) = said.progress {
-            self.context.tell(percent, message.as_deref());
-        }
-        if let Some(result) = said.result {
-            self.heard().result = Some(result_within(result.get(), self.limits));
-        }
-        if said.skip.is_some() {
-            self.heard().skip = said.skip;
-        }
-        if let Some(checkpoint) = said.checkpoint {
-            let json = Json::from_raw(&checkpoint, self.limits.json_depth, self.limits.checkpoint_bytes);
-            let saved = match json {
-                Ok(json) => self.context.save(json).await,
-                Err(e) => Err(crate::CheckpointError::OverLimit(e)),
-            };
-            if let Err(e) = saved {
-                self.fail(Failure::from(e));
-            }
-        }
-    }
-
-    fn log(&self, line: &[u8]) {
-        tracing::debug!(job = %self.context.job_id(), "{}", String::from_utf8_lossy(line));
-        self.heard().log.push(line);
-    }
-
-    /// What the command's end comes to.
-    fn verdict(&self, status: ExitStatus) -> Result<Made, Failure> {
-        let mut heard = self.heard();
-        if let Some(fault) = heard.fault.take() {
-            return Err(fault);
-        }
-        let skip = heard.skip.take();
-        let result = heard.result.take().transpose();
-        // One that was told to stop and ends well has done its work only if it says so.
-        let says_nothing = skip.is_none() && matches!(result, Ok(None));
-        match status.code() {
-            Some(0) if !(heard.stopped && says_nothing) => Ok((result?.unwrap_or_else(Json::null), skip)),
-            Some(FAILED_FOR_GOOD) => Err(Failure::fatal(describe(status, &heard.log))),
-            _ => Err(Failure::new(describe(status, &heard.log))),
-        }
-    }
-}
-
-fn over(what: &str) -> String {
-    format!("{what} is refused: its line is longer than {LINE_BYTES_MAX} bytes")
-}
-
-/// How it ended, and the end of its log.
-fn describe(status: ExitStatus, log: &Log) -> String {
-    let end = match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit code {code}"),
-        (None, Some(number)) => match Signal::try_from(number) {
-            Ok(signal) => format!("ended by {signal}"),
-            Err(_) => format!("ended by signal {number}"),
-        },
-        (None, None) => "ended".into(),
-    };
-    let log = log.end();
-    if log.is_empty() { format!("{end}, and logged nothing") } else { format!("{end}; the end of its log:\n{log}") }
 }

@@ -20,8 +20,9 @@ use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::fetch::Fetcher;
-use crate::{Context, Done, Failure};
+use crate::attempt::context::Context;
+use crate::failure::{Done, Failure};
+use crate::fetch::{FetchError, Fetcher};
 use document::Document;
 use state::{Phase, State};
 
@@ -81,7 +82,7 @@ impl Order {
         })?;
         url.set_fragment(None);
         // Where it leads is told when it is fetched, as of any other.
-        if let Err(e @ crate::fetch::FetchError::Url(_)) = fetcher.admit(&url) {
+        if let Err(e @ FetchError::Url(_)) = fetcher.admit(&url) {
             return Err(refused(format!("payload.url {shown} {e}; write https://… or http://…")));
         }
         let papers = least_one("max_papers", payload.max_papers)?.min(limits::PAPERS_MAX);

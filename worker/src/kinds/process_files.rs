@@ -22,10 +22,16 @@ mod text;
 mod unpack;
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use leasehold::{Config, Kind};
 use serde::{Deserialize, Serialize};
+
+use crate::attempt::context::Context;
+use crate::error::{self, Error};
+use crate::failure::{Done, Failure};
+use crate::handler::Registry;
 
 /// The largest file that is read, in bytes: it is held in memory while it is counted, one per slot of the worker.
 pub const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -173,4 +179,34 @@ pub fn process(root: &Path, file: &str, progress: &mut dyn FnMut(f64, &str)) -> 
         characters: tally.characters,
         sha256: document.sha256,
     })
+}
+
+/// Serves the kind below this document root.
+pub(super) fn serve(registry: &mut Registry, kind: Kind, root: &Path, config: &Config) -> Result<(), Error> {
+    if !root.is_dir() {
+        let shown = root.display();
+        return Err(error::config(format!("document_root {shown} is no folder; write the folder of the documents")));
+    }
+    let root: PathBuf = root.into();
+    let handler = move |context: Context, payload: Payload| run(root.clone(), context, payload);
+    registry.add(kind, handler, &config.limits).map_err(error::config)
+}
+
+/// Reads one document, off the async threads.
+async fn run(root: PathBuf, context: Context, payload: Payload) -> Result<Done<Report>, Failure> {
+    if let Some(reason) = payload.skip {
+        return Ok(Done::Skipped(reason));
+    }
+    let reading = tokio::task::spawn_blocking(move || {
+        // It keeps the slot for as long as it reads, since it cannot be stopped.
+        let mut progress = |percent: f64, phase: &str| context.progress(percent, phase);
+        process(&root, &payload.file, &mut progress)
+    });
+    match reading.await {
+        Ok(Ok(report)) => Ok(report.into()),
+        Ok(Err(e)) if e.is_retryable() => Err(Failure::new(e.to_string())),
+        Ok(Err(e)) => Err(Failure::fatal(e.to_string())),
+        Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
+        Err(e) => Err(Failure::new(format!("reading was interrupted: {e}"))),
+    }
 }

@@ -8,9 +8,9 @@ use leasehold::store::request_digest;
 use leasehold::{Error, FileEntry, FileError, JobId, Json, Limits, State, canonical};
 use serde_json::value::RawValue;
 
-use crate::Context;
-use crate::context::WorkDone;
-use crate::handler::{Failure, Made, result_within};
+use crate::attempt::context::{Context, WorkDone};
+use crate::failure::Failure;
+use crate::handler::{Made, result_within};
 
 /// Why nothing is copied.
 #[derive(Debug, thiserror::Error)]

@@ -8,8 +8,9 @@ use futures_util::TryStreamExt;
 use tokio::fs::File;
 use tokio::io::{AsyncWriteExt, BufWriter};
 
-use crate::contact::is_outage;
-use crate::{Context, Failure};
+use crate::attempt::context::Context;
+use crate::failure::Failure;
+use crate::outage::is_outage;
 
 /// The pause before items that could not be read are asked for again; the Store has ridden out `redis.outage_ms` by then.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);

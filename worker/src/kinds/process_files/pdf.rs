@@ -12,7 +12,7 @@ use pdf_extract::{
 use super::text::{self, Sink};
 use super::unpack::{self, Refusal};
 use super::{ProcessError, open, page};
-use crate::kinds::quiet;
+use crate::panics;
 
 /// Where the header of a PDF is looked for, in bytes from the start, as readers of PDF do.
 const HEADER_BYTES: usize = 1024;
@@ -164,5 +164,5 @@ impl OutputDev for Scribe<'_> {
 
 /// Runs `work`, turning a panic in it into a refusal.
 fn quietly<T>(work: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
-    quiet::quietly(work).unwrap_or_else(|said| Err(Refusal::Broken(format!("the PDF library gave up: {said}"))))
+    panics::quietly(work).unwrap_or_else(|said| Err(Refusal::Broken(format!("the PDF library gave up: {said}"))))
 }

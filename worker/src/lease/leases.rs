@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use leasehold::store::{Held, Renewal, Renewed};
+use leasehold::store::{Held, Outcome, Renewal, Renewed, Settle};
 use leasehold::{QueueName, limits};
 use tokio::sync::Notify;
 
-use crate::audit::{Audit, Calls, Entry};
+use super::audit::{Audit, Calls, Entry};
 use crate::stop::{LEASE_GRACE, Stop, StopReason};
 
 /// What is to be held.
@@ -284,4 +284,9 @@ impl Drop for Call {
     fn drop(&mut self) {
         self.holds.share(self.partition).calls.end(self.number);
     }
+}
+
+/// The settle that gives a lease back at once.
+pub(crate) fn release(held: Held) -> Settle {
+    Settle { held, outcome: Outcome::Release { delay_ms: None } }
 }

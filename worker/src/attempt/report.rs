@@ -8,9 +8,9 @@ use leasehold::store::{Held, Report};
 use leasehold::{Error, Json, Store, WorkerId, limits};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::contact::{Contact, is_outage};
-use crate::context::CheckpointError;
-use crate::progress::Throttle;
+use super::progress::Throttle;
+use crate::error::CheckpointError;
+use crate::outage::{Contact, is_outage};
 use crate::stop::{Stop, StopReason};
 
 /// How long to wait before a failed report is sent again; the Store has ridden out `redis.outage_ms` by then.

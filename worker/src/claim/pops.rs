@@ -8,9 +8,8 @@ use leasehold::{Error, QueueName};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::AbortHandle;
 
-use crate::claim::Event;
-use crate::holds::Call;
-use crate::run::Running;
+use crate::event::{Event, Popped};
+use crate::running::Running;
 
 /// A queue's own list in one partition.
 pub(crate) struct List {
@@ -27,16 +26,6 @@ struct Armed {
     /// The popper's connection, once it has one.
     connection: Arc<AtomicI64>,
     task: AbortHandle,
-}
-
-/// How a pop came back.
-pub(crate) struct Popped {
-    /// The list's place.
-    pub list: usize,
-    pub answer: Result<Option<Reservation>, Error>,
-    /// The call it is part of, to be ended once what it brought is held.
-    pub call: Call,
-    popper: Option<Popper>,
 }
 
 /// All lists of this worker, and at most one pop on each.

@@ -3,18 +3,16 @@ pub mod analyze_audio;
 mod command;
 pub mod gap_analysis;
 pub mod process_files;
-mod quiet;
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use leasehold::{Config, Kind, Kinds};
 
+use crate::attempt::context::Context;
+use crate::error::{self, Error};
 use crate::fetch::Fetcher;
 use crate::handler::Registry;
-use crate::{Context, Done, Error, Failure, error};
 use command::{Command, Launcher};
-use process_files::{Payload, Report};
 
 /// The built-in kinds: the first is served where it has a document root, the others where the kinds file names them.
 const PROCESS_FILES: &str = "process-files";
@@ -34,7 +32,7 @@ pub(crate) fn register(registry: &mut Registry, kinds: &Kinds, config: &Config) 
     let built_in = Kind::parse(PROCESS_FILES).expect("a constant");
     if registry.get(&built_in).is_none() {
         match &config.document_root {
-            Some(root) => serve_documents(registry, built_in, root, config)?,
+            Some(root) => process_files::serve(registry, built_in, root, config)?,
             None if kinds.contains(&built_in) => {
                 return Err(error::config(format!(
                     "the kinds file configures the built-in kind {PROCESS_FILES}, which reads below a document root; set \
@@ -66,38 +64,12 @@ pub(crate) fn register(registry: &mut Registry, kinds: &Kinds, config: &Config) 
     )))
 }
 
-fn serve_documents(registry: &mut Registry, kind: Kind, root: &Path, config: &Config) -> Result<(), Error> {
-    if !root.is_dir() {
-        let shown = root.display();
-        return Err(error::config(format!("document_root {shown} is no folder; write the folder of the documents")));
-    }
-    let root: PathBuf = root.into();
-    let handler = move |context: Context, payload: Payload| process(root.clone(), context, payload);
-    registry.add(kind, handler, &config.limits).map_err(error::config)
-}
-
-/// Reads one document, off the async threads.
-async fn process(root: PathBuf, context: Context, payload: Payload) -> Result<Done<Report>, Failure> {
-    if let Some(reason) = payload.skip {
-        return Ok(Done::Skipped(reason));
-    }
-    let reading = tokio::task::spawn_blocking(move || {
-        // It keeps the slot for as long as it reads, since it cannot be stopped.
-        let mut progress = |percent: f64, phase: &str| context.progress(percent, phase);
-        process_files::process(&root, &payload.file, &mut progress)
-    });
-    match reading.await {
-        Ok(Ok(report)) => Ok(report.into()),
-        Ok(Err(e)) if e.is_retryable() => Err(Failure::new(e.to_string())),
-        Ok(Err(e)) => Err(Failure::fatal(e.to_string())),
-        Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
-        Err(e) => Err(Failure::new(format!("reading was interrupted: {e}"))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
+    use crate::failure::{Done, Failure};
 
     fn registered(kinds: &str, config: &Config) -> Result<Vec<String>, String> {
         let kinds = Kinds::parse(kinds, PathBuf::from("/")).expect("a kinds file");

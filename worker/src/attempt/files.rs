@@ -13,7 +13,7 @@ use tokio::io::AsyncRead;
 use tokio::sync::Mutex;
 use tokio_util::io::StreamReader;
 
-use crate::Failure;
+use crate::failure::Failure;
 
 /// What an attempt has of files.
 pub(crate) struct Files {

@@ -7,9 +7,9 @@ use leasehold::Store;
 use leasehold::store::{RenewRequest, Settle, WorkerInfo};
 use tokio::time::{sleep, timeout, timeout_at};
 
-use crate::Error;
-use crate::lease::release;
-use crate::run::Running;
+use super::leases::release;
+use crate::error::Error;
+use crate::running::Running;
 use crate::stop::{COMMAND_HANDLER_GRACE, LEASE_GRACE, StopReason};
 
 /// How long a hurried shutdown waits for handlers to be dropped and their jobs to be released.
@@ -21,7 +21,7 @@ const HURRIED_CALLS: Duration = Duration::from_millis(250);
 const LATE_CALL: Duration = Duration::from_secs(60);
 
 /// Returns when the worker has ended: after a shutdown, or because no handler stops any more.
-pub(crate) async fn see_to_the_end(running: &Running, store: &Store, info: &WorkerInfo) -> Result<(), Error> {
+pub(crate) async fn drain(running: &Running, store: &Store, info: &WorkerInfo) -> Result<(), Error> {
     tokio::select! {
         () = running.shutdown.begun.cancelled() => {}
         () = stuck(running) => return Err(Error::Stuck(running.slots.total())),

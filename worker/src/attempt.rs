@@ -1,5 +1,9 @@
 //! One job in one slot: taken in, run, settled.
-use std::any::Any;
+pub(crate) mod context;
+pub(crate) mod files;
+mod progress;
+pub(crate) mod report;
+
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -9,17 +13,18 @@ use leasehold::job::{ErrorCode, JobError};
 use leasehold::store::{ClaimedJob, Outcome, Settle, Settled};
 use leasehold::{State, Timestamp, limits, retry};
 
-use crate::contact::{Backoff, Refused};
-use crate::context::Attempt;
-use crate::files::Files;
-use crate::handler::{Failure, Made};
-use crate::holds::{Holding, Intake};
+use crate::failure::Failure;
+use crate::handler::{Made, Work};
+use crate::lease::leases::{Holding, Intake, release};
 use crate::metrics::Asked;
-use crate::report::Telling;
-use crate::run::Running;
+use crate::outage::{Backoff, Refused};
+use crate::panics::panic_message;
+use crate::running::Running;
 use crate::slots::Slot;
 use crate::stop::{Stop, StopReason};
-use crate::{Context, Work};
+use context::{Attempt, Context};
+use files::Files;
+use report::Telling;
 
 /// A job from its intake to its settle.
 pub(crate) struct Run {
@@ -254,8 +259,7 @@ fn give_back(running: &Arc<Running>, job: ClaimedJob, slot: Slot) {
     tracing::info!(job = %job.held.id, token = job.held.token, "given back: its claim took too long");
     let (store, worker, metrics) = (running.store.clone(), running.worker.clone(), Arc::clone(&running.metrics));
     running.tasks.spawn(async move {
-        let release = Settle { held: job.held, outcome: Outcome::Release { delay_ms: None } };
-        let settled = store.settle(&worker, release).await.ok();
+        let settled = store.settle(&worker, release(job.held)).await.ok();
         metrics.finished(&job.kind, Some(Asked::Release), settled);
         drop(slot);
     });
@@ -275,10 +279,4 @@ async fn guarded(handler: &dyn Work, context: &Context, job: &ClaimedJob) -> Res
     AssertUnwindSafe(attempt).catch_unwind().await.unwrap_or_else(|panic| {
         Err(Failure::new(format!("its handler panicked: {}", panic_message(&*panic))).coded(ErrorCode::Panic))
     })
-}
-
-/// What a panic said, as far as it said it in words.
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
 }

@@ -5,16 +5,16 @@ use std::time::Instant;
 
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use leasehold::job::Items;
-use leasehold::json::InvalidJson;
 use leasehold::store::Held;
 use leasehold::{Error, FileEntry, FileError, Job, JobId, Json, Kind, Limits, Store};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::AsyncRead;
 
-use crate::Failure;
-use crate::files::Files;
-use crate::report::{Reporter, Telling};
+use super::files::Files;
+use super::report::{Reporter, Telling};
+use crate::error::CheckpointError;
+use crate::failure::Failure;
 use crate::slots::Slot;
 use crate::stop::{Stop, StopReason};
 
@@ -49,23 +49,6 @@ pub(crate) struct WorkDone {
     pub digest: String,
     /// How long it may be told that, ms.
     pub ms: u64,
-}
-
-/// Why a checkpoint was not saved.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CheckpointError {
-    /// It cannot be written as JSON.
-    #[error("the checkpoint is no JSON: {0}")]
-    NotJson(String),
-    /// It is over a limit.
-    #[error("the checkpoint is refused: {0} (limits.checkpoint_bytes, limits.json_depth)")]
-    OverLimit(InvalidJson),
-    /// The lease is somebody else's, or gone: the handler is to stop.
-    #[error("the job's lease is lost")]
-    Lost,
-    /// The job's record cannot be written.
-    #[error("the checkpoint cannot be saved: {0}")]
-    Refused(String),
 }
 
 impl Context {

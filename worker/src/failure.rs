@@ -1,0 +1,74 @@
+//! `Done` and `Failure`: how an attempt ended, as its handler says.
+use std::time::Duration;
+
+use leasehold::job::ErrorCode;
+use leasehold::retry::Wish;
+
+/// How an attempt succeeded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Done<T> {
+    /// With this result.
+    Result(T),
+    /// There was nothing to do, for this reason.
+    Skipped(String),
+}
+
+impl<T> From<T> for Done<T> {
+    fn from(result: T) -> Self {
+        Done::Result(result)
+    }
+}
+
+/// How an attempt failed, and what is to come of it. Any error becomes one by `?`: tried again by the kind's policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub(crate) code: ErrorCode,
+    pub(crate) message: String,
+    pub(crate) wish: Wish,
+}
+
+impl Failure {
+    /// Tried again by the kind's policy: after its back-off, while attempts are left.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { code: ErrorCode::Failed, message: message.into(), wish: Wish::Policy }
+    }
+
+    /// Not tried again.
+    pub fn fatal(message: impl Into<String>) -> Self {
+        Self { wish: Wish::Never, ..Self::new(message) }
+    }
+
+    /// Tried again after `delay` (at most a day), while attempts are left.
+    pub fn retry_in(delay: Duration, message: impl Into<String>) -> Self {
+        Self { wish: Wish::In(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)), ..Self::new(message) }
+    }
+
+    pub(crate) fn coded(self, code: ErrorCode) -> Self {
+        Self { code, ..self }
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            message = format!("{message}: {cause}");
+            source = cause.source();
+        }
+        Self::new(message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_becomes_a_failure_with_its_causes() {
+        let failure = Failure::from(leasehold::Error::Config("no".into()));
+        assert_eq!((failure.wish, failure.message.as_str()), (Wish::Policy, "no"));
+        assert_eq!(Failure::retry_in(Duration::from_secs(2), "later").wish, Wish::In(2_000));
+        assert_eq!(Failure::fatal("never").wish, Wish::Never);
+    }
+}
