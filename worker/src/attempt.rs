@@ -14,43 +14,43 @@ use leasehold::store::{ClaimedJob, Outcome, Settle, Settled};
 use leasehold::{State, Timestamp, limits, retry};
 
 use crate::failure::Failure;
-use crate::handler::{Made, Work};
-use crate::lease::leases::{Holding, Intake, release};
-use crate::metrics::Asked;
-use crate::outage::{Backoff, Refused};
+use crate::handler::{Completion, DynHandler};
+use crate::lease::leases::{LeaseGuard, NewLease, release};
+use crate::metrics::Requested;
+use crate::outage::{Backoff, RefusalTimer};
 use crate::panics::panic_message;
 use crate::running::Running;
 use crate::slots::Slot;
 use crate::stop::{Stop, StopReason};
-use context::{Attempt, Context};
+use context::{Context, Shared};
 use files::Files;
-use report::Telling;
+use report::ProgressHandle;
 
 /// A job from its intake to its settle.
-pub(crate) struct Run {
+pub(crate) struct Attempt {
     running: Arc<Running>,
     job: ClaimedJob,
-    holding: Holding,
+    lease: LeaseGuard,
     context: Context,
     timeout: Option<Duration>,
 }
 
 /// How the handler came to its end.
-enum End {
+enum HandlerEnd {
     /// By itself, or by a panic.
-    Returned(Result<Made, Failure>),
+    Returned(Result<Completion, Failure>),
     /// Its future was dropped, since it did not stop when it was told to.
     Dropped,
 }
 
-impl Run {
+impl Attempt {
     /// Takes the job in, and starts it on a task of its own. A job that came too late is given back instead.
     pub fn start(running: &Arc<Running>, job: ClaimedJob, slot: Slot, claimed_at: Instant) {
         let kind = running.kinds.get(&job.kind);
         let timeout = job.timeout_ms.or(kind.timeout_ms).filter(|ms| *ms > 0).map(Duration::from_millis);
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         let stop = Arc::new(Stop::default());
-        let intake = Intake {
+        let intake = NewLease {
             held: job.held.clone(),
             queue: job.queue.clone(),
             claimed_at,
@@ -58,17 +58,17 @@ impl Run {
             exclusive: kind.exclusive,
             stop: Arc::clone(&stop),
         };
-        let Some(holding) = running.holds.take_in(job.partition, intake) else {
-            return give_back(running, job, slot);
+        let Some(lease) = running.leases.add(job.partition, intake) else {
+            return release_late(running, job, slot);
         };
-        let attempt = Attempt {
+        let shared = Shared {
             held: job.held.clone(),
             kind: job.kind.clone(),
             number: job.attempts.saturating_add(1),
             parent: job.parent.clone(),
             checkpoint: job.checkpoint.clone(),
             deadline,
-            telling: Telling::new(job.held.clone(), Arc::clone(&stop)),
+            progress: ProgressHandle::new(job.held.clone(), Arc::clone(&stop)),
             stop,
             reporter: running.reporter.clone(),
             limits: running.config.limits.clone(),
@@ -79,36 +79,36 @@ impl Run {
                 running.config.limits.upload_bytes,
             ),
             items: job.items,
-            work: OnceLock::new(),
+            cache_entry: OnceLock::new(),
             store: running.store.clone(),
             slot,
         };
-        let context = Context { attempt: Arc::new(attempt) };
-        let run = Run { running: Arc::clone(running), job, holding, context, timeout };
-        running.tasks.spawn(run.carry_out());
+        let context = Context { shared: Arc::new(shared) };
+        let attempt = Attempt { running: Arc::clone(running), job, lease, context, timeout };
+        running.tasks.spawn(attempt.run());
     }
 
-    async fn carry_out(self) {
-        self.see_through().await;
-        let attempt = &self.context.attempt;
-        if attempt.stop.reason().is_some() && Arc::strong_count(attempt) > 1 {
-            attempt.slot.linger();
-            tracing::warn!(job = %attempt.held.id, "its handler was told to stop and left something behind that keeps its slot");
+    async fn run(self) {
+        self.run_and_settle().await;
+        let shared = &self.context.shared;
+        if shared.stop.reason().is_some() && Arc::strong_count(shared) > 1 {
+            shared.slot.linger();
+            tracing::warn!(job = %shared.held.id, "its handler was told to stop and left something behind that keeps its slot");
         }
     }
 
-    async fn see_through(&self) {
-        let outcome = match self.misfit() {
+    async fn run_and_settle(&self) {
+        let outcome = match self.early_release() {
             Some(outcome) => Some(outcome),
             None => {
                 let begun = Instant::now();
-                let end = self.work().await;
-                self.holding.handler_ended();
+                let end = self.run_handler().await;
+                self.lease.handler_ended();
                 self.running.metrics.ran(&self.job.kind, begun.elapsed());
-                self.judge(end)
+                self.outcome(end)
             }
         };
-        let files = &self.context.attempt.files;
+        let files = &self.context.shared.files;
         let Some(mut outcome) = outcome else {
             tracing::warn!(job = %self.job.held.id, token = self.job.held.token, "the lease was lost; nothing is settled");
             self.running.metrics.finished(&self.job.kind, None, None);
@@ -117,20 +117,20 @@ impl Run {
         if let Outcome::Complete { skipped: None, files: left, .. } = &mut outcome {
             *left = files.take().await;
         }
-        let asked = Asked::of(&outcome);
+        let requested = Requested::of(&outcome);
         let settled = tokio::select! {
             settled = async {
-                self.context.attempt.reporter.flush(&self.context.attempt.telling).await;
+                self.context.shared.reporter.flush(&self.context.shared.progress).await;
                 self.settle(outcome).await
             } => settled,
             () = self.running.gone.cancelled() => None,
         };
-        self.running.metrics.finished(&self.job.kind, Some(asked), settled);
+        self.running.metrics.finished(&self.job.kind, Some(requested), settled);
         if matches!(settled, Some(Settled::Stale | Settled::Missing)) {
             tracing::warn!(job = %self.job.held.id, token = self.job.held.token, "settled too late: the lease was lost");
         }
         match settled {
-            Some(Settled::To(State::Completed)) if asked == Asked::Complete => {
+            Some(Settled::To(State::Completed)) if requested == Requested::Complete => {
                 files.discard_older().await;
                 self.remember().await;
             }
@@ -142,8 +142,8 @@ impl Run {
 
     /// Lets later jobs that would do the same work find this one. Without it, they do it.
     async fn remember(&self) {
-        let Some(work) = self.context.attempt.work.get() else { return };
-        let remembering = self.running.store.remember(&self.job.kind, &work.digest, &self.job.held.id, work.ms);
+        let Some(entry) = self.context.shared.cache_entry.get() else { return };
+        let remembering = self.running.store.remember(&self.job.kind, &entry.digest, &self.job.held.id, entry.ms);
         tokio::select! {
             done = remembering => if let Err(e) = done {
                 tracing::info!(job = %self.job.held.id, "not remembered for the cache: {e}");
@@ -153,7 +153,7 @@ impl Run {
     }
 
     /// What becomes of a job that is not to be run here now.
-    fn misfit(&self) -> Option<Outcome> {
+    fn early_release(&self) -> Option<Outcome> {
         if self.running.shutdown.begun.is_cancelled() {
             return Some(Outcome::Release { delay_ms: None });
         }
@@ -165,13 +165,13 @@ impl Run {
     }
 
     /// Runs the handler, and stops it when it is to be stopped.
-    async fn work(&self) -> End {
+    async fn run_handler(&self) -> HandlerEnd {
         let Some(handler) = self.running.registry.get(&self.job.kind) else {
             let message = format!("this worker has no handler for kind {}", self.job.kind);
-            return End::Returned(Err(Failure::new(message).coded(ErrorCode::NoHandler)));
+            return HandlerEnd::Returned(Err(Failure::new(message).with_code(ErrorCode::NoHandler)));
         };
-        let stop = &self.context.attempt.stop;
-        let mut attempt = std::pin::pin!(guarded(handler.as_ref(), &self.context, &self.job));
+        let stop = &self.context.shared.stop;
+        let mut attempt = std::pin::pin!(catching_panics(handler.as_ref(), &self.context, &self.job));
         let late = async {
             match self.context.deadline() {
                 Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
@@ -180,43 +180,45 @@ impl Run {
         };
         tokio::select! {
             biased;
-            result = &mut attempt => return End::Returned(result),
+            result = &mut attempt => return HandlerEnd::Returned(result),
             () = stop.token().cancelled() => {}
-            () = late => stop.ask(StopReason::Timeout),
+            () = late => stop.request(StopReason::Timeout),
         }
         tokio::select! {
             biased;
-            result = &mut attempt => End::Returned(result),
-            () = tokio::time::sleep(handler.grace()) => End::Dropped,
-            () = self.running.shutdown.hurried.cancelled() => End::Dropped,
+            result = &mut attempt => HandlerEnd::Returned(result),
+            () = tokio::time::sleep(handler.grace()) => HandlerEnd::Dropped,
+            () = self.running.shutdown.hurried.cancelled() => HandlerEnd::Dropped,
         }
     }
 
     /// How the claim is to end; `None`: it is no longer ours to end.
-    fn judge(&self, end: End) -> Option<Outcome> {
+    fn outcome(&self, end: HandlerEnd) -> Option<Outcome> {
         let reason = self.context.stop_reason();
         match (reason, end) {
             (Some(StopReason::Lost), _) => None,
             (Some(StopReason::Timeout), end) => Some(self.fail(self.timed_out(end))),
-            (_, End::Returned(Ok((result, skipped)))) => Some(Outcome::Complete { result, skipped, files: Vec::new() }),
+            (_, HandlerEnd::Returned(Ok((result, skipped)))) => {
+                Some(Outcome::Complete { result, skipped, files: Vec::new() })
+            }
             (Some(StopReason::Shutdown), _) => Some(Outcome::Release { delay_ms: None }),
             // The script ends a flagged job as cancelled, whatever the failure asks for.
-            (Some(StopReason::Cancel), End::Returned(Err(failure))) => {
+            (Some(StopReason::Cancel), HandlerEnd::Returned(Err(failure))) => {
                 let message = format!("stopped on request: {}", failure.message);
                 Some(self.fail(Failure { message, ..failure }))
             }
-            (_, End::Returned(Err(failure))) => Some(self.fail(failure)),
-            (_, End::Dropped) => Some(self.fail(Failure::new("stopped on request"))),
+            (_, HandlerEnd::Returned(Err(failure))) => Some(self.fail(failure)),
+            (_, HandlerEnd::Dropped) => Some(self.fail(Failure::new("stopped on request"))),
         }
     }
 
-    fn timed_out(&self, end: End) -> Failure {
+    fn timed_out(&self, end: HandlerEnd) -> Failure {
         let ms = self.timeout.map_or(0, |timeout| timeout.as_millis());
         let mut message = format!("it ran longer than the {ms} ms it may");
-        if let End::Returned(Err(failure)) = end {
+        if let HandlerEnd::Returned(Err(failure)) = end {
             message = format!("{message}: {}", failure.message);
         }
-        Failure::new(message).coded(ErrorCode::Timeout)
+        Failure::new(message).with_code(ErrorCode::Timeout)
     }
 
     fn fail(&self, failure: Failure) -> Outcome {
@@ -233,19 +235,19 @@ impl Run {
     async fn settle(&self, outcome: Outcome) -> Option<Settled> {
         let running = &self.running;
         let settle = Settle { held: self.job.held.clone(), outcome };
-        let mut refused = Refused::default();
+        let mut refused = RefusalTimer::default();
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
         loop {
             let error = match running.store.settle(&running.worker, settle.clone()).await {
                 Ok(settled) => {
-                    running.contact.works();
-                    tracing::debug!(job = %settle.held.id, token = settle.held.token, "settled: {}", word(settled));
+                    running.redis.answered();
+                    tracing::debug!(job = %settle.held.id, token = settle.held.token, "settled: {}", label(settled));
                     return Some(settled);
                 }
                 Err(error) => error,
             };
-            running.contact.failed("settling a job", &error);
-            if refused.lasts(Instant::now(), &error) > running.holds.lease() {
+            running.redis.failed("settling a job", &error);
+            if refused.refused_for(Instant::now(), &error) > running.leases.lease_time() {
                 tracing::error!(job = %settle.held.id, "given up: its settle is refused ({error}); its lease will run out");
                 return None;
             }
@@ -255,17 +257,17 @@ impl Run {
 }
 
 /// Releases a job whose claim took too long. Tried once: the audit would find it.
-fn give_back(running: &Arc<Running>, job: ClaimedJob, slot: Slot) {
+fn release_late(running: &Arc<Running>, job: ClaimedJob, slot: Slot) {
     tracing::info!(job = %job.held.id, token = job.held.token, "given back: its claim took too long");
     let (store, worker, metrics) = (running.store.clone(), running.worker.clone(), Arc::clone(&running.metrics));
     running.tasks.spawn(async move {
         let settled = store.settle(&worker, release(job.held)).await.ok();
-        metrics.finished(&job.kind, Some(Asked::Release), settled);
+        metrics.finished(&job.kind, Some(Requested::Release), settled);
         drop(slot);
     });
 }
 
-fn word(settled: Settled) -> &'static str {
+fn label(settled: Settled) -> &'static str {
     match settled {
         Settled::To(state) => State::as_str(state),
         Settled::Stale => "stale",
@@ -274,9 +276,9 @@ fn word(settled: Settled) -> &'static str {
 }
 
 /// The handler's future, in which a panic is a failure.
-async fn guarded(handler: &dyn Work, context: &Context, job: &ClaimedJob) -> Result<Made, Failure> {
-    let attempt = async { handler.attempt(context.clone(), &job.payload).await };
+async fn catching_panics(handler: &dyn DynHandler, context: &Context, job: &ClaimedJob) -> Result<Completion, Failure> {
+    let attempt = async { handler.call_json(context.clone(), &job.payload).await };
     AssertUnwindSafe(attempt).catch_unwind().await.unwrap_or_else(|panic| {
-        Err(Failure::new(format!("its handler panicked: {}", panic_message(&*panic))).coded(ErrorCode::Panic))
+        Err(Failure::new(format!("its handler panicked: {}", panic_message(&*panic))).with_code(ErrorCode::Panic))
     })
 }

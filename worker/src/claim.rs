@@ -15,7 +15,7 @@ use leasehold::store::{ClaimRequest, Claimed, Reservation};
 use leasehold::{Error, QueueName, limits};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::attempt::Run;
+use crate::attempt::Attempt;
 use crate::event::{Event, Popped};
 use crate::lease::leases::Call;
 use crate::outage::{Backoff, is_outage};
@@ -35,18 +35,18 @@ const STALE_EVERY: Duration = Duration::from_secs(1);
 const UNBLOCK_WITHIN: Duration = Duration::from_secs(1);
 
 /// One partition, as the claim loop sees it.
-struct Share {
+struct Partition {
     /// The claim script is to be asked.
     due: bool,
     /// It is due by then at the latest.
     due_at: Option<Instant>,
     /// Not before then: the last call failed.
-    rests_until: Instant,
+    not_before: Instant,
     /// What the pops have brought, each with the call to end once it is leased.
     reserved: Vec<(Reservation, Call)>,
 }
 
-impl Share {
+impl Partition {
     fn due_by(&mut self, by: Instant) {
         self.due_at = Some(self.due_at.map_or(by, |at| at.min(by)));
     }
@@ -58,7 +58,7 @@ pub(crate) struct Claimer {
     events: UnboundedReceiver<Event>,
     pops: Pops,
     budgets: Budgets,
-    shares: Vec<Share>,
+    partitions: Vec<Partition>,
     turn: usize,
     backoff: Backoff,
     /// Slots were taken when it last looked: pops have been asked to come back.
@@ -68,11 +68,11 @@ pub(crate) struct Claimer {
 impl Claimer {
     pub fn new(running: Arc<Running>, events: UnboundedReceiver<Event>) -> Self {
         let wait = Duration::from_millis(limits::POP_MS_MAX.min(running.config.lease_ms / 3));
-        let share = || Share { due: true, due_at: None, rests_until: Instant::now(), reserved: Vec::new() };
+        let share = || Partition { due: true, due_at: None, not_before: Instant::now(), reserved: Vec::new() };
         Self {
             pops: Pops::new(Arc::clone(&running), running.events.clone(), wait),
             budgets: Budgets::new(&running.queues),
-            shares: (0..running.store.partitions()).map(|_| share()).collect(),
+            partitions: (0..running.store.partitions()).map(|_| share()).collect(),
             turn: 0,
             backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(1)),
             was_full: false,
@@ -86,42 +86,42 @@ impl Claimer {
         let running = Arc::clone(&self.running);
         while !running.shutdown.begun.is_cancelled() {
             while let Ok(event) = self.events.try_recv() {
-                self.hear(event);
+                self.handle(event);
             }
-            self.ripen();
+            self.update_due();
             if let Some(partition) = self.next_due() {
                 self.claim(partition).await;
                 continue;
             }
-            self.keep_pops();
+            self.update_pops();
             let next = self.next_time();
             tokio::select! {
                 biased;
                 () = running.shutdown.begun.cancelled() => {}
-                event = self.events.recv() => if let Some(event) = event { self.hear(event) },
+                event = self.events.recv() => if let Some(event) = event { self.handle(event) },
                 () = running.slots.freed() => {}
                 () = tokio::time::sleep_until(next.into()) => {}
             }
         }
-        self.stop().await;
+        self.shut_down().await;
     }
 
-    fn hear(&mut self, event: Event) {
+    fn handle(&mut self, event: Event) {
         match event {
-            Event::Popped(popped) => self.popped(popped),
-            Event::Look(partition) => self.shares[usize::from(partition)].due = true,
+            Event::Popped(popped) => self.handle_popped(popped),
+            Event::Look(partition) => self.partitions[usize::from(partition)].due = true,
             Event::Resumed(queue) => self.set_paused(&queue, false),
             Event::Paused(queue) => self.set_paused(&queue, true),
         }
     }
 
-    fn popped(&mut self, mut popped: Popped) {
-        self.pops.returned(&mut popped);
+    fn handle_popped(&mut self, mut popped: Popped) {
+        self.pops.disarm(&mut popped);
         let list = &mut self.pops.lists[popped.list];
-        let share = &mut self.shares[usize::from(list.partition)];
+        let share = &mut self.partitions[usize::from(list.partition)];
         match popped.answer {
             Ok(reserved) => {
-                self.running.contact.works();
+                self.running.redis.answered();
                 self.backoff.reset();
                 match reserved {
                     Some(reservation) => share.reserved.push((reservation, popped.call)),
@@ -131,16 +131,16 @@ impl Claimer {
             Err(Error::Full(reason)) => {
                 tracing::debug!("a pop was refused: {reason}");
                 share.due = true;
-                list.rests_until = Instant::now() + FULL_EVERY;
+                list.not_before = Instant::now() + FULL_EVERY;
             }
             Err(e) => {
                 // Whether Redis is away the renewals tell: a pop fails, too, in a process that was stopped for a while.
-                list.rests_until = Instant::now() + self.backoff.delay();
+                list.not_before = Instant::now() + self.backoff.delay();
                 if !is_outage(&e) {
-                    self.running.contact.failed("waiting for jobs", &e);
+                    self.running.redis.failed("waiting for jobs", &e);
                     // The claim script sets aside what a pop cannot read.
                     share.due = true;
-                    list.rests_until = Instant::now() + FULL_EVERY;
+                    list.not_before = Instant::now() + FULL_EVERY;
                 }
                 if matches!(e, Error::OutcomeUnknown(_)) {
                     popped.call.lost();
@@ -152,14 +152,14 @@ impl Claimer {
     fn set_paused(&mut self, queue: &QueueName, paused: bool) {
         for list in self.pops.lists.iter_mut().filter(|list| list.queue == *queue) {
             list.paused = paused;
-            self.shares[usize::from(list.partition)].due = true;
+            self.partitions[usize::from(list.partition)].due = true;
         }
     }
 
     /// What has become due by time, or by a slot that let something run that was held back.
-    fn ripen(&mut self) {
+    fn update_due(&mut self) {
         let now = Instant::now();
-        for (partition, share) in (0..).zip(&mut self.shares) {
+        for (partition, share) in (0..).zip(&mut self.partitions) {
             if share.due_at.is_some_and(|at| at <= now) {
                 (share.due, share.due_at) = (true, None);
             }
@@ -170,13 +170,13 @@ impl Claimer {
     /// The partition to claim from now, in turn. Reservations are brought to the script even without a free slot: it puts
     /// them back.
     fn next_due(&mut self) -> Option<u16> {
-        let (now, count) = (Instant::now(), self.shares.len());
+        let (now, count) = (Instant::now(), self.partitions.len());
         let free = self.running.slots.free();
         let is_due = |at: &usize| {
-            let (share, partition) = (&self.shares[*at], u16::try_from(*at).expect("partitions are u16"));
+            let (share, partition) = (&self.partitions[*at], u16::try_from(*at).expect("partitions are u16"));
             (share.due && free > 0 || !share.reserved.is_empty())
-                && share.rests_until <= now
-                && self.running.holds.is_fresh(partition)
+                && share.not_before <= now
+                && self.running.leases.is_fresh(partition)
         };
         let at = (0..count).map(|step| (self.turn + step) % count).find(is_due)?;
         self.turn = at + 1;
@@ -186,7 +186,7 @@ impl Claimer {
     async fn claim(&mut self, partition: u16) {
         let running = Arc::clone(&self.running);
         let (slots, share) = (running.slots.free(), usize::from(partition));
-        let reserved = std::mem::take(&mut self.shares[share].reserved).into_iter();
+        let reserved = std::mem::take(&mut self.partitions[share].reserved).into_iter();
         let (reservations, mut calls): (Vec<_>, Vec<_>) = reserved.filter(|(_, call)| !call.is_overdue()).unzip();
         let request = ClaimRequest {
             worker: &running.worker,
@@ -197,18 +197,18 @@ impl Claimer {
             queues: &self.budgets.share(slots),
             kinds: &running.served,
         };
-        calls.push(running.holds.begin_call(partition));
+        calls.push(running.leases.begin_call(partition));
         let sent = Instant::now();
         match running.store.claim(partition, &request).await {
             Ok(claimed) => {
-                running.contact.works();
+                running.redis.answered();
                 self.backoff.reset();
-                self.answered(partition, slots, sent, claimed);
+                self.start_claimed(partition, slots, sent, claimed);
             }
             Err(e) => {
-                running.contact.failed("claiming jobs", &e);
-                let share = &mut self.shares[share];
-                (share.due, share.rests_until) = (true, Instant::now() + self.backoff.delay());
+                running.redis.failed("claiming jobs", &e);
+                let share = &mut self.partitions[share];
+                (share.due, share.not_before) = (true, Instant::now() + self.backoff.delay());
                 match e {
                     // Nothing was done: the reservations are still ours.
                     Error::Unavailable(_) => share.reserved.extend(reservations.into_iter().zip(calls)),
@@ -218,8 +218,8 @@ impl Claimer {
         }
     }
 
-    fn answered(&mut self, partition: u16, slots: usize, sent: Instant, claimed: Claimed) {
-        let share = &mut self.shares[usize::from(partition)];
+    fn start_claimed(&mut self, partition: u16, slots: usize, sent: Instant, claimed: Claimed) {
+        let share = &mut self.partitions[usize::from(partition)];
         let filled = claimed.jobs.len() >= slots;
         // Pops that are not armed see nothing, so a full worker must ask again when it is no longer.
         share.due = claimed.more || filled;
@@ -233,12 +233,12 @@ impl Claimer {
             self.running.metrics.claimed(&job);
             let limited = self.running.kinds.get(&job.kind).max_running.is_some();
             let slot = self.running.slots.take(partition, job.crashes > 0, limited);
-            Run::start(&self.running, job, slot, sent);
+            Attempt::start(&self.running, job, slot, sent);
         }
     }
 
     /// Arms pops while slots are free, and ends them while none is.
-    fn keep_pops(&mut self) {
+    fn update_pops(&mut self) {
         let running = Arc::clone(&self.running);
         let (now, free) = (Instant::now(), running.slots.free());
         if free == 0 {
@@ -246,17 +246,17 @@ impl Claimer {
                 // One that comes back with an id all the same is put back.
                 self.unblock(|_| true);
             }
-            self.shares.iter_mut().for_each(|share| share.due_by(now + PASS_EVERY));
+            self.partitions.iter_mut().for_each(|share| share.due_by(now + PASS_EVERY));
             return;
         }
         self.was_full = false;
-        let shares = &self.shares;
+        let partitions = &self.partitions;
         let open = free.saturating_sub(self.pops.armed());
         let without = self.pops.arm(open, |list| {
-            let share = &shares[usize::from(list.partition)];
-            list.rests_until <= now && share.rests_until <= now && !share.due && running.holds.is_fresh(list.partition)
+            let share = &partitions[usize::from(list.partition)];
+            list.not_before <= now && share.not_before <= now && !share.due && running.leases.is_fresh(list.partition)
         });
-        without.into_iter().for_each(|partition| self.shares[usize::from(partition)].due_by(now + PASS_EVERY));
+        without.into_iter().for_each(|partition| self.partitions[usize::from(partition)].due_by(now + PASS_EVERY));
         self.unblock(|list| list.paused);
     }
 
@@ -272,34 +272,34 @@ impl Claimer {
     fn next_time(&self) -> Instant {
         let now = Instant::now();
         let mut next = now + STALE_EVERY;
-        for share in &self.shares {
+        for share in &self.partitions {
             next = share.due_at.map_or(next, |at| next.min(at));
-            if share.rests_until > now {
-                next = next.min(share.rests_until);
+            if share.not_before > now {
+                next = next.min(share.not_before);
             }
         }
-        let resting = self.pops.lists.iter().map(|list| list.rests_until).filter(|at| *at > now);
+        let resting = self.pops.lists.iter().map(|list| list.not_before).filter(|at| *at > now);
         resting.fold(next, Instant::min)
     }
 
     /// Ends all pops, and puts back what they have brought.
-    async fn stop(mut self) {
+    async fn shut_down(mut self) {
         let (running, end) = (Arc::clone(&self.running), Instant::now() + UNBLOCK_WITHIN);
         while self.pops.armed() > 0 && Instant::now() < end {
             // A pop that has not reached Redis yet is asked again.
             self.unblock(|_| true);
             let wait = Duration::from_millis(100);
             while let Ok(Some(event)) = tokio::time::timeout(wait, self.events.recv()).await {
-                self.hear(event);
+                self.handle(event);
                 if self.pops.armed() == 0 {
                     break;
                 }
             }
         }
-        if self.pops.abandon() > 0 {
-            running.holds.begin_call(0).lost();
+        if self.pops.abort_all() > 0 {
+            running.leases.begin_call(0).lost();
         }
-        for (partition, share) in (0..).zip(self.shares) {
+        for (partition, share) in (0..).zip(self.partitions) {
             let (reserved, calls): (Vec<_>, Vec<_>) = share.reserved.into_iter().unzip();
             let ids: Vec<_> = reserved.into_iter().map(|reservation| reservation.id).collect();
             if !ids.is_empty() && running.store.recover(partition, &running.worker, &ids).await.is_err() {

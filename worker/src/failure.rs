@@ -43,7 +43,7 @@ impl Failure {
         Self { wish: Wish::In(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)), ..Self::new(message) }
     }
 
-    pub(crate) fn coded(self, code: ErrorCode) -> Self {
+    pub(crate) fn with_code(self, code: ErrorCode) -> Self {
         Self { code, ..self }
     }
 }

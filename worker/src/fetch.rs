@@ -48,10 +48,10 @@ pub(crate) enum FetchError {
     Packed(String),
     /// The server or the way to it.
     #[error("cannot be reached: {0}")]
-    Trouble(String),
+    Unreachable(String),
     /// Over `limits::FETCH_MS_MAX`.
     #[error("took longer than {} s", limits::FETCH_MS_MAX / 1_000)]
-    Slow,
+    TimedOut,
 }
 
 impl FetchError {
@@ -59,7 +59,7 @@ impl FetchError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Status(status) => status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429),
-            Self::Trouble(_) | Self::Slow => true,
+            Self::Unreachable(_) | Self::TimedOut => true,
             _ => false,
         }
     }
@@ -93,7 +93,7 @@ impl Fetcher {
     /// Fetches a document. It can be dropped at any moment.
     pub async fn fetch(&self, url: &Url) -> Result<Fetched, FetchError> {
         let most = Duration::from_millis(limits::FETCH_MS_MAX);
-        tokio::time::timeout(most, self.follow(url.clone())).await.unwrap_or(Err(FetchError::Slow))
+        tokio::time::timeout(most, self.follow(url.clone())).await.unwrap_or(Err(FetchError::TimedOut))
     }
 
     async fn follow(&self, mut url: Url) -> Result<Fetched, FetchError> {
@@ -101,7 +101,7 @@ impl Fetcher {
             self.admit(&url)?;
             let client = self.client.get_or_try_init(|| async { client(self.gate) }).await?;
             let request = client.get(url.clone()).header(ACCEPT, ACCEPTED).header(ACCEPT_ENCODING, "gzip");
-            let response = request.send().await.map_err(trouble)?;
+            let response = request.send().await.map_err(client_error)?;
             match response.status() {
                 status if status.is_success() => {
                     let content_type = header(response.headers(), CONTENT_TYPE.as_str()).to_owned();
@@ -142,23 +142,23 @@ fn client(gate: Gate) -> Result<Client, FetchError> {
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .referer(false)
-        .dns_resolver(Guard(gate))
+        .dns_resolver(GuardedResolver(gate))
         .connect_timeout(Duration::from_millis(limits::FETCH_CONNECT_MS))
         .read_timeout(Duration::from_millis(limits::FETCH_IDLE_MS))
         .pool_max_idle_per_host(0)
         .build()
-        .map_err(|e| FetchError::Trouble(reason(&e)))
+        .map_err(|e| FetchError::Unreachable(reason(&e)))
 }
 
 /// Resolves names to addresses that may be connected to.
-struct Guard(Gate);
+struct GuardedResolver(Gate);
 
 /// A name has only addresses that are refused.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} is private")]
 struct PrivateOnly(IpAddr);
 
-impl Resolve for Guard {
+impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let gate = self.0;
         Box::pin(async move {
@@ -179,7 +179,7 @@ async fn body(mut response: Response) -> Result<Vec<u8>, FetchError> {
         return Err(FetchError::TooLarge);
     }
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(trouble)? {
+    while let Some(chunk) = response.chunk().await.map_err(client_error)? {
         if (body.len() + chunk.len()) as u64 > limits::FETCH_BYTES_MAX {
             return Err(FetchError::TooLarge);
         }
@@ -189,7 +189,7 @@ async fn body(mut response: Response) -> Result<Vec<u8>, FetchError> {
         "" | "identity" => Ok(body),
         "gzip" | "x-gzip" => {
             let unpacking = tokio::task::spawn_blocking(move || unpacked(&body));
-            unpacking.await.map_err(|e| FetchError::Trouble(e.to_string()))?
+            unpacking.await.map_err(|e| FetchError::Unreachable(e.to_string()))?
         }
         _ => Err(FetchError::Packed(leasehold::job::cut(&packed, 100).to_owned())),
     }
@@ -210,7 +210,7 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
 }
 
 /// What the client says went wrong, with the guard's refusal found among its causes.
-fn trouble(error: reqwest::Error) -> FetchError {
+fn client_error(error: reqwest::Error) -> FetchError {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(here) = cause {
         if let Some(PrivateOnly(address)) = here.downcast_ref() {
@@ -218,7 +218,7 @@ fn trouble(error: reqwest::Error) -> FetchError {
         }
         cause = here.source();
     }
-    FetchError::Trouble(reason(&error.without_url()))
+    FetchError::Unreachable(reason(&error.without_url()))
 }
 
 /// An error and its causes, each said once.

@@ -39,39 +39,39 @@ where
 }
 
 /// What an attempt made, as it is settled: the result, and the reason when it was skipped.
-pub(crate) type Made = (Json, Option<String>);
-pub(crate) type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Made, Failure>> + Send + 'a>>;
+pub(crate) type Completion = (Json, Option<String>);
+pub(crate) type HandlerFuture<'a> = Pin<Box<dyn Future<Output = Result<Completion, Failure>> + Send + 'a>>;
 
 /// A handler of any payload and result.
-pub(crate) trait Work: Send + Sync {
+pub(crate) trait DynHandler: Send + Sync {
     /// How long an attempt has to end after it was told to; then it is dropped.
     fn grace(&self) -> Duration;
 
-    fn attempt<'a>(&'a self, context: Context, payload: &'a Json) -> Attempt<'a>;
+    fn call_json<'a>(&'a self, context: Context, payload: &'a Json) -> HandlerFuture<'a>;
 }
 
 /// A [`Handler`] with its types forgotten.
-struct Typed<H, P> {
+struct TypedHandler<H, P> {
     handler: H,
     limits: Limits,
     payload: std::marker::PhantomData<fn() -> P>,
 }
 
-impl<P: DeserializeOwned + Send + 'static, H: Handler<P>> Work for Typed<H, P> {
+impl<P: DeserializeOwned + Send + 'static, H: Handler<P>> DynHandler for TypedHandler<H, P> {
     fn grace(&self) -> Duration {
         HANDLER_GRACE
     }
 
-    fn attempt<'a>(&'a self, context: Context, payload: &'a Json) -> Attempt<'a> {
+    fn call_json<'a>(&'a self, context: Context, payload: &'a Json) -> HandlerFuture<'a> {
         Box::pin(async move {
             let payload: P = serde_json::from_str(payload.as_str()).map_err(|e| {
-                Failure::fatal(format!("the payload is not what this kind takes: {e}")).coded(ErrorCode::BadPayload)
+                Failure::fatal(format!("the payload is not what this kind takes: {e}")).with_code(ErrorCode::BadPayload)
             })?;
             match self.handler.call(context, payload).await? {
                 Done::Result(result) => {
                     let text = serde_json::to_string(&result)
                         .map_err(|e| Failure::fatal(format!("its result is no JSON: {e}")))?;
-                    result_within(&text, &self.limits).map(|result| (result, None))
+                    parse_result(&text, &self.limits).map(|result| (result, None))
                 }
                 Done::Skipped(reason) => Ok((Json::null(), Some(reason))),
             }
@@ -80,7 +80,7 @@ impl<P: DeserializeOwned + Send + 'static, H: Handler<P>> Work for Typed<H, P> {
 }
 
 /// Takes a result if it keeps to the limits.
-pub(crate) fn result_within(text: &str, limits: &Limits) -> Result<Json, Failure> {
+pub(crate) fn parse_result(text: &str, limits: &Limits) -> Result<Json, Failure> {
     Json::parse(text, limits.json_depth, limits.result_bytes)
         .map_err(|e| Failure::fatal(format!("its result is refused: {e} (limits.result_bytes, limits.json_depth)")))
 }
@@ -88,7 +88,7 @@ pub(crate) fn result_within(text: &str, limits: &Limits) -> Result<Json, Failure
 /// The handlers of a worker, by kind.
 #[derive(Clone, Default)]
 pub(crate) struct Registry {
-    handlers: BTreeMap<Kind, Arc<dyn Work>>,
+    handlers: BTreeMap<Kind, Arc<dyn DynHandler>>,
 }
 
 impl Registry {
@@ -98,18 +98,21 @@ impl Registry {
         P: DeserializeOwned + Send + 'static,
         H: Handler<P>,
     {
-        self.add_work(kind, Arc::new(Typed { handler, limits: limits.clone(), payload: std::marker::PhantomData }))
+        self.add_dyn(
+            kind,
+            Arc::new(TypedHandler { handler, limits: limits.clone(), payload: std::marker::PhantomData }),
+        )
     }
 
     /// Adds one of the worker's own; a kind has one handler.
-    pub fn add_work(&mut self, kind: Kind, work: Arc<dyn Work>) -> Result<(), String> {
+    pub fn add_dyn(&mut self, kind: Kind, work: Arc<dyn DynHandler>) -> Result<(), String> {
         match self.handlers.insert(kind.clone(), work) {
             Some(_) => Err(format!("kind {kind} has two handlers; name each kind once, here or as a command")),
             None => Ok(()),
         }
     }
 
-    pub fn get(&self, kind: &Kind) -> Option<&Arc<dyn Work>> {
+    pub fn get(&self, kind: &Kind) -> Option<&Arc<dyn DynHandler>> {
         self.handlers.get(kind)
     }
 
@@ -128,9 +131,9 @@ mod tests {
     fn a_result_over_a_limit_names_it() {
         let limits = Limits { result_bytes: 4, json_depth: 2, ..Limits::default() };
         for (text, named) in [("\"12345\"", "result_bytes"), ("[[[1]]]", "json_depth")] {
-            let failure = result_within(text, &limits).expect_err("over the limit");
+            let failure = parse_result(text, &limits).expect_err("over the limit");
             assert!(failure.wish == Wish::Never && failure.message.contains(named), "{failure:?}");
         }
-        assert_eq!(result_within("[[1]]", &Limits::default()).map(|j| j.as_str().to_owned()), Ok("[[1]]".into()));
+        assert_eq!(parse_result("[[1]]", &Limits::default()).map(|j| j.as_str().to_owned()), Ok("[[1]]".into()));
     }
 }

@@ -26,7 +26,7 @@ pub(crate) fn register(registry: &mut Registry, kinds: &Kinds, config: &Config) 
     for (kind, settings) in kinds.iter() {
         if let Some(words) = &settings.command {
             let command = Command::new(words, kinds.dir(), config, &launcher).cached(settings.cache.clone());
-            registry.add_work(kind.clone(), Arc::new(command)).map_err(error::config)?;
+            registry.add_dyn(kind.clone(), Arc::new(command)).map_err(error::config)?;
         }
     }
     let built_in = Kind::parse(PROCESS_FILES).expect("a constant");

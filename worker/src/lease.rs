@@ -24,20 +24,20 @@ use crate::running::Running;
 use audit::Entry;
 use leases::release;
 
-/// The second look of an audit after contact was lost.
+/// The second look of an audit after redis was lost.
 const AUDIT_AGAIN: Duration = Duration::from_secs(1);
 
 /// Starts the thread. What it answers is how the worker ended; nothing when `running.gone` came first.
 pub(crate) fn spawn(running: Arc<Running>, info: WorkerInfo) -> Result<oneshot::Receiver<Result<(), Error>>, Error> {
-    let store = running.store.apart(&own_connections(&running.config, running.store.partitions()))?;
+    let store = running.store.apart(&lease_thread_config(&running.config, running.store.partitions()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (sender, ended) = oneshot::channel();
     let life = async move {
         let mut roles = JoinSet::new();
         for partition in 0..store.partitions() {
-            roles.spawn(beat(Arc::clone(&running), store.clone(), info.clone(), partition));
+            roles.spawn(heartbeat(Arc::clone(&running), store.clone(), info.clone(), partition));
         }
-        roles.spawn(hear(Arc::clone(&running), store.clone()));
+        roles.spawn(receive_hints(Arc::clone(&running), store.clone()));
         tokio::select! {
             result = drain::drain(&running, &store, &info) => drop(sender.send(result)),
             // Nothing is renewed any more, or no cancel heard.
@@ -50,7 +50,7 @@ pub(crate) fn spawn(running: Arc<Running>, info: WorkerInfo) -> Result<oneshot::
 }
 
 /// A renewal is not ridden out by the Store, since the next one is as good; and it must not wait for long.
-fn own_connections(config: &Config, partitions: u16) -> Config {
+fn lease_thread_config(config: &Config, partitions: u16) -> Config {
     let mut own = config.clone();
     own.redis.outage_ms = 0;
     own.redis.response_ms = own.redis.response_ms.min((config.lease_ms / 3).max(1_000));
@@ -59,32 +59,32 @@ fn own_connections(config: &Config, partitions: u16) -> Config {
 }
 
 /// One partition's heartbeat: every sixth of a lease.
-async fn beat(running: Arc<Running>, store: Store, mut info: WorkerInfo, partition: u16) {
-    let every = running.holds.lease() / 6;
+async fn heartbeat(running: Arc<Running>, store: Store, mut info: WorkerInfo, partition: u16) {
+    let every = running.leases.lease_time() / 6;
     let mut backoff = Backoff::new(Duration::from_millis(100), every.min(Duration::from_secs(1)));
     let (mut next, mut hurried, mut failing) = (Instant::now(), false, false);
     let mut last = Instant::now();
     loop {
         tokio::select! {
             () = sleep_until(next.into()) => {}
-            () = running.holds.beat_now(partition) => hurried = true,
+            () = running.leases.renewal_requested(partition) => hurried = true,
         }
         let sent = Instant::now();
         match renew(&running, &store, &mut info, partition).await {
             Ok(stray) => {
-                running.contact.works();
-                running.metrics.renewed(Some(sent.duration_since(last)), running.holds.lease());
+                running.redis.answered();
+                running.metrics.renewed(Some(sent.duration_since(last)), running.leases.lease_time());
                 last = sent;
                 backoff.reset();
-                give_back(&running, &store, partition, stray).await;
+                release_strays(&running, &store, partition, stray).await;
                 // What the last outage may have left is looked at again soon, until nothing is left of it.
-                hurried = failing || (hurried && running.holds.suspects_any(partition));
+                hurried = failing || (hurried && running.leases.has_marks(partition));
                 failing = false;
                 next = sent + if hurried { every.min(AUDIT_AGAIN) } else { every };
             }
             Err(e) => {
-                running.contact.failed("renewing leases", &e);
-                running.metrics.renewed(None, running.holds.lease());
+                running.redis.failed("renewing leases", &e);
+                running.metrics.renewed(None, running.leases.lease_time());
                 failing = true;
                 next = Instant::now() + backoff.delay();
             }
@@ -98,12 +98,12 @@ async fn renew(
     info: &mut WorkerInfo,
     partition: u16,
 ) -> Result<Vec<Entry>, leasehold::Error> {
-    info.running = running.holds.running();
-    let (sent, named) = (Instant::now(), running.holds.to_renew(partition));
+    info.running = running.leases.running();
+    let (sent, named) = (Instant::now(), running.leases.to_renew(partition));
     let lease_ms = running.config.lease_ms;
     let renewed = store.renew(partition, &RenewRequest { info, lease_ms, held: &named }).await?;
-    let was_fresh = running.holds.is_fresh(partition);
-    let stray = running.holds.renewed(partition, sent, &named, &renewed);
+    let was_fresh = running.leases.is_fresh(partition);
+    let stray = running.leases.renewed(partition, sent, &named, &renewed);
     if !was_fresh {
         running.tell_claimer(Event::Look(partition));
     }
@@ -111,7 +111,7 @@ async fn renew(
 }
 
 /// Gives back what nobody here holds. What fails is seen again by the next renewal.
-async fn give_back(running: &Running, store: &Store, partition: u16, stray: Vec<Entry>) {
+async fn release_strays(running: &Running, store: &Store, partition: u16, stray: Vec<Entry>) {
     let (mut reserved, mut leased): (Vec<JobId>, Vec<Settle>) = (Vec::new(), Vec::new());
     for (id, token) in stray {
         tracing::info!(job = %id, token, "given back: it is in this worker's list, and nobody here holds it");
@@ -123,32 +123,32 @@ async fn give_back(running: &Running, store: &Store, partition: u16, stray: Vec<
     if !reserved.is_empty() {
         match store.recover(partition, &running.worker, &reserved).await {
             Ok(recovered) => drop(running.metrics.recovered.inc_by(recovered as u64)),
-            Err(e) => running.contact.failed("giving reservations back", &e),
+            Err(e) => running.redis.failed("giving reservations back", &e),
         }
     }
     if !leased.is_empty() {
         match store.settle_many(&running.worker, &leased).await {
-            Ok(settled) => drop(running.metrics.given_back.inc_by(settled.len() as u64)),
-            Err(e) => running.contact.failed("giving jobs back", &e),
+            Ok(settled) => drop(running.metrics.released.inc_by(settled.len() as u64)),
+            Err(e) => running.redis.failed("giving jobs back", &e),
         }
     }
 }
 
 /// Passes on what others tell between the renewals.
-async fn hear(running: Arc<Running>, store: Store) {
+async fn receive_hints(running: Arc<Running>, store: Store) {
     loop {
         let mut hints = store.hints();
         loop {
             match hints.recv().await {
                 Ok(Hint::Cancel { worker, id, token }) if worker == running.worker => {
-                    running.holds.cancel(store.partition_of(&id), &Held { id, token });
+                    running.leases.cancel(store.partition_of(&id), &Held { id, token });
                 }
                 Ok(Hint::Cancel { .. }) => {}
                 Ok(Hint::Resume(queue)) => running.tell_claimer(Event::Resumed(queue)),
                 Ok(Hint::Pause(queue)) => running.tell_claimer(Event::Paused(queue)),
                 // What was missed, the renewals tell.
                 Ok(Hint::Reconnected) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
-                    (0..store.partitions()).for_each(|partition| running.holds.hurry(partition));
+                    (0..store.partitions()).for_each(|partition| running.leases.request_renewal(partition));
                 }
                 Err(tokio::sync::broadcast::error::RecvError::Closed) => break,
             }

@@ -12,18 +12,18 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfKind {
+struct KindLabel {
     kind: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Ended {
+struct FinishedLabels {
     kind: String,
     outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Renewed {
+struct RenewalLabels {
     outcome: &'static str,
 }
 
@@ -31,17 +31,17 @@ struct Renewed {
 pub(crate) struct Metrics {
     store: store::Metrics,
     registry: Registry,
-    claimed: Family<OfKind, Counter>,
-    finished: Family<Ended, Counter>,
-    waited: Family<OfKind, Histogram, fn() -> Histogram>,
-    ran: Family<OfKind, Histogram, fn() -> Histogram>,
-    renewals: Family<Renewed, Counter>,
+    claimed: Family<KindLabel, Counter>,
+    finished: Family<FinishedLabels, Counter>,
+    waited: Family<KindLabel, Histogram, fn() -> Histogram>,
+    ran: Family<KindLabel, Histogram, fn() -> Histogram>,
+    renewals: Family<RenewalLabels, Counter>,
     stale: Counter,
     expired: Counter,
     /// Reservations that nobody leased, put back.
     pub recovered: Counter,
     /// Leases whose claim nobody heard the answer of, given back.
-    pub given_back: Counter,
+    pub released: Counter,
     promoted: Counter,
     pruned: Counter,
     slots: Gauge,
@@ -64,7 +64,7 @@ impl Metrics {
             stale: Counter::default(),
             expired: Counter::default(),
             recovered: Counter::default(),
-            given_back: Counter::default(),
+            released: Counter::default(),
             promoted: Counter::default(),
             pruned: Counter::default(),
             slots: Gauge::default(),
@@ -86,7 +86,7 @@ impl Metrics {
         count("leases_expired", "Jobs that its sweeps took back from lost workers", &self.expired);
         count("settles_stale", "Ends of its jobs that were refused, since the lease was lost", &self.stale);
         count("reservations_recovered", "Reservations that nobody had leased, put back", &self.recovered);
-        count("claims_given_back", "Leases of its own that it had not heard of, given back", &self.given_back);
+        count("claims_given_back", "Leases of its own that it had not heard of, given back", &self.released);
         count("jobs_promoted", "Jobs that became due", &self.promoted);
         count("jobs_pruned", "Ended jobs removed by retention", &self.pruned);
         registry.register("jobs_claimed", "Jobs claimed", self.claimed.clone());
@@ -101,13 +101,13 @@ impl Metrics {
     }
 
     /// For the Store, which counts its own calls.
-    pub fn of_store(&self) -> &store::Metrics {
+    pub fn store(&self) -> &store::Metrics {
         &self.store
     }
 
     /// A job was claimed.
     pub fn claimed(&self, job: &ClaimedJob) {
-        let kind = OfKind { kind: job.kind.to_string() };
+        let kind = KindLabel { kind: job.kind.to_string() };
         self.claimed.get_or_create(&kind).inc();
         if let Some(ms) = job.waited_ms {
             self.waited.get_or_create(&kind).observe(Duration::from_millis(ms).as_secs_f64());
@@ -116,15 +116,15 @@ impl Metrics {
 
     /// A handler has ended.
     pub fn ran(&self, kind: &Kind, took: Duration) {
-        self.ran.get_or_create(&OfKind { kind: kind.to_string() }).observe(took.as_secs_f64());
+        self.ran.get_or_create(&KindLabel { kind: kind.to_string() }).observe(took.as_secs_f64());
     }
 
-    /// A claim has ended: `asked` of Redis (nothing, when the lease was known to be lost), which answered `settled` (nothing,
+    /// A claim has ended: `requested` of Redis (nothing, when the lease was known to be lost), which answered `settled` (nothing,
     /// when it was not heard).
-    pub fn finished(&self, kind: &Kind, asked: Option<Asked>, settled: Option<Settled>) {
-        let outcome = match (settled, asked) {
-            (Some(Settled::To(State::Completed)), Some(Asked::Skip)) => "skipped",
-            (Some(Settled::To(State::Retrying)), Some(Asked::Release)) | (Some(Settled::To(State::Queued)), _) => {
+    pub fn finished(&self, kind: &Kind, requested: Option<Requested>, settled: Option<Settled>) {
+        let outcome = match (settled, requested) {
+            (Some(Settled::To(State::Completed)), Some(Requested::Skip)) => "skipped",
+            (Some(Settled::To(State::Retrying)), Some(Requested::Release)) | (Some(Settled::To(State::Queued)), _) => {
                 "released"
             }
             (Some(Settled::To(state)), _) => state.as_str(),
@@ -133,7 +133,7 @@ impl Metrics {
         if matches!(settled, Some(Settled::Stale | Settled::Missing)) {
             self.stale.inc();
         }
-        self.finished.get_or_create(&Ended { kind: kind.to_string(), outcome }).inc();
+        self.finished.get_or_create(&FinishedLabels { kind: kind.to_string(), outcome }).inc();
     }
 
     /// A partition was swept.
@@ -151,7 +151,7 @@ impl Metrics {
             Some(gap) if gap > lease / 3 => "late",
             Some(_) => "ok",
         };
-        self.renewals.get_or_create(&Renewed { outcome }).inc();
+        self.renewals.get_or_create(&RenewalLabels { outcome }).inc();
     }
 
     /// The text of all, with what others count at this moment.
@@ -166,20 +166,20 @@ impl Metrics {
 
 /// What a settle asks for, as far as its answer does not tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum Requested {
     Complete,
     Skip,
     Fail,
     Release,
 }
 
-impl Asked {
+impl Requested {
     pub fn of(outcome: &Outcome) -> Self {
         match outcome {
-            Outcome::Complete { skipped: None, .. } => Asked::Complete,
-            Outcome::Complete { .. } => Asked::Skip,
-            Outcome::Fail { .. } => Asked::Fail,
-            Outcome::Release { .. } => Asked::Release,
+            Outcome::Complete { skipped: None, .. } => Requested::Complete,
+            Outcome::Complete { .. } => Requested::Skip,
+            Outcome::Fail { .. } => Requested::Fail,
+            Outcome::Release { .. } => Requested::Release,
         }
     }
 }
@@ -191,20 +191,20 @@ mod tests {
     #[test]
     fn an_end_is_counted_by_what_redis_answered() {
         let (metrics, kind) = (Metrics::new(), Kind::parse("a").unwrap());
-        for (asked, settled, outcome) in [
-            (Some(Asked::Complete), Some(Settled::To(State::Completed)), "completed"),
-            (Some(Asked::Skip), Some(Settled::To(State::Completed)), "skipped"),
-            (Some(Asked::Fail), Some(Settled::To(State::Failed)), "failed"),
-            (Some(Asked::Fail), Some(Settled::To(State::Retrying)), "retrying"),
-            (Some(Asked::Fail), Some(Settled::To(State::Cancelled)), "cancelled"),
-            (Some(Asked::Release), Some(Settled::To(State::Queued)), "released"),
-            (Some(Asked::Complete), Some(Settled::Stale), "lost"),
+        for (requested, settled, outcome) in [
+            (Some(Requested::Complete), Some(Settled::To(State::Completed)), "completed"),
+            (Some(Requested::Skip), Some(Settled::To(State::Completed)), "skipped"),
+            (Some(Requested::Fail), Some(Settled::To(State::Failed)), "failed"),
+            (Some(Requested::Fail), Some(Settled::To(State::Retrying)), "retrying"),
+            (Some(Requested::Fail), Some(Settled::To(State::Cancelled)), "cancelled"),
+            (Some(Requested::Release), Some(Settled::To(State::Queued)), "released"),
+            (Some(Requested::Complete), Some(Settled::Stale), "lost"),
         ] {
-            metrics.finished(&kind, asked, settled);
+            metrics.finished(&kind, requested, settled);
             let line = format!("leasehold_jobs_finished_total{{kind=\"a\",outcome=\"{outcome}\"}} 1\n");
             assert!(metrics.text(false, 0, 0).contains(&line), "{line}");
         }
-        metrics.finished(&kind, Some(Asked::Release), Some(Settled::To(State::Retrying)));
+        metrics.finished(&kind, Some(Requested::Release), Some(Settled::To(State::Retrying)));
         metrics.finished(&kind, None, None);
         let text = metrics.text(false, 0, 0);
         assert!(text.contains("outcome=\"released\"} 2\n") && text.contains("outcome=\"lost\"} 2\n"), "{text}");

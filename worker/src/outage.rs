@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use leasehold::Error;
 
-/// The state of contact with Redis.
+/// The state of redis with Redis.
 #[derive(Debug, Default)]
-pub(crate) struct Contact {
+pub(crate) struct RedisStatus {
     away: AtomicBool,
     since: Mutex<Option<Instant>>,
 }
 
-impl Contact {
+impl RedisStatus {
     /// A call failed. An outage is told once; anything else is a fault of its own, told each time.
     pub fn failed(&self, role: &str, error: &Error) {
         if !is_outage(error) {
@@ -32,12 +32,12 @@ impl Contact {
     }
 
     /// Whether the last that was heard of Redis is that it is away.
-    pub fn is_away(&self) -> bool {
+    pub fn is_down(&self) -> bool {
         self.away.load(Ordering::Relaxed)
     }
 
     /// A call was answered.
-    pub fn works(&self) {
+    pub fn answered(&self) {
         if !self.away.load(Ordering::Relaxed) {
             return;
         }
@@ -61,13 +61,13 @@ pub(crate) fn is_outage(error: &Error) -> bool {
 
 /// For how long a call has met nothing but refusals that are no outage.
 #[derive(Debug, Default)]
-pub(crate) struct Refused {
+pub(crate) struct RefusalTimer {
     since: Option<Instant>,
 }
 
-impl Refused {
+impl RefusalTimer {
     /// Takes in how a try ended at `now`.
-    pub fn lasts(&mut self, now: Instant, error: &Error) -> Duration {
+    pub fn refused_for(&mut self, now: Instant, error: &Error) -> Duration {
         if is_outage(error) {
             self.since = None;
             return Duration::ZERO;
@@ -109,14 +109,14 @@ mod tests {
 
     #[test]
     fn refusals_are_timed_from_the_first_after_an_outage() {
-        let (mut refused, start) = (Refused::default(), Instant::now());
+        let (mut refused, start) = (RefusalTimer::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         let (away, bad) =
             (Error::Unavailable(String::new()), Error::Corrupt { key: String::new(), reason: String::new() });
-        assert_eq!(refused.lasts(at(0), &bad), Duration::ZERO);
-        assert_eq!(refused.lasts(at(5), &bad), Duration::from_secs(5));
-        assert_eq!(refused.lasts(at(60), &away), Duration::ZERO);
-        assert_eq!(refused.lasts(at(99), &bad), Duration::ZERO);
-        assert_eq!(refused.lasts(at(100), &bad), Duration::from_secs(1));
+        assert_eq!(refused.refused_for(at(0), &bad), Duration::ZERO);
+        assert_eq!(refused.refused_for(at(5), &bad), Duration::from_secs(5));
+        assert_eq!(refused.refused_for(at(60), &away), Duration::ZERO);
+        assert_eq!(refused.refused_for(at(99), &bad), Duration::ZERO);
+        assert_eq!(refused.refused_for(at(100), &bad), Duration::from_secs(1));
     }
 }

@@ -97,7 +97,7 @@ fn router(probe: Arc<Probe>) -> Router {
 
 /// The process turns, and so does its lease thread.
 async fn live(State(probe): State<Arc<Probe>>) -> Response {
-    let silent = probe.worker.get().map_or(Duration::ZERO, |(running, _)| running.holds.unwatched());
+    let silent = probe.worker.get().map_or(Duration::ZERO, |(running, _)| running.leases.since_last_check());
     if silent > LIVE_WITHIN {
         return refused(&format!("the lease thread has been silent for {} ms", silent.as_millis()));
     }
@@ -118,7 +118,7 @@ async fn ready(State(probe): State<Arc<Probe>>) -> Response {
         Ok(Err(e)) => return refused(&e.to_string()),
         Err(_) => return refused(&format!("Redis gave no answer within {} s", REDIS_WITHIN.as_secs())),
     }
-    if let Some(partition) = (0..store.partitions()).find(|partition| !running.holds.is_fresh(*partition)) {
+    if let Some(partition) = (0..store.partitions()).find(|partition| !running.leases.is_fresh(*partition)) {
         return refused(&format!("partition {partition} has had no renewal for half a lease"));
     }
     Json(json!({ "status": "ready", "redis": store.address(), "worker": running.worker })).into_response()
@@ -126,9 +126,7 @@ async fn ready(State(probe): State<Arc<Probe>>) -> Response {
 
 async fn metrics(State(probe): State<Arc<Probe>>) -> impl IntoResponse {
     let text = match probe.worker.get() {
-        Some((running, _)) => {
-            probe.metrics.text(!running.contact.is_away(), running.slots.total(), running.slots.free())
-        }
+        Some((running, _)) => probe.metrics.text(!running.redis.is_down(), running.slots.total(), running.slots.free()),
         None => probe.metrics.text(false, 0, 0),
     };
     ([(CONTENT_TYPE, METRICS_TYPE)], text)

@@ -15,9 +15,9 @@ use crate::claim::Claimer;
 use crate::error::{self, Error};
 use crate::event::Event;
 use crate::handler::Registry;
-use crate::lease::leases::Holds;
+use crate::lease::leases::Leases;
 use crate::metrics::Metrics;
-use crate::outage::{Backoff, Contact, is_outage};
+use crate::outage::{Backoff, RedisStatus, is_outage};
 use crate::probe::Probe;
 use crate::running::Running;
 use crate::shutdown::Shutdown;
@@ -35,12 +35,12 @@ pub(crate) async fn run(config: Config, kinds: Kinds, registry: Registry, shutdo
     let (probe, _port) = Probe::open(&config, Arc::clone(&metrics), shutdown.clone()).await?;
     let Some(store) = Box::pin(connect(&config, &kinds, &metrics, &shutdown)).await? else { return Ok(()) };
     let host = hostname::get().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let (worker, contact) = (worker_id(&host), Arc::new(Contact::default()));
-    let (reporter, reporting) = Reporter::new(store.clone(), worker.clone(), Arc::clone(&contact));
+    let (worker, redis) = (worker_id(&host), Arc::new(RedisStatus::default()));
+    let (reporter, reporting) = Reporter::new(store.clone(), worker.clone(), Arc::clone(&redis));
     let (events, heard) = mpsc::unbounded_channel();
     let served = registry.kinds().map(|kind| (kind.clone(), kinds.get(kind).max_running.unwrap_or(0))).collect();
     let running = Arc::new(Running {
-        holds: Holds::new(Duration::from_millis(config.lease_ms), store.partitions()),
+        leases: Leases::new(Duration::from_millis(config.lease_ms), store.partitions()),
         slots: Slots::new(config.worker.concurrency, store.partitions()),
         tasks: TaskTracker::new(),
         claims_over: CancellationToken::new(),
@@ -53,7 +53,7 @@ pub(crate) async fn run(config: Config, kinds: Kinds, registry: Registry, shutdo
         served,
         queues,
         reporter,
-        contact,
+        redis,
         metrics,
         shutdown,
         events,
@@ -108,7 +108,7 @@ async fn register(running: Arc<Running>) {
             Ok(emptied_at) => registered = Some(emptied_at),
             // An outage is told by others.
             Err(e) if !is_outage(&e) && !std::mem::replace(&mut is_told, true) => {
-                running.contact.failed("looking after what the key space agrees on", &e);
+                running.redis.failed("looking after what the key space agrees on", &e);
             }
             Err(_) => {}
         }
@@ -124,17 +124,17 @@ async fn connect(
     shutdown: &Shutdown,
 ) -> Result<Option<Store>, Error> {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
-    let contact = Contact::default();
+    let redis = RedisStatus::default();
     let connecting = async {
         loop {
-            match Store::connect_counted(config, metrics.of_store()).await {
+            match Store::connect_counted(config, metrics.store()).await {
                 Ok(store) => {
-                    contact.works();
+                    redis.answered();
                     // Whatever it fails of, the work need not wait for it: `register` goes on trying.
                     drop(store.register_kinds(kinds).await);
                     return Ok(Some(store));
                 }
-                Err(e) if is_outage(&e) && !matches!(e, leasehold::Error::Config(_)) => contact.failed("starting", &e),
+                Err(e) if is_outage(&e) && !matches!(e, leasehold::Error::Config(_)) => redis.failed("starting", &e),
                 Err(e) => return Err(e.into()),
             }
             tokio::time::sleep(backoff.delay()).await;

@@ -9,9 +9,9 @@ use tokio_util::task::TaskTracker;
 use crate::attempt::report::Reporter;
 use crate::event::Event;
 use crate::handler::Registry;
-use crate::lease::leases::Holds;
+use crate::lease::leases::Leases;
 use crate::metrics::Metrics;
-use crate::outage::Contact;
+use crate::outage::RedisStatus;
 use crate::shutdown::Shutdown;
 use crate::slots::Slots;
 
@@ -25,10 +25,10 @@ pub(crate) struct Running {
     /// The kinds it serves, each with its `max_running`; 0 is no limit.
     pub served: Vec<(Kind, u32)>,
     pub queues: Vec<(QueueName, u32)>,
-    pub holds: Arc<Holds>,
+    pub leases: Arc<Leases>,
     pub slots: Arc<Slots>,
     pub reporter: Reporter,
-    pub contact: Arc<Contact>,
+    pub redis: Arc<RedisStatus>,
     pub metrics: Arc<Metrics>,
     /// The slots' tasks.
     pub tasks: TaskTracker,

@@ -35,7 +35,7 @@ pub(crate) struct Stop {
 
 impl Stop {
     /// Asks; the first reason stands, but a lost lease overrules it.
-    pub fn ask(&self, reason: StopReason) {
+    pub fn request(&self, reason: StopReason) {
         let mut asked = self.asked.lock().expect("nobody panics with it");
         match &mut *asked {
             Some((stands, _)) if reason == StopReason::Lost => *stands = StopReason::Lost,
@@ -50,7 +50,7 @@ impl Stop {
         self.asked.lock().expect("nobody panics with it").map(|(reason, _)| reason)
     }
 
-    pub fn asked_at(&self) -> Option<Instant> {
+    pub fn requested_at(&self) -> Option<Instant> {
         self.asked.lock().expect("nobody panics with it").map(|(_, at)| at)
     }
 
@@ -67,10 +67,10 @@ mod tests {
     fn the_first_reason_stands_unless_the_lease_is_lost() {
         let stop = Stop::default();
         assert_eq!(stop.reason(), None);
-        stop.ask(StopReason::Timeout);
-        stop.ask(StopReason::Cancel);
+        stop.request(StopReason::Timeout);
+        stop.request(StopReason::Cancel);
         assert_eq!(stop.reason(), Some(StopReason::Timeout));
-        stop.ask(StopReason::Lost);
+        stop.request(StopReason::Lost);
         assert_eq!(stop.reason(), Some(StopReason::Lost));
         assert!(stop.token().is_cancelled());
     }

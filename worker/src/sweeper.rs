@@ -35,7 +35,7 @@ pub(crate) async fn sweep_files(running: Arc<Running>) {
         match running.store.sweep_files(older_than).await {
             Ok(0) => {}
             Ok(deleted) => tracing::info!(deleted, "the walk of the file store deleted folders of no job"),
-            Err(e) if is_outage(&e) => running.contact.failed("walking the file store", &e),
+            Err(e) if is_outage(&e) => running.redis.failed("walking the file store", &e),
             Err(e) => tracing::warn!("the file store was not walked to its end: {e}"),
         }
     }
@@ -49,11 +49,11 @@ async fn sweep(running: &Running) -> bool {
         let swept = match running.store.sweep(partition, &request).await {
             Ok(swept) => swept,
             Err(e) => {
-                running.contact.failed("sweeping", &e);
+                running.redis.failed("sweeping", &e);
                 continue;
             }
         };
-        running.contact.works();
+        running.redis.answered();
         more |= swept.more;
         running.metrics.swept(&swept);
         for id in &swept.reclaimed {

@@ -21,7 +21,7 @@ pub(crate) struct Throttle {
 
 impl Throttle {
     /// Keeps the new values. `Some(when)`: whoever reports must be told to [`Throttle::take`] then.
-    pub fn tell(&mut self, now: Instant, percent: Option<f64>, message: Option<&str>) -> Option<Instant> {
+    pub fn push(&mut self, now: Instant, percent: Option<f64>, message: Option<&str>) -> Option<Instant> {
         let message = message.map(|message| cut(message, limits::MESSAGE_BYTES_MAX));
         match self.pending.back_mut() {
             Some(last) if message.is_none() || last.message.is_none() || last.message.as_deref() == message => {
@@ -65,23 +65,23 @@ mod tests {
     #[test]
     fn the_first_goes_at_once_and_the_next_half_a_second_later() {
         let (mut throttle, start) = (Throttle::default(), Instant::now());
-        assert_eq!(throttle.tell(start, Some(1.0), Some("a")), Some(start));
+        assert_eq!(throttle.push(start, Some(1.0), Some("a")), Some(start));
         assert_eq!(told(&mut throttle, start), [(Some(1.0), Some("a".into()))]);
         let soon = start + Duration::from_millis(10);
-        assert_eq!(throttle.tell(soon, Some(2.0), Some("a")), Some(start + REPORT_EVERY));
-        assert_eq!(throttle.tell(soon, Some(3.0), Some("a")), None);
+        assert_eq!(throttle.push(soon, Some(2.0), Some("a")), Some(start + REPORT_EVERY));
+        assert_eq!(throttle.push(soon, Some(3.0), Some("a")), None);
         assert_eq!(told(&mut throttle, start + REPORT_EVERY), [(Some(3.0), Some("a".into()))]);
         let late = start + Duration::from_secs(9);
-        assert_eq!(throttle.tell(late, Some(4.0), None), Some(late));
+        assert_eq!(throttle.push(late, Some(4.0), None), Some(late));
     }
 
     #[test]
     fn no_change_of_the_message_is_lost() {
         let (mut throttle, now) = (Throttle::default(), Instant::now());
         for (percent, message) in [(1.0, "a"), (2.0, "a"), (3.0, "b"), (4.0, "a"), (5.0, "a")] {
-            throttle.tell(now, Some(percent), Some(message));
+            throttle.push(now, Some(percent), Some(message));
         }
-        throttle.tell(now, Some(6.0), None);
+        throttle.push(now, Some(6.0), None);
         let message = |m: &str| Some(m.to_owned());
         let all = [(Some(2.0), message("a")), (Some(3.0), message("b")), (Some(6.0), message("a"))];
         assert_eq!(told(&mut throttle, now), all);
@@ -92,7 +92,7 @@ mod tests {
     fn what_is_kept_is_bounded() {
         let (mut throttle, now) = (Throttle::default(), Instant::now());
         for n in 0..5_000 {
-            throttle.tell(now, None, Some(&n.to_string()));
+            throttle.push(now, None, Some(&n.to_string()));
         }
         let kept = told(&mut throttle, now);
         assert_eq!((kept.len(), kept[kept.len() - 1].1.as_deref()), (limits::HISTORY_MAX, Some("4999")));
@@ -102,7 +102,7 @@ mod tests {
     fn what_is_kept_is_bounded_in_bytes() {
         let (mut throttle, now) = (Throttle::default(), Instant::now());
         for n in 0..200 {
-            throttle.tell(now, None, Some(&n.to_string().repeat(100_000)));
+            throttle.push(now, None, Some(&n.to_string().repeat(100_000)));
         }
         let kept: Vec<String> = told(&mut throttle, now).into_iter().filter_map(|(_, message)| message).collect();
         assert!(kept.iter().all(|message| message.len() == limits::MESSAGE_BYTES_MAX));

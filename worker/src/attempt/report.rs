@@ -10,14 +10,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::progress::Throttle;
 use crate::error::CheckpointError;
-use crate::outage::{Contact, is_outage};
+use crate::outage::{RedisStatus, is_outage};
 use crate::stop::{Stop, StopReason};
 
 /// How long to wait before a failed report is sent again; the Store has ridden out `redis.outage_ms` by then.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// What one running job tells.
-pub(crate) struct Telling {
+pub(crate) struct ProgressHandle {
     held: Held,
     stop: Arc<Stop>,
     throttle: Mutex<Throttle>,
@@ -25,7 +25,7 @@ pub(crate) struct Telling {
     used: AtomicBool,
 }
 
-impl Telling {
+impl ProgressHandle {
     pub fn new(held: Held, stop: Arc<Stop>) -> Arc<Self> {
         Arc::new(Self { held, stop, throttle: Mutex::default(), used: AtomicBool::new(false) })
     }
@@ -37,142 +37,142 @@ impl Telling {
 
 type Saved = Result<(), CheckpointError>;
 
-enum Ask {
+enum Request {
     /// Progress is to be taken then.
-    Progress(Arc<Telling>, Instant),
+    Progress(Arc<ProgressHandle>, Instant),
     /// A checkpoint, with all progress before it; the sender hears what became of it.
-    Save(Arc<Telling>, Option<Json>, oneshot::Sender<Saved>),
+    Save(Arc<ProgressHandle>, Option<Json>, oneshot::Sender<Saved>),
 }
 
 /// Where handlers leave what they tell.
 #[derive(Clone)]
 pub(crate) struct Reporter {
-    asks: mpsc::UnboundedSender<Ask>,
+    requests: mpsc::UnboundedSender<Request>,
 }
 
 impl Reporter {
     /// The handle, and the task's body.
-    pub fn new(store: Store, worker: WorkerId, contact: Arc<Contact>) -> (Self, impl Future<Output = ()> + Send) {
-        // Bounded by what asks: a job has one Progress in it at most, and waits for each Save.
-        let (sender, asks) = mpsc::unbounded_channel();
-        let desk = Desk { store, worker, contact, asks, due: Vec::new(), outbox: Vec::new() };
-        (Self { asks: sender }, desk.run())
+    pub fn new(store: Store, worker: WorkerId, redis: Arc<RedisStatus>) -> (Self, impl Future<Output = ()> + Send) {
+        // Bounded by what requests: a job has one Progress in it at most, and waits for each Save.
+        let (sender, requests) = mpsc::unbounded_channel();
+        let task = ReportTask { store, worker, redis, requests, due: Vec::new(), outbox: Vec::new() };
+        (Self { requests: sender }, task.run())
     }
 
-    pub fn tell(&self, telling: &Arc<Telling>, percent: Option<f64>, message: Option<&str>) {
-        telling.used.store(true, Ordering::Release);
-        let due = telling.throttle().tell(Instant::now(), percent, message);
+    pub fn progress(&self, handle: &Arc<ProgressHandle>, percent: Option<f64>, message: Option<&str>) {
+        handle.used.store(true, Ordering::Release);
+        let due = handle.throttle().push(Instant::now(), percent, message);
         if let Some(due) = due {
-            drop(self.asks.send(Ask::Progress(Arc::clone(telling), due)));
+            drop(self.requests.send(Request::Progress(Arc::clone(handle), due)));
         }
     }
 
-    pub async fn save(&self, telling: &Arc<Telling>, checkpoint: Json) -> Saved {
-        self.ask(telling, Some(checkpoint)).await
+    pub async fn save(&self, handle: &Arc<ProgressHandle>, checkpoint: Json) -> Saved {
+        self.request(handle, Some(checkpoint)).await
     }
 
     /// Returns when everything the job has told is written, or cannot be.
-    pub async fn flush(&self, telling: &Arc<Telling>) {
-        if telling.used.load(Ordering::Acquire) {
-            drop(self.ask(telling, None).await);
+    pub async fn flush(&self, handle: &Arc<ProgressHandle>) {
+        if handle.used.load(Ordering::Acquire) {
+            drop(self.request(handle, None).await);
         }
     }
 
-    async fn ask(&self, telling: &Arc<Telling>, checkpoint: Option<Json>) -> Saved {
+    async fn request(&self, handle: &Arc<ProgressHandle>, checkpoint: Option<Json>) -> Saved {
         let (sender, answer) = oneshot::channel();
-        drop(self.asks.send(Ask::Save(Arc::clone(telling), checkpoint, sender)));
+        drop(self.requests.send(Request::Save(Arc::clone(handle), checkpoint, sender)));
         answer.await.unwrap_or(Err(CheckpointError::Lost))
     }
 }
 
-struct Letter {
+struct Pending {
     report: Report,
-    telling: Arc<Telling>,
+    handle: Arc<ProgressHandle>,
     sender: Option<oneshot::Sender<Saved>>,
 }
 
-struct Desk {
+struct ReportTask {
     store: Store,
     worker: WorkerId,
-    contact: Arc<Contact>,
-    asks: mpsc::UnboundedReceiver<Ask>,
-    due: Vec<(Instant, Arc<Telling>)>,
-    outbox: Vec<Letter>,
+    redis: Arc<RedisStatus>,
+    requests: mpsc::UnboundedReceiver<Request>,
+    due: Vec<(Instant, Arc<ProgressHandle>)>,
+    outbox: Vec<Pending>,
 }
 
-impl Desk {
+impl ReportTask {
     async fn run(mut self) {
         loop {
             let next = self.due.iter().map(|(when, _)| *when).min();
             let next = next.unwrap_or_else(|| Instant::now() + Duration::from_secs(3_600));
             tokio::select! {
-                ask = self.asks.recv() => match ask {
-                    Some(ask) => self.take(ask),
+                request = self.requests.recv() => match request {
+                    Some(request) => self.take(request),
                     None => return,
                 },
                 () = tokio::time::sleep_until(next.into()) => {}
             }
-            while let Ok(ask) = self.asks.try_recv() {
-                self.take(ask);
+            while let Ok(request) = self.requests.try_recv() {
+                self.take(request);
             }
             let now = Instant::now();
             let (ripe, due) = std::mem::take(&mut self.due).into_iter().partition(|(when, _)| *when <= now);
             self.due = due;
-            let ripe: Vec<(Instant, Arc<Telling>)> = ripe;
-            ripe.iter().for_each(|(_, telling)| self.write(telling));
+            let ripe: Vec<(Instant, Arc<ProgressHandle>)> = ripe;
+            ripe.iter().for_each(|(_, handle)| self.write(handle));
             while !self.outbox.is_empty() {
                 self.send().await;
             }
         }
     }
 
-    fn take(&mut self, ask: Ask) {
-        match ask {
-            Ask::Progress(telling, when) => self.due.push((when, telling)),
-            Ask::Save(telling, checkpoint, sender) => {
-                self.due.retain(|(_, waiting)| !Arc::ptr_eq(waiting, &telling));
-                self.write(&telling);
-                let report = Report { held: telling.held.clone(), progress: None, checkpoint };
-                self.outbox.push(Letter { report, telling, sender: Some(sender) });
+    fn take(&mut self, request: Request) {
+        match request {
+            Request::Progress(handle, when) => self.due.push((when, handle)),
+            Request::Save(handle, checkpoint, sender) => {
+                self.due.retain(|(_, waiting)| !Arc::ptr_eq(waiting, &handle));
+                self.write(&handle);
+                let report = Report { held: handle.held.clone(), progress: None, checkpoint };
+                self.outbox.push(Pending { report, handle, sender: Some(sender) });
             }
         }
     }
 
     /// Puts what a job has told into the outbox.
-    fn write(&mut self, telling: &Arc<Telling>) {
-        for progress in telling.throttle().take(Instant::now()) {
-            let report = Report { held: telling.held.clone(), progress: Some(progress), checkpoint: None };
-            self.outbox.push(Letter { report, telling: Arc::clone(telling), sender: None });
+    fn write(&mut self, handle: &Arc<ProgressHandle>) {
+        for progress in handle.throttle().take(Instant::now()) {
+            let report = Report { held: handle.held.clone(), progress: Some(progress), checkpoint: None };
+            self.outbox.push(Pending { report, handle: Arc::clone(handle), sender: None });
         }
     }
 
     /// Sends the outbox once; what an outage kept back stays there.
     async fn send(&mut self) {
         // A flush without a checkpoint has nothing to write of its own.
-        let is_empty = |l: &Letter| l.report.progress.is_none() && l.report.checkpoint.is_none();
-        let count = fitting(self.outbox.iter().map(|letter| weight(&letter.report)));
+        let is_empty = |l: &Pending| l.report.progress.is_none() && l.report.checkpoint.is_none();
+        let count = fitting(self.outbox.iter().map(|pending| weight(&pending.report)));
         let reports: Vec<Report> =
             self.outbox[..count].iter().filter(|l| !is_empty(l)).map(|l| l.report.clone()).collect();
         let answers = self.store.report(&self.worker, &reports).await;
         match answers {
             Ok(saved) => {
-                self.contact.works();
+                self.redis.answered();
                 let mut saved = saved.into_iter();
-                for letter in self.outbox.drain(..count) {
-                    let stands = is_empty(&letter) || saved.next().unwrap_or(false);
+                for pending in self.outbox.drain(..count) {
+                    let stands = is_empty(&pending) || saved.next().unwrap_or(false);
                     if !stands {
-                        letter.telling.stop.ask(StopReason::Lost);
+                        pending.handle.stop.request(StopReason::Lost);
                     }
-                    answer(letter, if stands { Ok(()) } else { Err(CheckpointError::Lost) });
+                    answer(pending, if stands { Ok(()) } else { Err(CheckpointError::Lost) });
                 }
             }
             Err(e) if is_outage(&e) => {
-                self.contact.failed("reporting progress", &e);
+                self.redis.failed("reporting progress", &e);
                 tokio::time::sleep(RETRY_AFTER).await;
             }
             Err(e) => {
-                self.contact.failed("reporting progress", &e);
-                self.outbox.drain(..count).for_each(|letter| answer(letter, Err(refused(&e))));
+                self.redis.failed("reporting progress", &e);
+                self.outbox.drain(..count).for_each(|pending| answer(pending, Err(refused(&e))));
             }
         }
     }
@@ -193,8 +193,8 @@ fn weight(report: &Report) -> usize {
     message + report.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.as_str().len())
 }
 
-fn answer(letter: Letter, saved: Saved) {
-    if let Some(sender) = letter.sender {
+fn answer(pending: Pending, saved: Saved) {
+    if let Some(sender) = pending.sender {
         drop(sender.send(saved));
     }
 }

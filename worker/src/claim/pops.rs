@@ -18,7 +18,7 @@ pub(crate) struct List {
     /// Nothing is to be taken from it until it is resumed.
     pub paused: bool,
     /// No pop is armed before then: Redis refused one, or was away.
-    pub rests_until: Instant,
+    pub not_before: Instant,
     armed: Option<Armed>,
 }
 
@@ -44,7 +44,7 @@ impl Pops {
             partition,
             queue: queue.clone(),
             paused: false,
-            rests_until: Instant::now(),
+            not_before: Instant::now(),
             armed: None,
         };
         let queues = || running.queues.iter().map(|(queue, _)| queue);
@@ -59,7 +59,7 @@ impl Pops {
     /// Arms up to `count` more pops, in turn, on lists that `wants` one. Returns the partitions in which a list goes without.
     pub fn arm(&mut self, count: usize, wants: impl Fn(&List) -> bool) -> Vec<u16> {
         let lists = &self.lists;
-        let (now, later) = in_turn(self.turn, lists.len(), count, |at| {
+        let (now, later) = round_robin(self.turn, lists.len(), count, |at| {
             let list = &lists[at];
             list.armed.is_none() && !list.paused && wants(list)
         });
@@ -72,7 +72,7 @@ impl Pops {
 
     fn arm_one(&mut self, at: usize) {
         let list = &mut self.lists[at];
-        let call = self.running.holds.begin_call(list.partition);
+        let call = self.running.leases.begin_call(list.partition);
         let connection = Arc::new(AtomicI64::new(0));
         let popper = self.idle.pop();
         let (partition, queue, wait) = (list.partition, list.queue.clone(), self.wait);
@@ -86,7 +86,7 @@ impl Pops {
     }
 
     /// Takes back a pop's connection; it must have been one of ours.
-    pub fn returned(&mut self, popped: &mut Popped) {
+    pub fn disarm(&mut self, popped: &mut Popped) {
         self.lists[popped.list].armed = None;
         self.idle.extend(popped.popper.take());
     }
@@ -98,14 +98,14 @@ impl Pops {
     }
 
     /// Drops the connections of all pops that have not come back, and so the pops. Returns how many there were.
-    pub fn abandon(&mut self) -> usize {
+    pub fn abort_all(&mut self) -> usize {
         let left = self.lists.iter_mut().filter_map(|list| list.armed.take());
         left.map(|armed| armed.task.abort()).count()
     }
 }
 
 /// Of `count` places those that `wants`, from `turn` on and round: the first `most`, and the others.
-fn in_turn(turn: usize, count: usize, most: usize, wants: impl Fn(usize) -> bool) -> (Vec<usize>, Vec<usize>) {
+fn round_robin(turn: usize, count: usize, most: usize, wants: impl Fn(usize) -> bool) -> (Vec<usize>, Vec<usize>) {
     let mut now: Vec<usize> = (0..count).map(|step| (turn + step) % count).filter(|at| wants(*at)).collect();
     let later = now.split_off(most.min(now.len()));
     (now, later)
@@ -136,10 +136,10 @@ mod tests {
 
     #[test]
     fn every_list_that_wants_a_pop_is_armed_or_named() {
-        assert_eq!(in_turn(0, 4, 2, |_| true), (vec![0, 1], vec![2, 3]));
-        assert_eq!(in_turn(3, 4, 2, |_| true), (vec![3, 0], vec![1, 2]));
-        assert_eq!(in_turn(4, 4, 9, |at| at != 2), (vec![0, 1, 3], vec![]));
-        assert_eq!(in_turn(1, 4, 0, |at| at > 1), (vec![], vec![2, 3]));
-        assert_eq!(in_turn(0, 0, 2, |_| true), (vec![], vec![]));
+        assert_eq!(round_robin(0, 4, 2, |_| true), (vec![0, 1], vec![2, 3]));
+        assert_eq!(round_robin(3, 4, 2, |_| true), (vec![3, 0], vec![1, 2]));
+        assert_eq!(round_robin(4, 4, 9, |at| at != 2), (vec![0, 1, 3], vec![]));
+        assert_eq!(round_robin(1, 4, 0, |at| at > 1), (vec![], vec![2, 3]));
+        assert_eq!(round_robin(0, 0, 2, |_| true), (vec![], vec![]));
     }
 }

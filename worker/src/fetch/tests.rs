@@ -149,7 +149,7 @@ async fn what_may_be_better_later_is_told_from_what_may_not() {
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
     for host in [short.to_string(), garbage.to_string(), free.to_string()] {
         let error = refused(&guarded(), &format!("http://{host}/")).await;
-        assert!(matches!(error, FetchError::Trouble(_)) && error.is_retryable(), "{error}");
+        assert!(matches!(error, FetchError::Unreachable(_)) && error.is_retryable(), "{error}");
         assert!(!error.to_string().contains("http://"), "the URL is said once: {error}");
     }
 }

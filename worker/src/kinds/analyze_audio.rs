@@ -85,18 +85,18 @@ impl AudioError {
     }
 }
 
-/// Decodes and measures a recording. Blocks. `is_over` is asked often and ends it; `progress` hears the share done, 0 to 1.
+/// Decodes and measures a recording. Blocks. `should_stop` is asked often and ends it; `progress` hears the share done, 0 to 1.
 ///
 /// # Errors
 /// [`AudioError`]. A recording that breaks off is analysed as far as it goes, if a single frame of it decodes.
 pub fn analyze(
     file: File,
-    is_over: &(dyn Fn() -> bool + Sync),
+    should_stop: &(dyn Fn() -> bool + Sync),
     progress: &mut dyn FnMut(f64),
 ) -> Result<Report, AudioError> {
     let mut meter = None;
     let decoded = panics::quietly(|| {
-        decode(file, is_over, progress, |rate, channels, frames| {
+        decode(file, should_stop, progress, |rate, channels, frames| {
             if meter.is_none() {
                 meter = Some(Meter::new(rate, channels)?);
             }

@@ -19,12 +19,12 @@ use leasehold::{Config, Json, Limits};
 
 use crate::attempt::context::Context;
 use crate::failure::Failure;
-use crate::handler::{Attempt, Made, Work};
+use crate::handler::{Completion, DynHandler, HandlerFuture};
 use crate::outage::Backoff;
 use crate::stop::COMMAND_HANDLER_GRACE;
 pub(crate) use launch::Launcher;
-use launch::{Launched, Order, is_want};
-use protocol::Talk;
+use launch::{LaunchRequest, Launched, is_shortage};
+use protocol::Session;
 
 /// A command, as the kinds file names it.
 pub(super) struct Command {
@@ -39,7 +39,7 @@ impl Command {
     /// `dir` is what `{dir}` stands for.
     pub fn new(words: &[String], dir: &Path, config: &Config, launcher: &Arc<Launcher>) -> Self {
         Self {
-            words: words.iter().map(|word| expanded(word, dir)).collect(),
+            words: words.iter().map(|word| expand_dir(word, dir)).collect(),
             cache: None,
             allow_private: config.fetch.allow_private,
             limits: config.limits.clone(),
@@ -60,26 +60,26 @@ impl Command {
     /// and the slot stays taken meanwhile, so that less is claimed.
     async fn start(&self, context: &Context) -> Result<Launched, Failure> {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-        let mut is_told = false;
+        let mut is_logged = false;
         loop {
-            let want = match self.try_start(context).await {
+            let shortage = match self.try_start(context).await {
                 Ok(launched) => return Ok(launched),
-                Err(Unstarted::Failed(failure)) => return Err(failure),
-                Err(Unstarted::Want(error)) => error,
+                Err(StartError::Failed(failure)) => return Err(failure),
+                Err(StartError::Shortage(error)) => error,
             };
-            if !std::mem::replace(&mut is_told, true) {
-                tracing::warn!(job = %context.job_id(), "its command cannot be started now, and is tried again: {want}");
+            if !std::mem::replace(&mut is_logged, true) {
+                tracing::warn!(job = %context.job_id(), "its command cannot be started now, and is tried again: {shortage}");
             }
             tokio::select! {
                 () = tokio::time::sleep(backoff.delay()) => {}
-                () = context.cancelled() => return Err(Failure::new(format!("the command was never started: {want}"))),
+                () = context.cancelled() => return Err(Failure::new(format!("the command was never started: {shortage}"))),
             }
         }
     }
 
-    async fn try_start(&self, context: &Context) -> Result<Launched, Unstarted> {
-        let scratch = self.launcher.scratch().await.map_err(|e| unstarted(e, "there is no scratch folder"))?;
-        context.attempt.files.copy_input(&scratch.path().join("in")).await.map_err(Failure::from)?;
+    async fn try_start(&self, context: &Context) -> Result<Launched, StartError> {
+        let scratch = self.launcher.scratch().await.map_err(|e| start_error(e, "there is no scratch folder"))?;
+        context.shared.files.copy_input(&scratch.path().join("in")).await.map_err(Failure::from)?;
         let mut environment: Vec<(&str, OsString)> = vec![
             ("LEASEHOLD_JOB_ID", context.job_id().as_str().into()),
             ("LEASEHOLD_TOKEN", context.token().to_string().into()),
@@ -91,20 +91,24 @@ impl Command {
             items::write(context, &path).await?;
             environment.push(("LEASEHOLD_ITEMS", path.into()));
         }
-        let order =
-            Order { words: self.words.clone(), environment, checkpoint: context.attempt.checkpoint.clone(), scratch };
-        let launched = self.launcher.launch(order).await;
-        launched.map_err(|e| unstarted(e, &format!("the command {} cannot be started", self.program())))
+        let request = LaunchRequest {
+            words: self.words.clone(),
+            environment,
+            checkpoint: context.shared.checkpoint.clone(),
+            scratch,
+        };
+        let launched = self.launcher.launch(request).await;
+        launched.map_err(|e| start_error(e, &format!("the command {} cannot be started", self.program())))
     }
 
-    async fn run(&self, context: Context, payload: &Json) -> Result<Made, Failure> {
-        let files = &context.attempt.files;
+    async fn run(&self, context: Context, payload: &Json) -> Result<Completion, Failure> {
+        let files = &context.shared.files;
         if let Some(made) = cache::find(self.cache.as_ref(), &context, payload, &self.limits).await {
             return Ok(made);
         }
-        // Dropped in the reverse order: first the processes, then their folder.
+        // Dropped in the reverse request: first the processes, then their folder.
         let Launched { scratch, mut child, group } = self.start(&context).await?;
-        let mut made = Talk::new(&context, &self.limits).run(&group, &mut child, payload).await;
+        let mut made = Session::new(&context, &self.limits).run(&group, &mut child, payload).await;
         drop(group);
         if let Ok((_, None)) = made
             && let Err(failure) = files.keep(scratch.path().join("out")).await
@@ -118,34 +122,34 @@ impl Command {
 }
 
 /// Why a command was not started.
-enum Unstarted {
+enum StartError {
     /// The job cannot be run so.
     Failed(Failure),
     /// The worker is short of something.
-    Want(io::Error),
+    Shortage(io::Error),
 }
 
-impl From<Failure> for Unstarted {
+impl From<Failure> for StartError {
     fn from(failure: Failure) -> Self {
-        Unstarted::Failed(failure)
+        StartError::Failed(failure)
     }
 }
 
-fn unstarted(error: io::Error, what: &str) -> Unstarted {
-    if is_want(&error) { Unstarted::Want(error) } else { Failure::new(format!("{what}: {error}")).into() }
+fn start_error(error: io::Error, what: &str) -> StartError {
+    if is_shortage(&error) { StartError::Shortage(error) } else { Failure::new(format!("{what}: {error}")).into() }
 }
 
-impl Work for Command {
+impl DynHandler for Command {
     fn grace(&self) -> Duration {
         COMMAND_HANDLER_GRACE
     }
 
-    fn attempt<'a>(&'a self, context: Context, payload: &'a Json) -> Attempt<'a> {
+    fn call_json<'a>(&'a self, context: Context, payload: &'a Json) -> HandlerFuture<'a> {
         Box::pin(self.run(context, payload))
     }
 }
 
-fn expanded(word: &str, dir: &Path) -> OsString {
+fn expand_dir(word: &str, dir: &Path) -> OsString {
     let mut parts = word.split("{dir}");
     let mut expanded = OsString::from(parts.next().unwrap_or_default());
     for part in parts {

@@ -68,7 +68,7 @@ struct Order {
 
 impl Order {
     fn parse(payload: &Payload, fetcher: &Fetcher) -> Result<Self, Failure> {
-        let refused = |text: String| Failure::fatal(text).coded(ErrorCode::BadPayload);
+        let refused = |text: String| Failure::fatal(text).with_code(ErrorCode::BadPayload);
         let least_one = |name: &str, value: i64| {
             let number = usize::try_from(value).ok().filter(|number| *number >= 1);
             number.ok_or_else(|| refused(format!("payload.{name} is {value}; write 1 or more")))
@@ -93,7 +93,7 @@ impl Order {
 /// The handler.
 pub(super) async fn run(fetcher: Fetcher, context: Context, payload: Payload) -> Result<Done<Report>, Failure> {
     let order = Order::parse(&payload, &fetcher)?;
-    context.needs_files()?;
+    context.require_file_store()?;
     let saved = context.checkpoint::<State>().ok().flatten();
     let mut state = saved.filter(|state| state.is_of(&order.url)).unwrap_or_else(|| State::new(&order.url));
     let run = Run { fetcher, context, order };
@@ -102,7 +102,7 @@ pub(super) async fn run(fetcher: Fetcher, context: Context, payload: Payload) ->
         match state.phase {
             Phase::Fetching => run.fetch_all(&mut state).await?,
             Phase::Extracting => state.keep(|statement| !support::topic(statement).is_empty()),
-            Phase::Finding => state.groups = run.apart(&state, support::groups).await?,
+            Phase::Finding => state.groups = run.run_blocking(&state, support::groups).await?,
             Phase::Validating => state.groups.retain(|group| group.documents.len() >= run.order.threshold),
             Phase::Writing => return Ok(run.write(&state).await?.into()),
         }
@@ -145,9 +145,9 @@ impl Run {
             match read {
                 Ok(document) if at == 0 => {
                     state.refer(&document.links, self.order.papers, room / 4);
-                    state.took(at, document, room / 8 * 3);
+                    state.record(at, document, room / 8 * 3);
                 }
-                Ok(document) => state.took(at, document, room / 8 * 3),
+                Ok(document) => state.record(at, document, room / 8 * 3),
                 Err(fault) if at > 0 => state.skipped(at, &fault.reason),
                 Err(fault) => {
                     let said = format!("{} {}", state.sources[at].url, fault.reason);
@@ -169,7 +169,7 @@ impl Run {
     }
 
     /// Runs what takes time off the async threads; it looks whether it is to stop by itself.
-    async fn apart<T: Send + 'static>(
+    async fn run_blocking<T: Send + 'static>(
         &self,
         state: &State,
         work: fn(&[Vec<String>], &dyn Fn() -> bool) -> T,
@@ -193,7 +193,7 @@ impl Run {
             "created_at": now.format("%Y-%m-%dT%H:%M:%S").to_string(),
             "documents": documents,
             "gaps": state.gaps(),
-            "skipped": state.passed_over(),
+            "skipped": state.skipped_documents(),
         });
         let text = serde_json::to_string_pretty(&content)?;
         let name = format!("gap_analysis_{job}_{}.json", now.format("%Y%m%dT%H%M%S"));

@@ -164,8 +164,8 @@ pub fn process(root: &Path, file: &str, progress: &mut dyn FnMut(f64, &str)) -> 
     let (pages, tally) = if pdf::is_pdf(&document.content) {
         let deadline = Instant::now() + Duration::from_secs(PDF_SECONDS_MAX);
         let mut tally = text::Tally::default();
-        let is_over = || Instant::now() > deadline;
-        (pdf::read(file, &document.content, &is_over, &mut tally, &mut extracted)?, tally)
+        let should_stop = || Instant::now() > deadline;
+        (pdf::read(file, &document.content, &should_stop, &mut tally, &mut extracted)?, tally)
     } else {
         let counted = text::count(&document.content);
         extracted(1.0);

@@ -45,13 +45,13 @@ pub(crate) struct Audit {
     /// Entries seen unheld, each with the newest call there was then.
     marks: HashMap<Entry, u64>,
     /// Leases given back, and when: a claim that brings one after all is not to be started.
-    given_back: HashMap<Entry, Instant>,
+    released: HashMap<Entry, Instant>,
 }
 
 impl Audit {
     /// Looks at the claimed list as a renewal brought it; returns what is to be given back now. `patience` is how old a call
     /// may be and still bring a job that would be started.
-    pub fn look(
+    pub fn check(
         &mut self,
         listed: &[Entry],
         held: impl Fn(&Entry) -> bool,
@@ -62,7 +62,7 @@ impl Audit {
         let oldest_open = calls.oldest_open(now.checked_sub(patience));
         let seen: HashSet<&Entry> = listed.iter().collect();
         self.marks.retain(|entry, _| seen.contains(entry));
-        self.given_back.retain(|_, at| now.duration_since(*at) < 4 * patience);
+        self.released.retain(|_, at| now.duration_since(*at) < 4 * patience);
         let mut due = Vec::new();
         for entry in seen {
             if held(entry) {
@@ -76,18 +76,18 @@ impl Audit {
             }
         }
         let leases = due.iter().filter(|(_, token)| token.is_some());
-        self.given_back.extend(leases.map(|entry| (entry.clone(), now)));
+        self.released.extend(leases.map(|entry| (entry.clone(), now)));
         due
     }
 
     /// Whether entries were seen unheld and not yet again.
-    pub fn suspects_any(&self) -> bool {
+    pub fn has_marks(&self) -> bool {
         !self.marks.is_empty()
     }
 
     /// Whether this lease was given back.
-    pub fn gave_back(&self, entry: &Entry) -> bool {
-        self.given_back.contains_key(entry)
+    pub fn was_released(&self, entry: &Entry) -> bool {
+        self.released.contains_key(entry)
     }
 }
 
@@ -109,10 +109,10 @@ mod tests {
         }
 
         /// A look five seconds after the last.
-        fn look(&mut self, listed: &[&Entry], held: &[&Entry]) -> Vec<Entry> {
+        fn check(&mut self, listed: &[&Entry], held: &[&Entry]) -> Vec<Entry> {
             self.now += Duration::from_secs(5);
             let listed: Vec<Entry> = listed.iter().map(|entry| (*entry).clone()).collect();
-            self.audit.look(&listed, |entry| held.contains(&entry), &self.calls, self.now, PATIENCE)
+            self.audit.check(&listed, |entry| held.contains(&entry), &self.calls, self.now, PATIENCE)
         }
 
         fn call(&mut self) -> u64 {
@@ -128,14 +128,14 @@ mod tests {
     fn an_unheld_entry_is_marked_and_given_back_when_seen_again() {
         let mut bench = Bench::new();
         let stray = entry("a", 7);
-        assert_eq!(bench.look(&[&stray], &[]), []);
-        assert!(bench.audit.suspects_any());
-        assert_eq!(bench.look(&[&stray], &[]).len(), 1);
-        assert!(bench.audit.gave_back(&stray) && !bench.audit.gave_back(&entry("a", 8)));
+        assert_eq!(bench.check(&[&stray], &[]), []);
+        assert!(bench.audit.has_marks());
+        assert_eq!(bench.check(&[&stray], &[]).len(), 1);
+        assert!(bench.audit.was_released(&stray) && !bench.audit.was_released(&entry("a", 8)));
         // The call that gave it back was lost: once more.
-        assert_eq!(bench.look(&[&stray], &[]), [stray]);
-        assert_eq!(bench.look(&[], &[]), []);
-        assert!(!bench.audit.suspects_any());
+        assert_eq!(bench.check(&[&stray], &[]), [stray]);
+        assert_eq!(bench.check(&[], &[]), []);
+        assert!(!bench.audit.has_marks());
     }
 
     #[test]
@@ -143,18 +143,18 @@ mod tests {
         let mut bench = Bench::new();
         let job = entry("a", 7);
         for _ in 0..3 {
-            assert_eq!(bench.look(&[&job], &[&job]), []);
+            assert_eq!(bench.check(&[&job], &[&job]), []);
         }
-        assert!(!bench.audit.suspects_any());
+        assert!(!bench.audit.has_marks());
     }
 
     #[test]
     fn a_mark_is_of_one_token() {
         let mut bench = Bench::new();
-        assert_eq!(bench.look(&[&entry("a", None)], &[]), []);
-        assert_eq!(bench.look(&[&entry("a", 7)], &[]), []);
-        assert_eq!(bench.look(&[&entry("a", 8)], &[]), []);
-        assert_eq!(bench.look(&[&entry("a", 8)], &[]), [entry("a", 8)]);
+        assert_eq!(bench.check(&[&entry("a", None)], &[]), []);
+        assert_eq!(bench.check(&[&entry("a", 7)], &[]), []);
+        assert_eq!(bench.check(&[&entry("a", 8)], &[]), []);
+        assert_eq!(bench.check(&[&entry("a", 8)], &[]), [entry("a", 8)]);
     }
 
     #[test]
@@ -162,12 +162,12 @@ mod tests {
         let mut bench = Bench::new();
         let stray = entry("a", None);
         let call = bench.call();
-        assert_eq!(bench.look(&[&stray], &[]), []);
-        assert_eq!(bench.look(&[&stray], &[]), []);
+        assert_eq!(bench.check(&[&stray], &[]), []);
+        assert_eq!(bench.check(&[&stray], &[]), []);
         bench.calls.end(call);
         // A later call cannot have brought what stood there before it.
         bench.call();
-        assert_eq!(bench.look(&[&stray], &[]), [stray]);
+        assert_eq!(bench.check(&[&stray], &[]), [stray]);
     }
 
     #[test]
@@ -176,17 +176,17 @@ mod tests {
         let stray = entry("a", 7);
         bench.call();
         for _ in 0..3 {
-            assert_eq!(bench.look(&[&stray], &[]), []);
+            assert_eq!(bench.check(&[&stray], &[]), []);
         }
-        assert_eq!(bench.look(&[&stray], &[]), [stray]);
+        assert_eq!(bench.check(&[&stray], &[]), [stray]);
     }
 
     #[test]
     fn an_entry_that_went_away_begins_anew() {
         let mut bench = Bench::new();
         let stray = entry("a", None);
-        assert_eq!(bench.look(&[&stray], &[]), []);
-        assert_eq!(bench.look(&[], &[]), []);
-        assert_eq!(bench.look(&[&stray], &[]), []);
+        assert_eq!(bench.check(&[&stray], &[]), []);
+        assert_eq!(bench.check(&[], &[]), []);
+        assert_eq!(bench.check(&[&stray], &[]), []);
     }
 }

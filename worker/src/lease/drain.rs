@@ -24,7 +24,7 @@ const LATE_CALL: Duration = Duration::from_secs(60);
 pub(crate) async fn drain(running: &Running, store: &Store, info: &WorkerInfo) -> Result<(), Error> {
     tokio::select! {
         () = running.shutdown.begun.cancelled() => {}
-        () = stuck(running) => return Err(Error::Stuck(running.slots.total())),
+        () = all_stuck(running) => return Err(Error::Stuck(running.slots.total())),
     }
     let grace = Instant::now() + Duration::from_millis(running.config.worker.grace_ms);
     let in_time = async {
@@ -34,23 +34,23 @@ pub(crate) async fn drain(running: &Running, store: &Store, info: &WorkerInfo) -
     tokio::select! {
         _ = timeout_at(grace.into(), in_time) => {}
         () = running.shutdown.hurried.cancelled() => {}
-        () = stuck(running) => {}
+        () = all_stuck(running) => {}
     }
-    running.holds.stop_all(StopReason::Shutdown);
+    running.leases.stop_all(StopReason::Shutdown);
     let last = async { timeout(COMMAND_HANDLER_GRACE + Duration::from_secs(1), running.tasks.wait()).await };
     tokio::select! {
         _ = last => {}
         () = async { running.shutdown.hurried.cancelled().await; sleep(HURRIED).await } => {}
-        () = stuck(running) => {}
+        () = all_stuck(running) => {}
     }
-    give_up(running, store, info).await
+    finish(running, store, info).await
 }
 
 /// Gives back what handlers still run, and leaves.
-async fn give_up(running: &Running, store: &Store, info: &WorkerInfo) -> Result<(), Error> {
+async fn finish(running: &Running, store: &Store, info: &WorkerInfo) -> Result<(), Error> {
     let within = if running.shutdown.hurried.is_cancelled() { HURRIED_CALLS } else { LAST_CALLS };
-    let unended: Vec<Settle> = running.holds.unended().into_iter().map(release).collect();
-    let mut left = running.holds.count();
+    let unended: Vec<Settle> = running.leases.unfinished().into_iter().map(release).collect();
+    let mut left = running.leases.count();
     if !unended.is_empty()
         && let Ok(Ok(_)) = timeout(within, store.settle_many(&running.worker, &unended)).await
     {
@@ -58,11 +58,11 @@ async fn give_up(running: &Running, store: &Store, info: &WorkerInfo) -> Result<
         left = left.saturating_sub(unended.len());
     }
     // A pop that ran after the worker had left would move an id into a list that nobody looks at.
-    let alone = running.claims_over.is_cancelled() && !running.holds.lost_a_call_within(LATE_CALL);
+    let alone = running.claims_over.is_cancelled() && !running.leases.lost_a_call_within(LATE_CALL);
     let last = async {
         match alone && left == 0 {
             true => store.leave(&running.worker).await,
-            false => put_back(running, store, info).await,
+            false => recover_reservations(running, store, info).await,
         }
     };
     drop(timeout(within, last).await);
@@ -70,7 +70,7 @@ async fn give_up(running: &Running, store: &Store, info: &WorkerInfo) -> Result<
 }
 
 /// Puts back what pops brought that nobody claims any more.
-async fn put_back(running: &Running, store: &Store, info: &WorkerInfo) -> Result<(), leasehold::Error> {
+async fn recover_reservations(running: &Running, store: &Store, info: &WorkerInfo) -> Result<(), leasehold::Error> {
     let lease_ms = running.config.lease_ms;
     let each = (0..store.partitions()).map(async |partition| {
         let renewed = store.renew(partition, &RenewRequest { info, lease_ms, held: &[] }).await?;
@@ -84,16 +84,16 @@ async fn put_back(running: &Running, store: &Store, info: &WorkerInfo) -> Result
     join_all(each).await.into_iter().collect()
 }
 
-/// Holds the handlers to their times; returns when every slot has one that does not stop, or has for long been kept by what
+/// Leases the handlers to their times; returns when every slot has one that does not stop, or has for long been kept by what
 /// one left behind.
-async fn stuck(running: &Running) {
-    let every = (running.holds.lease() / 20).clamp(Duration::from_millis(10), Duration::from_millis(250));
+async fn all_stuck(running: &Running) {
+    let every = (running.leases.lease_time() / 20).clamp(Duration::from_millis(10), Duration::from_millis(250));
     let mut since = None;
     loop {
-        let (deaf, total) = (running.holds.watch(), running.slots.total());
-        let all = deaf + running.slots.lingering() >= total;
+        let (unresponsive, total) = (running.leases.enforce_deadlines(), running.slots.total());
+        let all = unresponsive + running.slots.lingering() >= total;
         since = all.then(|| since.unwrap_or_else(Instant::now));
-        if deaf >= total || since.is_some_and(|since| since.elapsed() > LEASE_GRACE) {
+        if unresponsive >= total || since.is_some_and(|since| since.elapsed() > LEASE_GRACE) {
             return;
         }
         sleep(every).await;

@@ -1,7 +1,7 @@
-//! What this worker holds: from the intake, before a handler starts, until its settle is answered. The lease thread renews
-//! what stands here and nothing else.
+//! The leases this worker holds: each job from its claim, before the handler starts, until its settle is answered. The lease
+//! thread renews exactly these.
 //!
-//! All of it is guarded by one lock a partition, never held over an await, so that the lease thread waits for nobody.
+//! There is one lock per partition, never held across an await, so the lease thread is never blocked by a handler.
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -13,280 +13,296 @@ use tokio::sync::Notify;
 use super::audit::{Audit, Calls, Entry};
 use crate::stop::{LEASE_GRACE, Stop, StopReason};
 
-/// What is to be held.
-pub(crate) struct Intake {
+/// A claimed job whose lease is to be kept.
+pub(crate) struct NewLease {
     pub held: Held,
     pub queue: QueueName,
-    /// When the claim that brought it was sent.
+    /// When its claim was sent. The lease in Redis began no earlier.
     pub claimed_at: Instant,
-    /// When its handler will have run too long.
+    /// When the handler reaches its timeout.
     pub deadline: Option<Instant>,
-    /// Its kind's handlers are cancelled when the lease has run out by the local clock.
+    /// The handler is stopped before the lease expires by the local clock: its kind must never run twice at once.
     pub exclusive: bool,
+    /// Stops the handler.
     pub stop: Arc<Stop>,
 }
 
-struct Hold {
-    intake: Intake,
-    /// When the last renewal that was answered, or the claim, was sent.
+/// One lease in hand.
+struct Lease {
+    job: NewLease,
+    /// When the claim, or the last renewal that was answered, was sent. The lease in Redis expires no earlier than this plus
+    /// the lease time.
     renewed_at: Instant,
-    /// When the handler ended; its settle may still be on its way.
+    /// When the handler ended. The lease is renewed for one more lease time, since the settle may still be in flight.
     ended_at: Option<Instant>,
-    /// Somebody else's by now, or left to the reclaim: no longer renewed.
-    let_go: bool,
+    /// No longer renewed: another worker has the job, or the lease is left to expire.
+    abandoned: bool,
 }
 
+/// The state of one partition.
 #[derive(Default)]
-struct Share {
-    holds: HashMap<Held, Hold>,
+struct Partition {
+    /// Keyed by id and token, so that a late answer about an old lease cannot affect a newer one of the same job.
+    leases: HashMap<Held, Lease>,
+    /// Open pops and claims: their replies may still bring jobs that the claimed list in Redis already shows.
     calls: Calls,
+    /// Finds entries of the claimed list that no lease here accounts for.
     audit: Audit,
+    /// When the last answered renewal was sent. Nothing is claimed while this is too old.
     renewed_at: Option<Instant>,
-    /// When a call that may bring a job was last given up without an answer.
+    /// When a pop or claim was last dropped without an answer. Redis may run it later, so a worker that ends soon after
+    /// must stay registered.
     lost_call_at: Option<Instant>,
-    /// Cancels that overtook the answer of the claim.
+    /// Cancels that arrived before the reply of the claim they are about.
     early_cancels: Vec<(Held, Instant)>,
 }
 
-/// Everything this worker holds.
-pub(crate) struct Holds {
-    lease: Duration,
-    shares: Vec<Mutex<Share>>,
-    beat_now: Vec<Notify>,
-    watched_at: Mutex<Instant>,
+/// All leases of this worker, by partition.
+pub(crate) struct Leases {
+    /// How long a lease lasts in Redis.
+    lease_time: Duration,
+    /// Locked separately, so that partitions do not wait for each other.
+    partitions: Vec<Mutex<Partition>>,
+    /// By partition: the next renewal, and with it an audit, is wanted now.
+    renew_now: Vec<Notify>,
+    /// When the lease thread last enforced deadlines. `/livez` fails when this is too long ago.
+    checked_at: Mutex<Instant>,
 }
 
-impl Holds {
-    pub fn new(lease: Duration, partitions: u16) -> Arc<Self> {
-        let shares = (0..partitions).map(|_| Mutex::default()).collect();
-        let beat_now = (0..partitions).map(|_| Notify::new()).collect();
-        Arc::new(Self { lease, shares, beat_now, watched_at: Mutex::new(Instant::now()) })
+impl Leases {
+    pub fn new(lease_time: Duration, partitions: u16) -> Arc<Self> {
+        let renew_now = (0..partitions).map(|_| Notify::new()).collect();
+        let partitions = (0..partitions).map(|_| Mutex::default()).collect();
+        Arc::new(Self { lease_time, partitions, renew_now, checked_at: Mutex::new(Instant::now()) })
     }
 
-    pub fn lease(&self) -> Duration {
-        self.lease
+    pub fn lease_time(&self) -> Duration {
+        self.lease_time
     }
 
-    fn share(&self, partition: u16) -> MutexGuard<'_, Share> {
-        self.shares[usize::from(partition)].lock().expect("nobody panics with it")
+    fn lock(&self, partition: u16) -> MutexGuard<'_, Partition> {
+        self.partitions[usize::from(partition)].lock().expect("lock not poisoned")
     }
 
-    /// Takes a claimed job in. `None`: its claim took too long, or it was given back since; it must not be started.
-    pub fn take_in(self: &Arc<Self>, partition: u16, intake: Intake) -> Option<Holding> {
-        let mut share = self.share(partition);
-        let entry = (intake.held.id.clone(), Some(intake.held.token));
-        if intake.claimed_at.elapsed() > self.lease / 2 || share.audit.gave_back(&entry) {
+    /// Adds the lease of a claimed job. `None`: the claim took too long, or the lease has been released since; the job must
+    /// not be started.
+    pub fn add(self: &Arc<Self>, partition: u16, job: NewLease) -> Option<LeaseGuard> {
+        let mut state = self.lock(partition);
+        let entry = (job.held.id.clone(), Some(job.held.token));
+        if job.claimed_at.elapsed() > self.lease_time / 2 || state.audit.was_released(&entry) {
             return None;
         }
-        let held = intake.held.clone();
-        if share.early_cancels.iter().any(|(cancelled, _)| *cancelled == held) {
-            intake.stop.ask(StopReason::Cancel);
+        let held = job.held.clone();
+        if state.early_cancels.iter().any(|(cancelled, _)| *cancelled == held) {
+            job.stop.request(StopReason::Cancel);
         }
-        let hold = Hold { renewed_at: intake.claimed_at, ended_at: None, let_go: false, intake };
-        share.holds.insert(held.clone(), hold);
-        Some(Holding { holds: Arc::clone(self), partition, held })
+        let lease = Lease { renewed_at: job.claimed_at, ended_at: None, abandoned: false, job };
+        state.leases.insert(held.clone(), lease);
+        Some(LeaseGuard { leases: Arc::clone(self), partition, held })
     }
 
-    /// To be called before a pop or a claim is sent, and kept until what it brought is held.
+    /// Call before sending a pop or a claim; keep the result until the jobs it brings have been added.
     pub fn begin_call(self: &Arc<Self>, partition: u16) -> Call {
-        let number = self.share(partition).calls.begin(Instant::now());
-        Call { holds: Arc::clone(self), partition, number, began: Instant::now() }
+        let number = self.lock(partition).calls.begin(Instant::now());
+        Call { leases: Arc::clone(self), partition, number, began: Instant::now() }
     }
 
-    /// Whether the partition's renewals are young enough to take more jobs.
+    /// Whether the partition's last renewal is recent enough to claim more jobs.
     pub fn is_fresh(&self, partition: u16) -> bool {
-        self.share(partition).renewed_at.is_some_and(|at| at.elapsed() < self.lease / 2)
+        self.lock(partition).renewed_at.is_some_and(|at| at.elapsed() < self.lease_time / 2)
     }
 
-    /// What the next renewal names.
+    /// The leases that the next renewal names.
     pub fn to_renew(&self, partition: u16) -> Vec<Held> {
-        let share = self.share(partition);
-        let settled_in_time = |hold: &Hold| hold.ended_at.is_none_or(|at| at.elapsed() < self.lease);
-        let named = share.holds.iter().filter(|(_, hold)| !hold.let_go && settled_in_time(hold));
-        named.map(|(held, _)| held.clone()).collect()
+        let state = self.lock(partition);
+        let may_settle = |lease: &Lease| lease.ended_at.is_none_or(|at| at.elapsed() < self.lease_time);
+        let renewed = state.leases.iter().filter(|(_, lease)| !lease.abandoned && may_settle(lease));
+        renewed.map(|(held, _)| held.clone()).collect()
     }
 
-    /// Takes in a renewal's answer, sent at `sent` for `named`; returns what is to be given back.
+    /// Applies the answer of a renewal, sent at `sent` for `named`. Returns the entries of the claimed list to release.
     pub fn renewed(&self, partition: u16, sent: Instant, named: &[Held], renewed: &Renewed) -> Vec<Entry> {
-        let mut share = self.share(partition);
+        let mut state = self.lock(partition);
         for (held, answer) in named.iter().zip(&renewed.answers) {
-            let Some(hold) = share.holds.get_mut(held) else { continue };
+            let Some(lease) = state.leases.get_mut(held) else { continue };
             match answer {
-                Renewal::Renewed => hold.renewed_at = sent,
+                Renewal::Renewed => lease.renewed_at = sent,
                 Renewal::Cancel => {
-                    hold.renewed_at = sent;
-                    hold.intake.stop.ask(StopReason::Cancel);
+                    lease.renewed_at = sent;
+                    lease.job.stop.request(StopReason::Cancel);
                 }
-                Renewal::Stale | Renewal::Missing => hold.lose(),
+                Renewal::Stale | Renewal::Missing => lease.abandon(),
             }
         }
-        share.renewed_at = Some(sent);
-        let Share { holds, calls, audit, .. } = &mut *share;
-        let held = |(id, token): &Entry| token.is_some_and(|token| holds.contains_key(&Held { id: id.clone(), token }));
-        audit.look(&renewed.claimed, held, calls, Instant::now(), self.lease / 2)
+        state.renewed_at = Some(sent);
+        let Partition { leases, calls, audit, .. } = &mut *state;
+        let is_held =
+            |(id, token): &Entry| token.is_some_and(|token| leases.contains_key(&Held { id: id.clone(), token }));
+        audit.check(&renewed.claimed, is_held, calls, Instant::now(), self.lease_time / 2)
     }
 
-    /// Whether the audit waits for a second look.
-    pub fn suspects_any(&self, partition: u16) -> bool {
-        self.share(partition).audit.suspects_any()
+    /// Whether the audit has marked entries and needs a second look.
+    pub fn has_marks(&self, partition: u16) -> bool {
+        self.lock(partition).audit.has_marks()
     }
 
-    /// Tells the holder of a lease that its cancel was asked.
+    /// Stops the handler of a job whose cancel was requested.
     pub fn cancel(&self, partition: u16, held: &Held) {
-        let mut share = self.share(partition);
-        match share.holds.get(held) {
-            Some(hold) => hold.intake.stop.ask(StopReason::Cancel),
+        let mut state = self.lock(partition);
+        match state.leases.get(held) {
+            Some(lease) => lease.job.stop.request(StopReason::Cancel),
             None => {
-                share.early_cancels.retain(|(_, at)| at.elapsed() < self.lease / 2);
-                if share.early_cancels.len() < limits::SLOTS_MAX {
-                    share.early_cancels.push((held.clone(), Instant::now()));
+                state.early_cancels.retain(|(_, at)| at.elapsed() < self.lease_time / 2);
+                if state.early_cancels.len() < limits::SLOTS_MAX {
+                    state.early_cancels.push((held.clone(), Instant::now()));
                 }
             }
         }
     }
 
-    /// Tells every handler to stop.
+    /// Requests every handler to stop.
     pub fn stop_all(&self, reason: StopReason) {
-        self.each(|hold| hold.intake.stop.ask(reason));
+        self.for_each(|lease| lease.job.stop.request(reason));
     }
 
-    /// Holds each handler to its time, whatever the threads it runs on are doing. Returns how many have not stopped long
-    /// after they were told to; their leases are let run out.
-    pub fn watch(&self) -> usize {
-        let (now, mut deaf) = (Instant::now(), 0);
-        *self.watched_at.lock().expect("nobody panics with it") = now;
-        self.each(|hold| {
-            if hold.ended_at.is_some() {
+    /// Stops handlers that are past their deadline, independently of the threads they run on. Returns the number of handlers
+    /// still running long after they were requested to stop; their leases are no longer renewed.
+    pub fn enforce_deadlines(&self) -> usize {
+        let (now, mut unresponsive) = (Instant::now(), 0);
+        *self.checked_at.lock().expect("lock not poisoned") = now;
+        self.for_each(|lease| {
+            if lease.ended_at.is_some() {
                 return;
             }
-            if hold.intake.deadline.is_some_and(|deadline| now >= deadline) {
-                hold.intake.stop.ask(StopReason::Timeout);
+            if lease.job.deadline.is_some_and(|deadline| now >= deadline) {
+                lease.job.stop.request(StopReason::Timeout);
             }
-            if hold.intake.exclusive && now.duration_since(hold.renewed_at) > self.lease * 9 / 10 {
-                hold.lose();
+            if lease.job.exclusive && now.duration_since(lease.renewed_at) > self.lease_time * 9 / 10 {
+                lease.abandon();
             }
-            if hold.intake.stop.asked_at().is_some_and(|at| now.duration_since(at) > LEASE_GRACE) {
-                hold.lose();
-                deaf += 1;
+            if lease.job.stop.requested_at().is_some_and(|at| now.duration_since(at) > LEASE_GRACE) {
+                lease.abandon();
+                unresponsive += 1;
             }
         });
-        deaf
+        unresponsive
     }
 
-    /// How long ago [`Holds::watch`] was last called: a lease thread that lives does so several times a second.
-    pub fn unwatched(&self) -> Duration {
-        self.watched_at.lock().expect("nobody panics with it").elapsed()
+    /// Time since [`Leases::enforce_deadlines`] was last called. The lease thread calls it several times a second.
+    pub fn since_last_check(&self) -> Duration {
+        self.checked_at.lock().expect("lock not poisoned").elapsed()
     }
 
-    fn each(&self, mut look: impl FnMut(&mut Hold)) {
-        for share in &self.shares {
-            share.lock().expect("nobody panics with it").holds.values_mut().for_each(&mut look);
+    fn for_each(&self, mut apply: impl FnMut(&mut Lease)) {
+        for partition in &self.partitions {
+            partition.lock().expect("lock not poisoned").leases.values_mut().for_each(&mut apply);
         }
     }
 
-    /// Jobs that run, by queue.
+    /// The number of running jobs, by queue.
     pub fn running(&self) -> BTreeMap<QueueName, u64> {
         let mut running = BTreeMap::new();
-        self.each(|hold| *running.entry(hold.intake.queue.clone()).or_default() += 1);
+        self.for_each(|lease| *running.entry(lease.job.queue.clone()).or_default() += 1);
         running
     }
 
-    /// How many jobs are held.
+    /// The number of leases in hand.
     pub fn count(&self) -> usize {
         let mut count = 0;
-        self.each(|_| count += 1);
+        self.for_each(|_| count += 1);
         count
     }
 
-    /// Leases whose handlers have not ended.
-    pub fn unended(&self) -> Vec<Held> {
-        let mut unended = Vec::new();
-        self.each(|hold| {
-            if hold.ended_at.is_none() && !hold.let_go {
-                unended.push(hold.intake.held.clone());
+    /// Leases whose handlers are still running.
+    pub fn unfinished(&self) -> Vec<Held> {
+        let mut unfinished = Vec::new();
+        self.for_each(|lease| {
+            if lease.ended_at.is_none() && !lease.abandoned {
+                unfinished.push(lease.job.held.clone());
             }
         });
-        unended
+        unfinished
     }
 
-    /// Returns when the partition's next renewal is not to wait for its time.
-    pub async fn beat_now(&self, partition: u16) {
-        self.beat_now[usize::from(partition)].notified().await;
+    /// Requests a renewal, and with it an audit, at once.
+    pub fn request_renewal(&self, partition: u16) {
+        self.renew_now[usize::from(partition)].notify_one();
     }
 
-    /// Asks for a renewal, and so an audit, at once.
-    pub fn hurry(&self, partition: u16) {
-        self.beat_now[usize::from(partition)].notify_one();
+    /// Waits for [`Leases::request_renewal`].
+    pub async fn renewal_requested(&self, partition: u16) {
+        self.renew_now[usize::from(partition)].notified().await;
     }
 
-    /// Whether a pop or claim may still reach Redis after its sender has given it up.
+    /// Whether a pop or claim was dropped within this time, so that Redis may still run it.
     pub fn lost_a_call_within(&self, age: Duration) -> bool {
-        let lost = |share: &Share| share.lost_call_at.is_some_and(|at| at.elapsed() < age);
-        self.shares.iter().any(|share| lost(&share.lock().expect("nobody panics with it")))
+        let lost = |partition: &Partition| partition.lost_call_at.is_some_and(|at| at.elapsed() < age);
+        self.partitions.iter().any(|partition| lost(&partition.lock().expect("lock not poisoned")))
     }
 }
 
-impl Hold {
-    fn lose(&mut self) {
-        self.let_go = true;
+impl Lease {
+    /// Renews it no more, and stops its handler.
+    fn abandon(&mut self) {
+        self.abandoned = true;
         if self.ended_at.is_none() {
-            self.intake.stop.ask(StopReason::Lost);
+            self.job.stop.request(StopReason::Lost);
         }
     }
 }
 
-/// One held job; dropping it ends the hold.
-pub(crate) struct Holding {
-    holds: Arc<Holds>,
+/// Keeps one lease renewed until it is dropped.
+pub(crate) struct LeaseGuard {
+    leases: Arc<Leases>,
     partition: u16,
     held: Held,
 }
 
-impl Holding {
-    /// The handler is gone; for one lease the job is still renewed, so that its settle finds it.
+impl LeaseGuard {
+    /// The handler has ended. The lease is renewed for one more lease time, so that the settle is not refused.
     pub fn handler_ended(&self) {
-        if let Some(hold) = self.holds.share(self.partition).holds.get_mut(&self.held) {
-            hold.ended_at = Some(Instant::now());
+        if let Some(lease) = self.leases.lock(self.partition).leases.get_mut(&self.held) {
+            lease.ended_at = Some(Instant::now());
         }
     }
 }
 
-impl Drop for Holding {
+impl Drop for LeaseGuard {
     fn drop(&mut self) {
-        self.holds.share(self.partition).holds.remove(&self.held);
+        self.leases.lock(self.partition).leases.remove(&self.held);
     }
 }
 
-/// An open pop or claim; dropping it says that it was answered, or given up.
+/// An open pop or claim. Dropping it means that it was answered, or abandoned.
 pub(crate) struct Call {
-    holds: Arc<Holds>,
+    leases: Arc<Leases>,
     partition: u16,
     number: u64,
     began: Instant,
 }
 
 impl Call {
-    /// Whether it is so old that the audit no longer waits for it: what it brought is to be left to the audit.
+    /// Whether it is so old that the audit no longer waits for it. The audit then recovers what it brings.
     pub fn is_overdue(&self) -> bool {
-        self.began.elapsed() > self.holds.lease / 2
+        self.began.elapsed() > self.leases.lease_time / 2
     }
 
-    /// It was given up without an answer: what it took must be found soon.
+    /// It was abandoned without an answer. Requests a renewal, so that the audit soon finds what it may have claimed.
     pub fn lost(self) {
-        self.holds.share(self.partition).lost_call_at = Some(Instant::now());
-        let (holds, partition) = (Arc::clone(&self.holds), self.partition);
+        self.leases.lock(self.partition).lost_call_at = Some(Instant::now());
+        let (leases, partition) = (Arc::clone(&self.leases), self.partition);
         drop(self);
-        holds.hurry(partition);
+        leases.request_renewal(partition);
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.holds.share(self.partition).calls.end(self.number);
+        self.leases.lock(self.partition).calls.end(self.number);
     }
 }
 
-/// The settle that gives a lease back at once.
+/// The settle that releases a lease: the job returns to its queue without delay.
 pub(crate) fn release(held: Held) -> Settle {
     Settle { held, outcome: Outcome::Release { delay_ms: None } }
 }

@@ -20,28 +20,28 @@ const REPORT_EVERY: u64 = 64;
 /// after the other. Packets that cannot be decoded are passed over; the end of the file ends it, wherever it comes.
 pub(super) fn decode(
     file: File,
-    is_over: &(dyn Fn() -> bool + Sync),
+    should_stop: &(dyn Fn() -> bool + Sync),
     progress: &mut dyn FnMut(f64),
     mut take: impl FnMut(u32, usize, &[f64]) -> Result<(), AudioError>,
 ) -> Result<(), AudioError> {
-    let (source, furthest) = Source::new(file, is_over)?;
+    let (source, furthest) = Source::new(file, should_stop)?;
     let bytes = source.bytes();
     if bytes == 0 {
         return Err(AudioError::Empty);
     }
     let stream = MediaSourceStream::new(Box::new(source), Default::default());
     let probed = symphonia::default::get_probe().probe(&Hint::new(), stream, Default::default(), Default::default());
-    let mut format = probed.map_err(|e| if is_over() { AudioError::Stopped } else { not_audio(&e) })?;
+    let mut format = probed.map_err(|e| if should_stop() { AudioError::Stopped } else { not_audio(&e) })?;
     let (track, mut decoder) = open(format.as_ref())?;
     let mut samples: Vec<f64> = Vec::new();
     for packets in 0_u64.. {
-        if is_over() {
+        if should_stop() {
             return Err(AudioError::Stopped);
         }
         if packets.is_multiple_of(REPORT_EVERY) {
             progress(furthest.load(Ordering::Relaxed) as f64 / bytes as f64);
         }
-        let Some(packet) = next(format.as_mut(), is_over)? else { break };
+        let Some(packet) = next(format.as_mut(), should_stop)? else { break };
         if packet.track_id != track {
             continue;
         }
@@ -64,11 +64,11 @@ pub(super) fn decode(
 /// The next packet; `None` at the end, be it that of the recording or just of the file.
 fn next(
     format: &mut (dyn FormatReader + '_),
-    is_over: &(dyn Fn() -> bool + Sync),
+    should_stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<Option<symphonia::core::packet::Packet>, AudioError> {
     match format.next_packet() {
         Ok(packet) => Ok(packet),
-        Err(_) if is_over() => Err(AudioError::Stopped),
+        Err(_) if should_stop() => Err(AudioError::Stopped),
         Err(Error::IoError(e)) if e.kind() != ErrorKind::UnexpectedEof => Err(e.into()),
         // Nothing after this can be told from noise; a chain of streams ends with its first.
         Err(_) => Ok(None),

@@ -15,28 +15,28 @@ pub(super) struct Source<'a> {
     bytes: u64,
     at: u64,
     furthest: Arc<AtomicU64>,
-    is_over: &'a (dyn Fn() -> bool + Sync),
+    should_stop: &'a (dyn Fn() -> bool + Sync),
 }
 
 impl<'a> Source<'a> {
     /// With the number of bytes that have been read, which it keeps up to date.
-    pub fn new(file: File, is_over: &'a (dyn Fn() -> bool + Sync)) -> io::Result<(Self, Arc<AtomicU64>)> {
+    pub fn new(file: File, should_stop: &'a (dyn Fn() -> bool + Sync)) -> io::Result<(Self, Arc<AtomicU64>)> {
         let (bytes, furthest) = (file.metadata()?.len(), Arc::<AtomicU64>::default());
-        Ok((Self { file, bytes, at: 0, furthest: Arc::clone(&furthest), is_over }, furthest))
+        Ok((Self { file, bytes, at: 0, furthest: Arc::clone(&furthest), should_stop }, furthest))
     }
 
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    fn go_on(&self) -> io::Result<()> {
-        if (self.is_over)() { Err(STOPPED.into()) } else { Ok(()) }
+    fn check_stop(&self) -> io::Result<()> {
+        if (self.should_stop)() { Err(STOPPED.into()) } else { Ok(()) }
     }
 }
 
 impl Read for Source<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.go_on()?;
+        self.check_stop()?;
         let count = self.file.read(buffer)?;
         self.at += count as u64;
         self.furthest.store(self.at, Ordering::Relaxed);
@@ -46,7 +46,7 @@ impl Read for Source<'_> {
 
 impl Seek for Source<'_> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.go_on()?;
+        self.check_stop()?;
         self.at = self.file.seek(to)?;
         Ok(self.at)
     }

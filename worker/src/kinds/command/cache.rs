@@ -8,9 +8,9 @@ use leasehold::store::request_digest;
 use leasehold::{Error, FileEntry, FileError, JobId, Json, Limits, State, canonical};
 use serde_json::value::RawValue;
 
-use crate::attempt::context::{Context, WorkDone};
+use crate::attempt::context::{CacheEntry, Context};
 use crate::failure::Failure;
-use crate::handler::{Made, result_within};
+use crate::handler::{Completion, parse_result};
 
 /// Why nothing is copied.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +29,12 @@ enum Miss {
 
 /// A copy of what an earlier job made of the same payload and files. `None`: the command is to be run, and what it makes will
 /// be found by later jobs. The `then` of a batch reads its items, which no payload shows: it is always run.
-pub(super) async fn find(cache: Option<&Cache>, context: &Context, payload: &Json, limits: &Limits) -> Option<Made> {
+pub(super) async fn find(
+    cache: Option<&Cache>,
+    context: &Context,
+    payload: &Json,
+    limits: &Limits,
+) -> Option<Completion> {
     let cache = cache.filter(|_| context.batch().is_none())?;
     let digest = digest(cache, payload, context.files());
     if canonical::member(payload, "/cache").as_deref() != Some("false") {
@@ -41,17 +46,17 @@ pub(super) async fn find(cache: Option<&Cache>, context: &Context, payload: &Jso
             Ok(made) => return Some(made),
             Err(miss) => {
                 tracing::debug!(job = %context.job_id(), "not from the cache: {miss}");
-                context.attempt.files.forget().await;
+                context.shared.files.forget().await;
             }
         }
     }
     // A copy is never remembered itself: copies of copies would live for ever. An attempt asks once.
-    drop(context.attempt.work.set(WorkDone { digest, ms: cache.ms }));
+    drop(context.shared.cache_entry.set(CacheEntry { digest, ms: cache.ms }));
     None
 }
 
-async fn copy(cache: &Cache, context: &Context, digest_sought: &str, limits: &Limits) -> Result<Made, Miss> {
-    let store = &context.attempt.store;
+async fn copy(cache: &Cache, context: &Context, digest_sought: &str, limits: &Limits) -> Result<Completion, Miss> {
+    let store = &context.shared.store;
     let id = store.remembered(context.kind(), digest_sought).await?.ok_or(Miss::Unknown)?;
     let gone = || Miss::Gone(id.clone());
     let job = store.get(&id).await?.ok_or_else(gone)?;
@@ -60,9 +65,9 @@ async fn copy(cache: &Cache, context: &Context, digest_sought: &str, limits: &Li
     if job.state != State::Completed || job.skipped.is_some() || !does_the_same {
         return Err(gone());
     }
-    let result = result_within(&marked(&job.result.unwrap_or_else(Json::null)), limits).map_err(Miss::Result)?;
+    let result = parse_result(&marked(&job.result.unwrap_or_else(Json::null)), limits).map_err(Miss::Result)?;
     if let Some(output) = &files.output {
-        context.attempt.files.copy_output(&id, output).await?;
+        context.shared.files.copy_output(&id, output).await?;
     }
     tracing::debug!(job = %context.job_id(), from = %id, "copied from the cache");
     Ok((result, None))

@@ -35,7 +35,7 @@ rm -rf -- "$1"
 "#;
 
 /// What is to be started.
-pub(super) struct Order {
+pub(super) struct LaunchRequest {
     pub words: Vec<OsString>,
     pub environment: Vec<(&'static str, OsString)>,
     pub checkpoint: Option<Json>,
@@ -55,13 +55,13 @@ type Answer = oneshot::Sender<io::Result<Launched>>;
 /// Starts the commands of one worker.
 #[derive(Default)]
 pub(crate) struct Launcher {
-    running: Mutex<Option<Running>>,
+    running: Mutex<Option<LauncherThread>>,
 }
 
 #[derive(Clone)]
-struct Running {
-    yard: Arc<Yard>,
-    orders: mpsc::Sender<(Order, Answer)>,
+struct LauncherThread {
+    root: Arc<ScratchRoot>,
+    requests: mpsc::Sender<(LaunchRequest, Answer)>,
 }
 
 impl Launcher {
@@ -70,52 +70,52 @@ impl Launcher {
     /// # Errors
     /// What the system says: there is no room.
     pub(super) async fn scratch(&self) -> io::Result<TempDir> {
-        let yard = self.running()?.yard;
-        tokio::task::spawn_blocking(move || yard.scratch()).await.map_err(io::Error::other)?
+        let root = self.running()?.root;
+        tokio::task::spawn_blocking(move || root.scratch()).await.map_err(io::Error::other)?
     }
 
     /// Starts a command in its scratch folder, from a tokio runtime.
     ///
     /// # Errors
     /// What the system says: there is no such program.
-    pub(super) async fn launch(&self, order: Order) -> io::Result<Launched> {
+    pub(super) async fn launch(&self, request: LaunchRequest) -> io::Result<Launched> {
         let (answer, launched) = oneshot::channel();
-        self.running()?.orders.send((order, answer)).map_err(io::Error::other)?;
+        self.running()?.requests.send((request, answer)).map_err(io::Error::other)?;
         launched.await.map_err(io::Error::other)?
     }
 
-    /// The yard and the thread, started for the first command.
-    fn running(&self) -> io::Result<Running> {
+    /// The root and the thread, started for the first command.
+    fn running(&self) -> io::Result<LauncherThread> {
         let mut running = self.running.lock().expect("nobody panics with it");
         if let Some(running) = &*running {
             return Ok(running.clone());
         }
-        let yard = Arc::new(Yard::open()?);
-        let (orders, inbox) = mpsc::channel::<(Order, Answer)>();
+        let root = Arc::new(ScratchRoot::open()?);
+        let (requests, inbox) = mpsc::channel::<(LaunchRequest, Answer)>();
         let runtime = tokio::runtime::Handle::current();
-        let launching = Arc::clone(&yard);
+        let launching = Arc::clone(&root);
         std::thread::Builder::new().name("launcher".into()).spawn(move || {
             let _entered = runtime.enter();
-            for (order, answer) in inbox {
+            for (request, answer) in inbox {
                 // One that nobody waits for any more is dropped, and so killed.
-                drop(answer.send(launching.launch(order)));
+                drop(answer.send(launching.launch(request)));
             }
         })?;
-        Ok(running.insert(Running { yard, orders }).clone())
+        Ok(running.insert(LauncherThread { root, requests }).clone())
     }
 }
 
 /// Where the commands of one worker run.
-struct Yard {
+struct ScratchRoot {
     guard: Arc<Guard>,
     folder: TempDir,
 }
 
-impl Yard {
+impl ScratchRoot {
     fn open() -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("leasehold-worker-").tempdir()?;
         let guard = match Guard::start(folder.path()) {
-            Err(e) if is_want(&e) => return Err(e),
+            Err(e) if is_shortage(&e) => return Err(e),
             Err(e) => {
                 tracing::warn!("no shell ({e}): what commands start themselves may outlive a worker that is killed");
                 Guard::default()
@@ -128,7 +128,7 @@ impl Yard {
     fn scratch(&self) -> io::Result<TempDir> {
         let make = || tempfile::Builder::new().prefix("job-").tempdir_in(self.folder.path());
         let scratch = match make() {
-            // A cleaner of temporary folders has removed the yard, which had been idle for long.
+            // A cleaner of temporary folders has removed the root, which had been idle for long.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 std::fs::DirBuilder::new().mode(0o700).create(self.folder.path())?;
                 make()
@@ -141,9 +141,9 @@ impl Yard {
         Ok(scratch)
     }
 
-    fn launch(&self, order: Order) -> io::Result<Launched> {
-        let scratch = order.scratch;
-        let (program, arguments) = order.words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    fn launch(&self, request: LaunchRequest) -> io::Result<Launched> {
+        let scratch = request.scratch;
+        let (program, arguments) = request.words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let mut command = std::process::Command::new(program);
         command.args(arguments).current_dir(scratch.path()).process_group(0);
         // What configures the worker, its password for Redis above all, is not the command's to know.
@@ -152,8 +152,8 @@ impl Yard {
         for name in ours {
             command.env_remove(name);
         }
-        command.envs(order.environment.iter().map(|(name, value)| (name, value)));
-        if let Some(checkpoint) = &order.checkpoint {
+        command.envs(request.environment.iter().map(|(name, value)| (name, value)));
+        if let Some(checkpoint) = &request.checkpoint {
             let file = scratch.path().join("checkpoint.json");
             std::fs::write(&file, checkpoint.as_str())?;
             command.env("LEASEHOLD_CHECKPOINT", file);
@@ -168,7 +168,7 @@ impl Yard {
 
 /// Whether the system had no more of something for this worker: open files, processes, memory, room on the disk. It may have
 /// it later.
-pub(super) fn is_want(error: &io::Error) -> bool {
+pub(super) fn is_shortage(error: &io::Error) -> bool {
     use io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull, WouldBlock};
     // The kinds of these two have no name.
     let files = [Errno::EMFILE, Errno::ENFILE].map(|errno| Some(errno as i32));
@@ -197,7 +197,7 @@ pub(super) struct Group {
 impl Group {
     fn new(child: &Child, guard: Arc<Guard>) -> io::Result<Self> {
         let id = child.id().and_then(|id| i32::try_from(id).ok()).ok_or(io::ErrorKind::NotFound)?;
-        guard.tell('+', id);
+        guard.send('+', id);
         Ok(Self { leader: Pid::from_raw(id), guard })
     }
 
@@ -210,7 +210,7 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         self.signal(Signal::SIGKILL);
-        self.guard.tell('-', self.leader.as_raw());
+        self.guard.send('-', self.leader.as_raw());
     }
 }
 
@@ -231,7 +231,7 @@ impl Guard {
         Ok(Self { shell: Mutex::new(Some(shell.spawn()?)) })
     }
 
-    fn tell(&self, sign: char, group: i32) {
+    fn send(&self, sign: char, group: i32) {
         let mut shell = self.shell.lock().expect("nobody panics with it");
         if let Some(pipe) = shell.as_mut().and_then(|shell| shell.stdin.as_mut()) {
             // A guard that was killed guards no more; the commands still die with their worker.
@@ -254,13 +254,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_want_of_the_worker_is_told_from_a_command_that_cannot_run() {
-        let is_want = |errno: Errno| is_want(&io::Error::from_raw_os_error(errno as i32));
+    fn a_want_of_the_worker_is_logged_from_a_command_that_cannot_run() {
+        let is_shortage = |errno: Errno| is_shortage(&io::Error::from_raw_os_error(errno as i32));
         for errno in [Errno::EMFILE, Errno::ENFILE, Errno::EAGAIN, Errno::ENOMEM, Errno::ENOSPC, Errno::EDQUOT] {
-            assert!(is_want(errno), "{errno}");
+            assert!(is_shortage(errno), "{errno}");
         }
         for errno in [Errno::ENOENT, Errno::EACCES, Errno::ENOEXEC, Errno::E2BIG] {
-            assert!(!is_want(errno), "{errno}");
+            assert!(!is_shortage(errno), "{errno}");
         }
     }
 }

@@ -52,7 +52,7 @@ impl Lines {
 
 /// What a line says to Leasehold.
 #[derive(Debug, Default)]
-pub(super) struct Said {
+pub(super) struct Message {
     /// A percentage, or null, and a phase.
     pub progress: Option<(Option<f64>, Option<String>)>,
     /// Where the next attempt is to begin.
@@ -64,28 +64,31 @@ pub(super) struct Said {
 }
 
 /// Reads a line; `None`: it is log. A key whose value is of the wrong type makes the line log too.
-pub(super) fn said(line: &[u8]) -> Option<Said> {
+pub(super) fn parse(line: &[u8]) -> Option<Message> {
     if line.trim_ascii_start().first() != Some(&b'{') {
         return None;
     }
     let mut fields: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(line).ok()?;
     let text = |value: Box<RawValue>| serde_json::from_str::<Option<String>>(value.get()).ok();
-    let mut said = Said::default();
+    let mut message = Message::default();
     if let Some(percent) = fields.remove("progress") {
-        let message = fields.remove("message").map(text).unwrap_or(Some(None))?;
-        said.progress = Some((serde_json::from_str(percent.get()).ok()?, message));
+        let phase = fields.remove("message").map(text).unwrap_or(Some(None))?;
+        message.progress = Some((serde_json::from_str(percent.get()).ok()?, phase));
     }
     if let Some(reason) = fields.remove("skip") {
-        said.skip = Some(serde_json::from_str(reason.get()).ok()?);
+        message.skip = Some(serde_json::from_str(reason.get()).ok()?);
     }
-    said.checkpoint = fields.remove("checkpoint");
-    said.result = fields.remove("result");
-    let heard = said.progress.is_some() || said.skip.is_some() || said.checkpoint.is_some() || said.result.is_some();
-    heard.then_some(said)
+    message.checkpoint = fields.remove("checkpoint");
+    message.result = fields.remove("result");
+    let is_message = message.progress.is_some()
+        || message.skip.is_some()
+        || message.checkpoint.is_some()
+        || message.result.is_some();
+    is_message.then_some(message)
 }
 
 /// Which of `result` and `checkpoint` a line that was cut would have said, as far as its beginning shows.
-pub(super) fn too_long(beginning: &[u8]) -> Option<&'static str> {
+pub(super) fn oversized_key(beginning: &[u8]) -> Option<&'static str> {
     let inner = beginning.trim_ascii_start().strip_prefix(b"{")?.trim_ascii_start();
     ["result", "checkpoint"].into_iter().find(|key| inner.starts_with(format!("\"{key}\"").as_bytes()))
 }
@@ -149,15 +152,15 @@ mod tests {
 
     #[test]
     fn what_is_said_is_heard_and_all_else_is_log() {
-        let heard = said(br#" {"progress": 40, "message": "half"}"#).expect("progress");
+        let heard = parse(br#" {"progress": 40, "message": "half"}"#).expect("progress");
         assert_eq!(heard.progress, Some((Some(40.0), Some("half".into()))));
-        assert_eq!(said(br#"{"progress": null, "message": "m"}"#).unwrap().progress, Some((None, Some("m".into()))));
-        assert_eq!(said(br#"{"result": null}"#).unwrap().result.unwrap().get(), "null");
+        assert_eq!(parse(br#"{"progress": null, "message": "m"}"#).unwrap().progress, Some((None, Some("m".into()))));
+        assert_eq!(parse(br#"{"result": null}"#).unwrap().result.unwrap().get(), "null");
         assert_eq!(
-            said(br#"{"checkpoint": {"at": [1, 2]}, "x": 1}"#).unwrap().checkpoint.unwrap().get(),
+            parse(br#"{"checkpoint": {"at": [1, 2]}, "x": 1}"#).unwrap().checkpoint.unwrap().get(),
             r#"{"at": [1, 2]}"#
         );
-        assert_eq!(said(br#"{"skip": "nothing new"}"#).unwrap().skip.as_deref(), Some("nothing new"));
+        assert_eq!(parse(br#"{"skip": "nothing new"}"#).unwrap().skip.as_deref(), Some("nothing new"));
         for log in [
             r#"{"level": "info", "message": "hello"}"#,
             r#"{"progress": "half"}"#,
@@ -167,16 +170,16 @@ mod tests {
             "result",
             "",
         ] {
-            assert!(said(log.as_bytes()).is_none(), "{log}");
+            assert!(parse(log.as_bytes()).is_none(), "{log}");
         }
     }
 
     #[test]
     fn a_deep_result_is_read_without_using_the_stack() {
         let bomb = format!("{{\"result\": {}{}}}", "[".repeat(300_000), "]".repeat(300_000));
-        assert!(said(bomb.as_bytes()).expect("said").result.is_some());
-        assert_eq!(too_long(b" { \"result\": [[["), Some("result"));
-        assert_eq!(too_long(b"{\"level\": 1"), None);
+        assert!(parse(bomb.as_bytes()).expect("said").result.is_some());
+        assert_eq!(oversized_key(b" { \"result\": [[["), Some("result"));
+        assert_eq!(oversized_key(b"{\"level\": 1"), None);
     }
 
     #[test]

@@ -13,36 +13,36 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::launch::Group;
-use super::output::{LINE_BYTES_MAX, Line, Lines, Log, said, too_long};
+use super::output::{LINE_BYTES_MAX, Line, Lines, Log, oversized_key, parse};
 use crate::attempt::context::Context;
 use crate::error::CheckpointError;
 use crate::failure::Failure;
-use crate::handler::{Made, result_within};
+use crate::handler::{Completion, parse_result};
 use crate::stop::COMMAND_GRACE;
 
 /// The exit code of a command whose job is not to be tried again (sysexits' EX_DATAERR).
 const FAILED_FOR_GOOD: i32 = 65;
 /// How long a pipe is read on after its command has ended: what the command left running may hold it open for ever.
-const DRAIN: Duration = Duration::from_millis(500);
+const DRAIN_TIME: Duration = Duration::from_millis(500);
 /// How long a read may take once that is over, and how much is read then: what a pipe holds at most by the system's default,
 /// for while a line was answered, in an outage say, nothing was read.
 const LAST_READ: Duration = Duration::from_millis(10);
 const PIPE_BYTES_MAX: usize = 1 << 20;
 
 /// What passes between one attempt and its command.
-pub(super) struct Talk<'a> {
+pub(super) struct Session<'a> {
     context: &'a Context,
     limits: &'a Limits,
     /// The command itself has ended; its pipes may hold what it wrote last.
     ended: CancellationToken,
     /// Something it said fails the attempt.
     failed: CancellationToken,
-    heard: Mutex<Heard>,
+    received: Mutex<Received>,
 }
 
 /// What the command has said so far.
 #[derive(Default)]
-struct Heard {
+struct Received {
     log: Log,
     result: Option<Result<Json, Failure>>,
     skip: Option<String>,
@@ -53,11 +53,11 @@ struct Heard {
 }
 
 /// Waits for the command's end; stops it when it is to stop: SIGTERM to its group, SIGKILL a while later.
-async fn supervise(talk: &Talk<'_>, group: &Group, child: &mut Child) -> io::Result<ExitStatus> {
+async fn supervise(session: &Session<'_>, group: &Group, child: &mut Child) -> io::Result<ExitStatus> {
     let status = tokio::select! {
         status = child.wait() => status,
-        () = async { tokio::select! { () = talk.context.cancelled() => {}, () = talk.failed.cancelled() => {} } } => {
-            talk.heard().stopped = true;
+        () = async { tokio::select! { () = session.context.cancelled() => {}, () = session.failed.cancelled() => {} } } => {
+            session.received().stopped = true;
             group.signal(Signal::SIGTERM);
             match timeout(COMMAND_GRACE, child.wait()).await {
                 Ok(status) => status,
@@ -70,23 +70,23 @@ async fn supervise(talk: &Talk<'_>, group: &Group, child: &mut Child) -> io::Res
     };
     // What it started itself ends with it.
     group.signal(Signal::SIGKILL);
-    talk.ended.cancel();
+    session.ended.cancel();
     status
 }
 
 /// Writes the payload; a command may end, or close its stdin, without reading it.
-async fn feed(talk: &Talk<'_>, mut stdin: ChildStdin, payload: &Json) {
+async fn write_payload(session: &Session<'_>, mut stdin: ChildStdin, payload: &Json) {
     let line = format!("{}\n", payload.as_str());
-    tokio::select! { _ = stdin.write_all(line.as_bytes()) => {}, () = talk.ended.cancelled() => {} }
+    tokio::select! { _ = stdin.write_all(line.as_bytes()) => {}, () = session.ended.cancelled() => {} }
 }
 
 /// Reads a pipe to its end, or until a while after the command's: then what stands in it is taken, and no more.
-async fn listen(talk: &Talk<'_>, mut pipe: impl AsyncRead + Unpin, is_stdout: bool) {
+async fn read_output(session: &Session<'_>, mut pipe: impl AsyncRead + Unpin, is_stdout: bool) {
     let (mut lines, mut buffer) = (Lines::default(), vec![0; 16 << 10]);
     // One for the whole pipe: what the command left running may write into it for ever.
     let mut over = std::pin::pin!(async {
-        talk.ended.cancelled().await;
-        tokio::time::sleep(DRAIN).await;
+        session.ended.cancelled().await;
+        tokio::time::sleep(DRAIN_TIME).await;
     });
     let (mut is_over, mut room) = (false, PIPE_BYTES_MAX);
     while room > 0 {
@@ -109,71 +109,71 @@ async fn listen(talk: &Talk<'_>, mut pipe: impl AsyncRead + Unpin, is_stdout: bo
         let mut got = Vec::new();
         lines.push(&buffer[..count], |line| got.push(line));
         for line in got {
-            talk.hear(line, is_stdout).await;
+            session.handle_line(line, is_stdout).await;
         }
     }
     if let Some(line) = lines.finish() {
-        talk.hear(line, is_stdout).await;
+        session.handle_line(line, is_stdout).await;
     }
 }
 
-impl<'a> Talk<'a> {
+impl<'a> Session<'a> {
     pub fn new(context: &'a Context, limits: &'a Limits) -> Self {
         let (ended, failed) = (CancellationToken::new(), CancellationToken::new());
-        Self { context, limits, ended, failed, heard: Mutex::default() }
+        Self { context, limits, ended, failed, received: Mutex::default() }
     }
 
     /// Speaks with a command until it has ended, and says what its end comes to.
-    pub async fn run(&self, group: &Group, child: &mut Child, payload: &Json) -> Result<Made, Failure> {
+    pub async fn run(&self, group: &Group, child: &mut Child, payload: &Json) -> Result<Completion, Failure> {
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
             return Err(Failure::new("the command has no pipes"));
         };
         let (status, ..) = tokio::join!(
             supervise(self, group, child),
-            feed(self, stdin, payload),
-            listen(self, stdout, true),
-            listen(self, stderr, false),
+            write_payload(self, stdin, payload),
+            read_output(self, stdout, true),
+            read_output(self, stderr, false),
         );
-        self.verdict(status.map_err(|e| Failure::new(format!("the command was lost: {e}")))?)
+        self.outcome(status.map_err(|e| Failure::new(format!("the command was lost: {e}")))?)
     }
 
-    fn heard(&self) -> std::sync::MutexGuard<'_, Heard> {
-        self.heard.lock().expect("nobody panics with it")
+    fn received(&self) -> std::sync::MutexGuard<'_, Received> {
+        self.received.lock().expect("nobody panics with it")
     }
 
     /// There is no use in going on.
     fn fail(&self, fault: Failure) {
-        self.heard().fault.get_or_insert(fault);
+        self.received().fault.get_or_insert(fault);
         self.failed.cancel();
     }
 
-    async fn hear(&self, line: Line, is_stdout: bool) {
+    async fn handle_line(&self, line: Line, is_stdout: bool) {
         let line = match line {
             Line::Whole(line) => line,
             Line::Cut(line) => {
-                match too_long(&line).filter(|_| is_stdout) {
-                    Some("result") => self.heard().result = Some(Err(Failure::fatal(over("its result")))),
-                    Some(_) => self.fail(Failure::new(over("its checkpoint"))),
+                match oversized_key(&line).filter(|_| is_stdout) {
+                    Some("result") => self.received().result = Some(Err(Failure::fatal(line_too_long("its result")))),
+                    Some(_) => self.fail(Failure::new(line_too_long("its checkpoint"))),
                     None => self.log(&line),
                 }
                 return;
             }
         };
-        let Some(said) = said(&line).filter(|_| is_stdout) else { return self.log(&line) };
-        if let Some((percent, message)) = said.progress {
-            self.context.tell(percent, message.as_deref());
+        let Some(message) = parse(&line).filter(|_| is_stdout) else { return self.log(&line) };
+        if let Some((percent, message)) = message.progress {
+            self.context.set_progress(percent, message.as_deref());
         }
-        if let Some(result) = said.result {
-            self.heard().result = Some(result_within(result.get(), self.limits));
+        if let Some(result) = message.result {
+            self.received().result = Some(parse_result(result.get(), self.limits));
         }
-        if said.skip.is_some() {
-            self.heard().skip = said.skip;
+        if message.skip.is_some() {
+            self.received().skip = message.skip;
         }
-        if let Some(checkpoint) = said.checkpoint {
+        if let Some(checkpoint) = message.checkpoint {
             let json = Json::from_raw(&checkpoint, self.limits.json_depth, self.limits.checkpoint_bytes);
             let saved = match json {
-                Ok(json) => self.context.save(json).await,
+                Ok(json) => self.context.save_json(json).await,
                 Err(e) => Err(CheckpointError::OverLimit(e)),
             };
             if let Err(e) = saved {
@@ -184,33 +184,33 @@ impl<'a> Talk<'a> {
 
     fn log(&self, line: &[u8]) {
         tracing::debug!(job = %self.context.job_id(), "{}", String::from_utf8_lossy(line));
-        self.heard().log.push(line);
+        self.received().log.push(line);
     }
 
     /// What the command's end comes to.
-    fn verdict(&self, status: ExitStatus) -> Result<Made, Failure> {
-        let mut heard = self.heard();
-        if let Some(fault) = heard.fault.take() {
+    fn outcome(&self, status: ExitStatus) -> Result<Completion, Failure> {
+        let mut received = self.received();
+        if let Some(fault) = received.fault.take() {
             return Err(fault);
         }
-        let skip = heard.skip.take();
-        let result = heard.result.take().transpose();
+        let skip = received.skip.take();
+        let result = received.result.take().transpose();
         // One that was told to stop and ends well has done its work only if it says so.
         let says_nothing = skip.is_none() && matches!(result, Ok(None));
         match status.code() {
-            Some(0) if !(heard.stopped && says_nothing) => Ok((result?.unwrap_or_else(Json::null), skip)),
-            Some(FAILED_FOR_GOOD) => Err(Failure::fatal(describe(status, &heard.log))),
-            _ => Err(Failure::new(describe(status, &heard.log))),
+            Some(0) if !(received.stopped && says_nothing) => Ok((result?.unwrap_or_else(Json::null), skip)),
+            Some(FAILED_FOR_GOOD) => Err(Failure::fatal(describe_exit(status, &received.log))),
+            _ => Err(Failure::new(describe_exit(status, &received.log))),
         }
     }
 }
 
-fn over(what: &str) -> String {
+fn line_too_long(what: &str) -> String {
     format!("{what} is refused: its line is longer than {LINE_BYTES_MAX} bytes")
 }
 
 /// How it ended, and the end of its log.
-fn describe(status: ExitStatus, log: &Log) -> String {
+fn describe_exit(status: ExitStatus, log: &Log) -> String {
     let end = match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(number)) => match Signal::try_from(number) {

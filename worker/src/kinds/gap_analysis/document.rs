@@ -53,24 +53,24 @@ impl From<ProcessError> for Fault {
 }
 
 /// Reads a document: PDF, HTML or plain text, told by its content; what the server calls it counts where that tells nothing.
-/// Blocks. `is_over` is asked often and ends it.
-pub(super) fn read(fetched: Fetched, is_over: &dyn Fn() -> bool) -> Result<Document, Fault> {
+/// Blocks. `should_stop` is asked often and ends it.
+pub(super) fn read(fetched: Fetched, should_stop: &dyn Fn() -> bool) -> Result<Document, Fault> {
     let deadline = Instant::now() + Duration::from_secs(PDF_SECONDS_MAX);
-    let is_over = || is_over() || Instant::now() > deadline;
+    let should_stop = || should_stop() || Instant::now() > deadline;
     let Fetched { url, content_type, body } = fetched;
     let mut prose;
     let mut links = Vec::new();
     if content::is_pdf(&body) {
         prose = Prose::of_lines();
-        content::read_pdf("the document", &body, &is_over, &mut prose, &mut |_| {})?;
+        content::read_pdf("the document", &body, &should_stop, &mut prose, &mut |_| {})?;
     } else if is_html(&body, &content_type) {
         prose = Prose::of_markup();
-        let base = html::read(&decoded(&body, &content_type), &is_over, &mut prose, &mut links)
+        let base = html::read(&decoded(&body, &content_type), &should_stop, &mut prose, &mut links)
             .map_err(|reason| Fault::for_now(format!("cannot be read: {reason}")))?;
         let base = base.and_then(|base| url.join(&base).ok()).unwrap_or_else(|| url.clone());
         let links = links.iter().filter_map(|link| base.join(link).ok());
         let (statements, _) = prose.finish();
-        return Ok(Document { statements, links: of_the_web(links), url });
+        return Ok(Document { statements, links: http_links(links), url });
     } else {
         prose = Prose::of_lines();
         plain(&body, &content_type, &mut prose)
@@ -78,10 +78,10 @@ pub(super) fn read(fetched: Fetched, is_over: &dyn Fn() -> bool) -> Result<Docum
     }
     let (statements, urls) = prose.finish();
     let links = urls.iter().filter_map(|url| Url::parse(url).ok());
-    Ok(Document { statements, links: of_the_web(links), url })
+    Ok(Document { statements, links: http_links(links), url })
 }
 
-fn of_the_web(links: impl Iterator<Item = Url>) -> Vec<Url> {
+fn http_links(links: impl Iterator<Item = Url>) -> Vec<Url> {
     links.filter(|link| matches!(link.scheme(), "http" | "https")).collect()
 }
 

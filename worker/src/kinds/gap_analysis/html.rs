@@ -18,21 +18,21 @@ const INLINE: [&str; 34] = [
     "var", "wbr",
 ];
 /// Tags whose text is none of the page's.
-const UNSEEN: [&str; 9] = ["script", "style", "noscript", "template", "svg", "textarea", "select", "title", "iframe"];
+const HIDDEN: [&str; 9] = ["script", "style", "noscript", "template", "svg", "textarea", "select", "title", "iframe"];
 
 /// Reads a page: its text goes to `prose`, what it links to, as written, to `links`. Returns what its `base` says. The error
 /// says that it took too long.
 pub(super) fn read(
     page: &str,
-    is_over: &dyn Fn() -> bool,
+    should_stop: &dyn Fn() -> bool,
     prose: &mut Prose,
     links: &mut Vec<String>,
 ) -> Result<Option<String>, &'static str> {
-    let reader = Reader { state: RefCell::new(State { prose, links, base: None, unseen: None }) };
+    let reader = Reader { state: RefCell::new(State { prose, links, base: None, hidden: None }) };
     let (tokenizer, queue) = (Tokenizer::new(reader, Default::default()), BufferQueue::default());
     let mut rest = page;
     while !rest.is_empty() {
-        if is_over() {
+        if should_stop() {
             return Err("it takes too long");
         }
         let (piece, after) = rest.split_at(rest.floor_char_boundary(PIECE_BYTES));
@@ -56,7 +56,7 @@ struct State<'a> {
     links: &'a mut Vec<String>,
     base: Option<String>,
     /// The tag whose text is passed over, and how often it stands open.
-    unseen: Option<(String, usize)>,
+    hidden: Option<(String, usize)>,
 }
 
 impl TokenSink for Reader<'_> {
@@ -65,7 +65,7 @@ impl TokenSink for Reader<'_> {
     fn process_token(&self, token: Token, _: u64) -> TokenSinkResult<()> {
         let mut state = self.state.borrow_mut();
         match token {
-            Token::CharacterTokens(text) if state.unseen.is_none() => {
+            Token::CharacterTokens(text) if state.hidden.is_none() => {
                 text.chars().for_each(|character| state.prose.push(character));
             }
             Token::TagToken(tag) => return state.tag(&tag),
@@ -84,13 +84,13 @@ impl State<'_> {
         } else if !INLINE.contains(&name) {
             self.prose.end_block();
         }
-        self.see(name, is_start, tag.self_closing);
+        self.track_hidden(name, is_start, tag.self_closing);
         if !is_start {
             return TokenSinkResult::Continue;
         }
         let href = || tag.attrs.iter().find(|attribute| &*attribute.name.local == "href").map(|href| href.value.trim());
         match name {
-            "a" | "area" if self.unseen.is_none() && self.links.len() < LINKS_MAX => {
+            "a" | "area" if self.hidden.is_none() && self.links.len() < LINKS_MAX => {
                 self.links.extend(href().map(str::to_owned));
             }
             "base" if self.base.is_none() => self.base = href().map(str::to_owned),
@@ -106,16 +106,16 @@ impl State<'_> {
     }
 
     /// Keeps count of what is not seen.
-    fn see(&mut self, name: &str, is_start: bool, self_closing: bool) {
-        match &mut self.unseen {
-            Some((unseen, depth)) if unseen == name => {
+    fn track_hidden(&mut self, name: &str, is_start: bool, self_closing: bool) {
+        match &mut self.hidden {
+            Some((hidden, depth)) if hidden == name => {
                 *depth = if is_start { *depth + 1 } else { *depth - 1 };
                 if *depth == 0 {
-                    self.unseen = None;
+                    self.hidden = None;
                 }
             }
-            None if is_start && UNSEEN.contains(&name) && !(name == "svg" && self_closing) => {
-                self.unseen = Some((name.to_owned(), 1));
+            None if is_start && HIDDEN.contains(&name) && !(name == "svg" && self_closing) => {
+                self.hidden = Some((name.to_owned(), 1));
             }
             _ => {}
         }

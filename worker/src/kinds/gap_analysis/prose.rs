@@ -56,8 +56,8 @@ impl Prose {
         }
         if std::mem::take(&mut self.is_spaced) && !self.block.is_empty() {
             let mut last = self.block.chars().rev();
-            let is_parted = (last.next(), last.next().is_some_and(char::is_alphabetic)) == (Some('-'), true);
-            if self.breaks == 1 && is_parted && character.is_lowercase() {
+            let is_hyphenated = (last.next(), last.next().is_some_and(char::is_alphabetic)) == (Some('-'), true);
+            if self.breaks == 1 && is_hyphenated && character.is_lowercase() {
                 self.block.pop();
             } else {
                 self.block.push(' ');

@@ -132,7 +132,7 @@ impl State {
 
     /// Takes in what a document says. Of all documents together no more than `room` bytes of statements are kept; those with
     /// the most lose their last ones first.
-    pub fn took(&mut self, at: usize, document: Document, room: usize) {
+    pub fn record(&mut self, at: usize, document: Document, room: usize) {
         let found_at = document.url.as_str();
         let is_known = |source: &&Source| match &source.outcome {
             Some(Outcome::Read { found_at: Some(digest), .. }) => *digest == digest_of(found_at),
@@ -203,7 +203,7 @@ impl State {
     }
 
     /// The documents that were not read, as the result has them.
-    pub fn passed_over(&self) -> Vec<Value> {
+    pub fn skipped_documents(&self) -> Vec<Value> {
         let reason = |source: &Source| match &source.outcome {
             Some(Outcome::Skipped(reason)) => Some(json!({ "url": source.url, "reason": reason })),
             _ => None,

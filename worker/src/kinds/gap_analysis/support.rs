@@ -56,8 +56,8 @@ fn stem(word: &str) -> String {
 }
 
 /// The statements of all documents in groups that speak of the same, those with the most documents first. Each statement is in
-/// the first group that its leader makes; where `is_over` says so, the rest is left out.
-pub(super) fn groups(statements: &[Vec<String>], is_over: &dyn Fn() -> bool) -> Vec<Group> {
+/// the first group that its leader makes; where `should_stop` says so, the rest is left out.
+pub(super) fn groups(statements: &[Vec<String>], should_stop: &dyn Fn() -> bool) -> Vec<Group> {
     let mut numbers = BTreeMap::new();
     let mut all: Vec<((usize, usize), Vec<usize>)> = Vec::new();
     for (document, list) in statements.iter().enumerate() {
@@ -73,7 +73,7 @@ pub(super) fn groups(statements: &[Vec<String>], is_over: &dyn Fn() -> bool) -> 
     }
     let mut like: Vec<Vec<usize>> = Vec::with_capacity(all.len());
     for (_, words) in &all {
-        if is_over() {
+        if should_stop() {
             return Vec::new();
         }
         like.push((0..all.len()).filter(|other| is_same(words, &all[*other].1)).collect());

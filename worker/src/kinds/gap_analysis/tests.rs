@@ -258,11 +258,11 @@ fn what_a_document_refers_to_is_taken_once_and_in_order() {
     state.refer(&links, 2, 10_000);
     let urls: Vec<&str> = state.sources.iter().map(|source| source.url.as_str()).collect();
     assert_eq!(urls, ["http://a.example/", "http://b.example/", "http://c.example/x"]);
-    state.took(0, read("http://a.example/", Vec::new(), &[]), 10_000);
-    state.took(1, read("http://moved.example/", Vec::new(), &[]), 10_000);
-    state.took(2, read("http://moved.example/", Vec::new(), &[]), 10_000);
+    state.record(0, read("http://a.example/", Vec::new(), &[]), 10_000);
+    state.record(1, read("http://moved.example/", Vec::new(), &[]), 10_000);
+    state.record(2, read("http://moved.example/", Vec::new(), &[]), 10_000);
     assert_eq!(state.read(), ["http://a.example/", "http://b.example/"]);
-    let over = state.passed_over();
+    let over = state.skipped_documents();
     assert!(over[0]["reason"].as_str().unwrap().contains("same document as http://b.example/"), "{over:?}");
 }
 
@@ -279,7 +279,7 @@ fn a_checkpoint_keeps_to_its_bound_and_a_round_trip_to_its_content() {
             let statement =
                 |n: usize| format!("\"q{at}\" The w{n} remains \\ {}", "y".repeat(if length == 20 { 1 } else { 500 }));
             let document = read(&format!("http://moved.example/{at}"), (0..300).map(statement).collect(), &[]);
-            state.took(at, document, room / 8 * 3);
+            state.record(at, document, room / 8 * 3);
         }
         state.groups = support::groups(&state.statements(), &|| false);
         let text = serde_json::to_string(&state).unwrap();

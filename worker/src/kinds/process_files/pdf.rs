@@ -28,20 +28,22 @@ pub(in crate::kinds) fn is_pdf(bytes: &[u8]) -> bool {
     }
 }
 
-/// Reads a PDF's text into `sink` and returns its pages. `is_over` is asked once a piece of text and ends it; `progress` hears
+/// Reads a PDF's text into `sink` and returns its pages. `should_stop` is asked once a piece of text and ends it; `progress` hears
 /// the share done, from 0 to 1, after each page.
 pub(in crate::kinds) fn read(
     file: &str,
     bytes: &[u8],
-    is_over: &dyn Fn() -> bool,
+    should_stop: &dyn Fn() -> bool,
     sink: &mut dyn Sink,
     progress: &mut dyn FnMut(f64),
 ) -> Result<u64, ProcessError> {
     let refused = |refusal: Refusal, at: Option<usize>| refusal.into_error(open::shown(file), at);
     let (mut document, pages) = quietly(|| load(bytes)).map_err(|refusal| refused(refusal, None))?;
     for (index, id) in pages.iter().enumerate() {
-        let mut scribe = Scribe { sink: &mut *sink, is_over, end: (0.0, 0.0), at_start: true, piece_begins: true };
-        quietly(|| read_page(&mut document, *id, &mut scribe)).map_err(|refusal| refused(refusal, Some(index + 1)))?;
+        let mut page_text =
+            PageText { sink: &mut *sink, should_stop, end: (0.0, 0.0), at_start: true, piece_begins: true };
+        quietly(|| read_page(&mut document, *id, &mut page_text))
+            .map_err(|refusal| refused(refusal, Some(index + 1)))?;
         sink.end_page();
         progress((index + 1) as f64 / pages.len() as f64);
     }
@@ -50,10 +52,10 @@ pub(in crate::kinds) fn read(
 
 /// The document, unlocked if an empty password does it, and its pages in order.
 fn load(bytes: &[u8]) -> Result<(Document, Vec<ObjectId>), Refusal> {
-    unpack::forget_refusal();
+    unpack::clear_refusal();
     let options = LoadOptions { filter: Some(unpack::admit), ..LoadOptions::default() };
     let mut document = Document::load_mem_with_options(bytes, options)?;
-    unpack::recall_refusal()?;
+    unpack::take_refusal()?;
     if document.is_encrypted() {
         document.decrypt("").map_err(|_| Refusal::Encrypted)?;
     }
@@ -73,8 +75,8 @@ fn load(bytes: &[u8]) -> Result<(Document, Vec<ObjectId>), Refusal> {
 }
 
 /// Has the library read one page: a page of our making, alone in the tree, so that finding it costs the same in any document.
-fn read_page(document: &mut Document, id: ObjectId, scribe: &mut Scribe<'_>) -> Result<(), Refusal> {
-    if (scribe.is_over)() {
+fn read_page(document: &mut Document, id: ObjectId, page_text: &mut PageText<'_>) -> Result<(), Refusal> {
+    if (page_text.should_stop)() {
         return Err(Refusal::OutOfTime);
     }
     let (content, resources) = page::text_only(document, id)?;
@@ -88,7 +90,7 @@ fn read_page(document: &mut Document, id: ObjectId, scribe: &mut Scribe<'_>) -> 
     let root = document.catalog()?.get(b"Pages")?.as_reference()?;
     let tree = document.get_dictionary_mut(root)?;
     tree.set("Kids", vec![Object::Reference(page)]);
-    let read = output_doc_page(document, scribe, 1);
+    let read = output_doc_page(document, page_text, 1);
     document.objects.remove(&content);
     document.objects.remove(&page);
     read.map_err(|error| match error {
@@ -99,16 +101,16 @@ fn read_page(document: &mut Document, id: ObjectId, scribe: &mut Scribe<'_>) -> 
 
 /// Takes down the characters of a page, with a space or a line end where the page shows a gap. Gaps are measured along and
 /// across the baseline, whichever way the text runs.
-struct Scribe<'a> {
+struct PageText<'a> {
     sink: &'a mut dyn Sink,
-    is_over: &'a dyn Fn() -> bool,
+    should_stop: &'a dyn Fn() -> bool,
     /// Where the last character ended, in the page's units.
     end: (f64, f64),
     at_start: bool,
     piece_begins: bool,
 }
 
-impl OutputDev for Scribe<'_> {
+impl OutputDev for PageText<'_> {
     fn begin_page(
         &mut self,
         _: u32,
@@ -150,7 +152,7 @@ impl OutputDev for Scribe<'_> {
 
     fn begin_word(&mut self) -> Result<(), OutputError> {
         self.piece_begins = true;
-        if (self.is_over)() { Err(std::fmt::Error.into()) } else { Ok(()) }
+        if (self.should_stop)() { Err(std::fmt::Error.into()) } else { Ok(()) }
     }
 
     fn end_word(&mut self) -> Result<(), OutputError> {

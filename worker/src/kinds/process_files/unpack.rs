@@ -51,11 +51,11 @@ impl From<pdf_extract::Error> for Refusal {
 }
 
 thread_local! {
-    static REFUSED: RefCell<Option<Refusal>> = const { RefCell::new(None) };
+    static LAST_REFUSAL: RefCell<Option<Refusal>> = const { RefCell::new(None) };
 }
 
 /// Looks at each object while a file is loaded, before the streams of objects are unpacked. The library takes a plain function,
-/// so what it finds wrong is left for [`recall_refusal`].
+/// so what it finds wrong is left for [`take_refusal`].
 pub(super) fn admit(id: ObjectId, object: &mut Object) -> Option<(ObjectId, Object)> {
     let Object::Stream(stream) = object else {
         return Some((id, object.clone()));
@@ -63,19 +63,19 @@ pub(super) fn admit(id: ObjectId, object: &mut Object) -> Option<(ObjectId, Obje
     if stream.dict.has_type(b"ObjStm")
         && let Err(refusal) = unpacked_bytes(stream)
     {
-        REFUSED.set(Some(refusal));
+        LAST_REFUSAL.set(Some(refusal));
         return None;
     }
     // Only what comes out of a stream of objects is taken from the answer, and that is never a stream.
     Some((id, Object::Null))
 }
 
-pub(super) fn forget_refusal() {
-    REFUSED.set(None);
+pub(super) fn clear_refusal() {
+    LAST_REFUSAL.set(None);
 }
 
-pub(super) fn recall_refusal() -> Result<(), Refusal> {
-    REFUSED.take().map_or(Ok(()), Err)
+pub(super) fn take_refusal() -> Result<(), Refusal> {
+    LAST_REFUSAL.take().map_or(Ok(()), Err)
 }
 
 /// Refuses a document with a stream, a font's say, that would unpack to too much. Damage is left to whoever reads the stream.

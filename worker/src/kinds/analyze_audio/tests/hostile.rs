@@ -69,8 +69,8 @@ fn a_stop_ends_it_wherever_it_is() {
     let sound = wav(Form::I16, 48_000, 1, &sine(48_000, 1, 440.0, 0.5, 20.0));
     for content in [noise, sound] {
         let asked = AtomicUsize::new(0);
-        let is_over = || asked.fetch_add(1, Ordering::Relaxed) >= 5;
-        let error = analyze(file(&content), &is_over, &mut |_| {}).expect_err("it was stopped");
+        let should_stop = || asked.fetch_add(1, Ordering::Relaxed) >= 5;
+        let error = analyze(file(&content), &should_stop, &mut |_| {}).expect_err("it was stopped");
         assert!(matches!(error, AudioError::Stopped), "{error}");
         assert!(asked.load(Ordering::Relaxed) < 20);
     }
