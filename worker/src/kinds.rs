@@ -1,6 +1,8 @@
 //! The kinds a worker serves besides its program's own: the commands of the kinds file, and what is built in.
+#[cfg(feature = "audio")]
 pub mod analyze_audio;
 mod command;
+#[cfg(feature = "web")]
 pub mod gap_analysis;
 pub mod process_files;
 
@@ -8,9 +10,7 @@ use std::sync::Arc;
 
 use leasehold::{Config, Kind, Kinds};
 
-use crate::attempt::context::Context;
 use crate::error::{self, Error};
-use crate::fetch::Fetcher;
 use crate::handler::Registry;
 use command::{Command, Launcher};
 
@@ -19,6 +19,14 @@ const PROCESS_FILES: &str = "process-files";
 const ANALYZE_AUDIO: &str = "analyze-audio";
 const GAP_ANALYSIS: &str = "gap-analysis";
 const BUILT_IN: [&str; 3] = [PROCESS_FILES, ANALYZE_AUDIO, GAP_ANALYSIS];
+
+/// The built-in kinds that this build does not have, by its cargo features.
+const LEFT_OUT: &[&str] = &[
+    #[cfg(not(feature = "audio"))]
+    ANALYZE_AUDIO,
+    #[cfg(not(feature = "web"))]
+    GAP_ANALYSIS,
+];
 
 /// Adds what the kinds file names and what is built in. Every kind of the file must have a handler then.
 pub(crate) fn register(registry: &mut Registry, kinds: &Kinds, config: &Config) -> Result<(), Error> {
@@ -45,15 +53,24 @@ pub(crate) fn register(registry: &mut Registry, kinds: &Kinds, config: &Config) 
     let is_wanted = |registry: &Registry, kind: &Kind| kinds.contains(kind) && registry.get(kind).is_none();
     let audio = Kind::parse(ANALYZE_AUDIO).expect("a constant");
     if is_wanted(registry, &audio) {
+        #[cfg(feature = "audio")]
         registry.add(audio, analyze_audio::run, &config.limits).map_err(error::config)?;
+        #[cfg(not(feature = "audio"))]
+        warn_left_out(&audio, "audio");
     }
     let gaps = Kind::parse(GAP_ANALYSIS).expect("a constant");
     if is_wanted(registry, &gaps) {
-        let fetcher = Fetcher::new(config.fetch.allow_private);
-        let handler = move |context: Context, payload| gap_analysis::run(fetcher.clone(), context, payload);
-        registry.add(gaps, handler, &config.limits).map_err(error::config)?;
+        #[cfg(feature = "web")]
+        {
+            let fetcher = crate::fetch::Fetcher::new(config.fetch.allow_private);
+            let handler = move |context: crate::Context, payload| gap_analysis::run(fetcher.clone(), context, payload);
+            registry.add(gaps, handler, &config.limits).map_err(error::config)?;
+        }
+        #[cfg(not(feature = "web"))]
+        warn_left_out(&gaps, "web");
     }
-    let unknown = kinds.iter().map(|(kind, _)| kind).find(|kind| registry.get(kind).is_none());
+    let is_left_out = |kind: &Kind| LEFT_OUT.contains(&kind.as_str());
+    let unknown = kinds.iter().map(|(kind, _)| kind).find(|kind| registry.get(kind).is_none() && !is_left_out(kind));
     let Some(unknown) = unknown else { return Ok(()) };
     let mut known: Vec<&str> = registry.kinds().map(Kind::as_str).collect();
     known.extend(BUILT_IN.iter().filter(|kind| !registry.kinds().any(|served| served.as_str() == **kind)));
@@ -64,11 +81,21 @@ pub(crate) fn register(registry: &mut Registry, kinds: &Kinds, config: &Config) 
     )))
 }
 
+/// Jobs of the kind wait for a worker that has it.
+#[cfg(not(all(feature = "audio", feature = "web")))]
+fn warn_left_out(kind: &Kind, feature: &str) {
+    tracing::warn!(
+        "this build does not have the built-in kind {kind}, so its jobs wait for a worker that does; \
+         build with the cargo feature `{feature}`"
+    );
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::Context;
     use crate::failure::{Done, Failure};
 
     fn registered(kinds: &str, config: &Config) -> Result<Vec<String>, String> {

@@ -12,6 +12,7 @@ mod claim;
 mod error;
 mod event;
 mod failure;
+#[cfg(feature = "web")]
 mod fetch;
 mod handler;
 pub mod kinds;

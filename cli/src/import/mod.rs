@@ -1,7 +1,9 @@
 //! `leasehold import`: brings the jobs of an old store along. The store is read as it stands, on a thread of its own, a record
 //! at a time; what cannot be read is reported, and the rest goes on. Each store has a file here; what they find is written
 //! by [`importer`].
+#[cfg(feature = "sqlite")]
 mod audio;
+#[cfg(feature = "sqlite")]
 mod database;
 mod fields;
 mod file_batches;
@@ -105,7 +107,10 @@ impl From {
             From::Files => file_batches::read(paths, out),
             From::JobStatus => job_status::read(paths, out),
             From::Screenshots => screenshots::read(paths, out),
+            #[cfg(feature = "sqlite")]
             From::Audio => audio::read(paths, out),
+            #[cfg(not(feature = "sqlite"))]
+            From::Audio => unreachable!("refused before it is read"),
         }
     }
 }
@@ -113,6 +118,10 @@ impl From {
 /// Reads the store, and writes what is not here yet.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     arguments.not_via.check("import writes straight to Redis, so give --redis-url or LEASEHOLD_REDIS_URL")?;
+    if cfg!(not(feature = "sqlite")) && matches!(arguments.from, From::Audio) {
+        let advice = "build it with the cargo feature `sqlite`, as `make build` does";
+        return Err(Failure::Usage(format!("this build cannot read SQLite, in which that store is; {advice}")));
+    }
     for path in &arguments.paths {
         // A link that leads nowhere is there, and is reported.
         std::fs::symlink_metadata(path).map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))?;

@@ -158,6 +158,7 @@ impl Context {
     }
 
     /// Fails for good where nothing could be left, before any work is done.
+    #[cfg(feature = "web")]
     pub(crate) fn require_file_store(&self) -> Result<(), Failure> {
         self.shared.files.store().map(drop).map_err(|e| Failure::fatal(e.to_string()))
     }

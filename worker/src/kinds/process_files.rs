@@ -9,6 +9,7 @@
 //! unasked; then the worker goes down with it, and the job counts a crash.
 
 /// For other kinds that read documents.
+#[cfg(feature = "web")]
 pub(super) mod content {
     pub(in crate::kinds) use super::pdf::{is_pdf, read as read_pdf};
     pub(in crate::kinds) use super::text::{Sink, read as read_text};
