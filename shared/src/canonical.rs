@@ -1,11 +1,11 @@
-//! A part of a JSON text in a form in which two that mean the same are the same text. Pure.
+//! Canonical forms: parts of a JSON text, so that equal values have equal texts, and the digest of a request. Pure.
 use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
 use crate::Json;
 
-/// Why `pointer` is no JSON pointer (RFC 6901); `None`: it is one.
+/// Why `pointer` is not a JSON pointer (RFC 6901); `None` when it is one.
 pub fn pointer_fault(pointer: &str) -> Option<&'static str> {
     if !pointer.is_empty() && !pointer.starts_with('/') {
         return Some("a JSON pointer begins with /, as \"/url\"");
@@ -59,6 +59,18 @@ fn write(value: &RawValue, text: &mut String) {
 
 fn quote(string: &str, text: &mut String) {
     text.push_str(&serde_json::Value::from(string).to_string());
+}
+
+/// A digest of a request: 32 hex digits of the SHA-256 of its parts, each preceded by its length. Idempotency-Keys, cursors and
+/// caches compare requests by it.
+pub fn request_digest<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
+    use sha2::Digest;
+    let mut hash = sha2::Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part.as_bytes());
+    }
+    hash.finalize().iter().take(16).map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Kinds, Limits, QueueName, limits};
 
+pub use crate::log::{LogConfig, LogFormat};
+
 /// Every setting. A field's comment is its documentation; README's table is held against [`KEYS`] by a test.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -41,16 +43,6 @@ pub struct Config {
     pub limits: Limits,
 }
 
-/// How the programs log, to standard error.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LogConfig {
-    /// Which events, as `info` or `leasehold=debug,warn` (tracing's filter syntax).
-    pub filter: String,
-    /// `text` for people or `json`, a line an event.
-    pub format: LogFormat,
-}
-
 /// The file store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -67,16 +59,6 @@ pub struct FilesConfig {
 pub struct FetchConfig {
     /// Let `gap-analysis` and `screenshots` fetch from loopback, private and other addresses that are not public.
     pub allow_private: bool,
-}
-
-/// The form of a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// For programs.
-    Json,
 }
 
 /// Connections to Redis.
@@ -141,12 +123,6 @@ impl Default for Config {
             worker: WorkerConfig::default(),
             limits: Limits::default(),
         }
-    }
-}
-
-impl Default for LogConfig {
-    fn default() -> Self {
-        Self { filter: "info".into(), format: LogFormat::Text }
     }
 }
 

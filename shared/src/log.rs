@@ -1,23 +1,49 @@
-//! Logging, set up once by each `main`: to standard error, so that a command's output stays its own. Whoever reads it may go
-//! away at any time, so what cannot be written is dropped.
+//! Logging: its settings, and its setup, once in each `main`. Lines go to standard error, so that standard output carries a
+//! command's output only. The reader of standard error may go away at any time, so a line that cannot be written is dropped.
 use std::fmt::Display;
 use std::io::Write;
 
+use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
 use crate::Error;
-use crate::config::{LogConfig, LogFormat};
+
+/// How the programs log, to standard error.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// Which events, as `info` or `leasehold=debug,warn` (tracing's filter syntax).
+    pub filter: String,
+    /// `text` for people or `json`, a line an event.
+    pub format: LogFormat,
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { filter: "info".into(), format: LogFormat::Text }
+    }
+}
 
 /// Sets up logging for the process. A second call in one process changes nothing.
 ///
 /// # Errors
-/// [`Error::Config`] when the filter is none.
+/// [`Error::Config`] when the filter is not valid.
 pub fn init(config: &LogConfig) -> Result<(), Error> {
     // The PDF libraries warn of every glyph they do not know; a filter that names them still shows it.
     let filter = EnvFilter::try_new(format!("pdf_extract=error,lopdf=error,{}", config.filter))
         .map_err(|e| Error::Config(format!("log.filter: {e}; write a level such as info, or target=level,…")))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // It would tell of a failed write by `eprintln!`, which panics when standard error is closed.
+    // It would report a failed write by `eprintln!`, which panics when standard error is closed.
     let builder = builder.log_internal_errors(false);
     drop(match config.format {
         LogFormat::Text => builder.with_ansi(false).try_init(),
@@ -26,8 +52,8 @@ pub fn init(config: &LogConfig) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes a line to standard error, for what is said before logging is set up or after it: unlike `eprintln!` without a panic
-/// when nobody reads it.
+/// Writes a line to standard error, for messages before logging is set up or outside it. Unlike `eprintln!` it does not panic
+/// when standard error is closed.
 pub fn say(line: impl Display) {
     drop(writeln!(std::io::stderr(), "{line}"));
 }

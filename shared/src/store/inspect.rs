@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Args, Repeat, Store, keys, scripts};
 use crate::job::{Items, Priority, Progress, cut};
-use crate::{Error, Job, JobId, Json, Kind, QueueName, Result, State, Timestamp, WorkerId, limits};
+use crate::{Error, Job, JobId, Json, Kind, QueueName, Result, State, Timestamp, WorkerId, canonical, limits};
 
 /// Jobs of a page that are read at once, so that large ones are never all in memory.
 const LIST_READ: usize = 100;
@@ -94,7 +94,7 @@ impl ListQuery {
             part(self.queue.as_ref().map(QueueName::as_str)),
             part(self.parent.as_ref().map(JobId::as_str)),
         ];
-        super::request_digest(parts.iter().map(String::as_str))[..8].to_owned()
+        canonical::request_digest(parts.iter().map(String::as_str))[..8].to_owned()
     }
 
     fn print(&self, position: &Position) -> String {

@@ -48,17 +48,6 @@ pub struct Accepted {
     pub scheduled_at: Option<Timestamp>,
 }
 
-/// A digest of a request for its Idempotency-Key: 32 hex digits of the SHA-256 of its parts.
-pub fn request_digest<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
-    use sha2::Digest;
-    let mut hash = sha2::Sha256::new();
-    for part in parts {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part.as_bytes());
-    }
-    hash.finalize().iter().take(16).map(|b| format!("{b:02x}")).collect()
-}
-
 /// Whether no job has, or can come to have, what was uploaded.
 fn is_needless(submitted: &Result<Submitted>) -> bool {
     match submitted {

@@ -36,6 +36,7 @@ use redis::Value;
 use crate::files::FileStore;
 use crate::{Config, Error, JobId, Kinds, Result};
 
+pub use crate::canonical::request_digest;
 pub use admin::{Cancelled, Removed, Retried, ServerFault, Standing};
 pub use check::{Finding, Repair};
 pub use claim::{ClaimRequest, Claimed, ClaimedJob, Held, Popper, RenewRequest, Renewal, Renewed, Reservation};
@@ -47,7 +48,7 @@ pub use inspect::{Cursor, ListQuery, Page, QueueStatus, WorkerInfo, WorkerStatus
 pub use metrics::Metrics;
 pub use prune::{PruneQuery, Pruned};
 pub use settle::{Outcome, Report, Settle, Settled};
-pub use submit::{Accepted, Submitted, request_digest};
+pub use submit::{Accepted, Submitted};
 pub use sweep::{SweepRequest, Swept};
 pub use watch::{Watch, Watcher};
 
