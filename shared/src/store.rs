@@ -8,24 +8,20 @@ mod admin;
 mod cache;
 mod check;
 mod claim;
-mod counts;
 mod files;
-mod group;
 mod hints;
 mod history;
 mod import;
-mod inspect;
 mod items;
-mod keys;
-mod link;
+mod list;
 mod meta;
-mod metrics;
 mod prune;
-mod scripts;
 mod settle;
+mod status;
 mod submit;
 mod sweep;
 mod watch;
+mod wire;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -40,21 +36,22 @@ pub use crate::canonical::request_digest;
 pub use admin::{Cancelled, Removed, Retried, ServerFault, Standing};
 pub use check::{Finding, Repair};
 pub use claim::{ClaimRequest, Claimed, ClaimedJob, Held, Popper, RenewRequest, Renewal, Renewed, Reservation};
-pub use counts::Counts;
 pub use hints::Hint;
 pub use history::HistoryEntry;
 pub use import::{Ending, IMPORTED_TOKEN, ImportedItem, ImportedJob, Known, Past};
-pub use inspect::{Cursor, ListQuery, Page, QueueStatus, WorkerInfo, WorkerStatus};
-pub use metrics::Metrics;
+pub use list::{Cursor, ListQuery, Page, QueueStatus, WorkerInfo, WorkerStatus};
 pub use prune::{PruneQuery, Pruned};
 pub use settle::{Outcome, Report, Settle, Settled};
+pub use status::Counts;
 pub use submit::{Accepted, Submitted};
 pub use sweep::{SweepRequest, Swept};
 pub use watch::{Watch, Watcher};
+pub use wire::metrics::Metrics;
 
 use group::Group;
 use link::Link;
 use scripts::Script;
+use wire::{connection as link, group, keys, scripts};
 
 /// A handle on Redis: cheap to clone, safe to share within one tokio runtime.
 ///

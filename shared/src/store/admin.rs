@@ -1,8 +1,8 @@
 //! What operators and clients do to jobs that exist, and what is checked before anything else.
 use redis::Value;
 
-use super::inspect::{array, text};
 use super::link::sort_error;
+use super::list::{array, text};
 use super::{Args, Inner, Repeat, Store, keys, scripts};
 use crate::{Error, Job, JobId, Kinds, QueueName, Refusal, Result, State, limits};
 

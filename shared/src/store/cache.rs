@@ -1,5 +1,5 @@
 //! Which completed job has done a work before, for kinds with a `cache`. A hint: whoever reads it looks at that job.
-use super::inspect::text;
+use super::list::text;
 use super::{Store, keys};
 use crate::{JobId, Kind, Result};
 

@@ -10,7 +10,7 @@ use std::fmt;
 
 use redis::Value;
 
-use super::inspect::{array, text};
+use super::list::{array, text};
 use super::{Args, Repeat, Store, keys, scripts};
 use crate::{JobId, Result, limits};
 use seen::Seen;

@@ -6,8 +6,8 @@ use futures_util::future::join_all;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 
-use super::inspect::{array, items_of, number, text};
 use super::link::sort_error;
+use super::list::{array, items_of, number, text};
 use super::{Args, Metrics, Repeat, Store, WorkerInfo, keys, scripts};
 use crate::files::FileEntry;
 use crate::job::Items;

@@ -4,7 +4,7 @@ use std::time::Duration;
 use redis::Value;
 
 use super::check::Finding;
-use super::inspect::{array, text};
+use super::list::{array, text};
 use super::{Inner, Repair, Store, keys};
 use crate::files::walk::OldFolder;
 use crate::files::{FileEntry, FileError, FileStore, JobFiles, Output, Place};

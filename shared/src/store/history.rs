@@ -2,7 +2,7 @@
 //! and its end are read from the record.
 use serde::{Deserialize, Serialize};
 
-use super::inspect::{array, text};
+use super::list::{array, text};
 use super::{Store, keys};
 use crate::{Job, JobError, JobId, Result, State, Timestamp, WorkerId};
 

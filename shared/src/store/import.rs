@@ -1,6 +1,6 @@
 //! Import: jobs that come from another store with their own ids, as they stood there. A known id changes nothing, so an
 //! import that was cut off is made again.
-use super::inspect::{array, number, text};
+use super::list::{array, number, text};
 use super::submit::{Minted, Submitted, split};
 use super::{Args, Store, keys};
 use crate::files::{FileEntry, Output};

@@ -2,7 +2,7 @@
 use redis::Value;
 
 use super::check::{Finding, Repair};
-use super::inspect::{array, number};
+use super::list::{array, number};
 use super::{Inner, Store, keys};
 use crate::{Error, Result, Timestamp, limits};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::Value;
 use tokio::time::Instant;
 
-use super::inspect::{array, number, text};
+use super::list::{array, number, text};
 use super::{Args, Repeat, Store, keys, scripts};
 use crate::{JobId, Kind, Result, State, limits};
 

@@ -1,7 +1,7 @@
 //! Complete, fail, release: how a holder ends its claim; and what it reports on the way.
 use redis::Value;
 
-use super::inspect::{array, text};
+use super::list::{array, text};
 use super::submit::split;
 use super::{Args, Group, Held, Inner, Repeat, Store, scripts};
 use crate::files::{FileEntry, Output};

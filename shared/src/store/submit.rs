@@ -2,7 +2,7 @@
 use redis::Value;
 
 use super::import::{Ending, Past};
-use super::inspect::{array, number, text};
+use super::list::{array, number, text};
 use super::{Args, Group, Inner, Repeat, Store, keys, scripts};
 use crate::job::Due;
 use crate::{Error, JobId, Json, NewJob, Refusal, Result, State, Timestamp, limits};

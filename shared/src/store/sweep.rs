@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use redis::Value;
 
 use super::claim::gap_max_ms;
-use super::inspect::{array, number, text};
+use super::list::{array, number, text};
 use super::{Args, Repeat, Store, keys, scripts};
 use crate::{Error, JobId, Json, Kind, Result, WorkerId, limits};
 

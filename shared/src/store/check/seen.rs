@@ -3,8 +3,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use redis::Value;
 
-use super::super::inspect::{array, number, text};
 use super::super::keys;
+use super::super::list::{array, number, text};
 use super::{Finding, Repair, Sort};
 use crate::job::Priority;
 use crate::{JobId, Kind, QueueName, State, WorkerId};

@@ -14,9 +14,9 @@ pub(crate) struct Script {
     pub sha: String,
 }
 
-const BASE: &str = include_str!("lua/base.lua");
-const FINISH: &str = include_str!("lua/finish.lua");
-const CLOCK: &str = include_str!("lua/clock.lua");
+const BASE: &str = include_str!("../lua/base.lua");
+const FINISH: &str = include_str!("../lua/finish.lua");
+const CLOCK: &str = include_str!("../lua/clock.lua");
 
 /// What the scripts need to know of `limits.rs`.
 fn constants() -> String {
@@ -49,7 +49,7 @@ macro_rules! scripts {
         $(
             $(#[$doc])*
             pub(crate) static $constant: LazyLock<Script> = LazyLock::new(|| {
-                script($name, $flags, &[BASE, $($part,)* include_str!(concat!("lua/", $name, ".lua"))])
+                script($name, $flags, &[BASE, $($part,)* include_str!(concat!("../lua/", $name, ".lua"))])
             });
         )*
         /// Every script.
@@ -72,17 +72,17 @@ scripts! {
     PROMOTE = "promote", ALLOW_OOM, [];
     RECLAIM = "reclaim", ALLOW_OOM, [FINISH, CLOCK];
     RECOVER = "recover", ALLOW_OOM, [CLOCK];
-    CANCEL = "cancel", ALLOW_OOM, [FINISH, CLOCK, include_str!("lua/cancel_one.lua")];
-    RETRY = "retry", ALLOW_OOM, [FINISH, include_str!("lua/retry_one.lua")];
-    REMOVE = "remove", ALLOW_OOM, [include_str!("lua/remove_one.lua")];
+    CANCEL = "cancel", ALLOW_OOM, [FINISH, CLOCK, include_str!("../lua/cancel_one.lua")];
+    RETRY = "retry", ALLOW_OOM, [FINISH, include_str!("../lua/retry_one.lua")];
+    REMOVE = "remove", ALLOW_OOM, [include_str!("../lua/remove_one.lua")];
     CASCADE = "cascade", ALLOW_OOM, [
-        FINISH, include_str!("lua/cancel_one.lua"), include_str!("lua/retry_one.lua"), include_str!("lua/remove_one.lua")
+        FINISH, include_str!("../lua/cancel_one.lua"), include_str!("../lua/retry_one.lua"), include_str!("../lua/remove_one.lua")
     ];
     SWEEP = "sweep", ALLOW_OOM, [CLOCK];
     REPAIR = "repair", ALLOW_OOM, [FINISH];
     MEND = "mend", ALLOW_OOM, [FINISH];
     GET = "get", NO_WRITES, [];
-    LIST = "list", NO_WRITES, [include_str!("lua/page.lua")];
-    FINISHED = "finished", NO_WRITES, [include_str!("lua/page.lua")];
+    LIST = "list", NO_WRITES, [include_str!("../lua/page.lua")];
+    FINISHED = "finished", NO_WRITES, [include_str!("../lua/page.lua")];
     QUEUES = "queues", NO_WRITES, [];
 }

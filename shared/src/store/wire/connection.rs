@@ -132,7 +132,7 @@ impl Link {
 ///
 /// # Errors
 /// [`Error::Config`] when it cannot be read.
-pub(super) fn address(config: &Config) -> Result<String> {
+pub(crate) fn address(config: &Config) -> Result<String> {
     Ok(connection_info(config)?.addr().to_string())
 }
 

@@ -53,19 +53,19 @@ impl Metrics {
     }
 
     /// Notes a call that has been answered, or not.
-    pub(super) fn called<T>(&self, verb: &'static str, took: Duration, reply: &Result<T>) {
+    pub(crate) fn called<T>(&self, verb: &'static str, took: Duration, reply: &Result<T>) {
         self.answered(verb, reply);
         self.took.get_or_create(&Verb { verb }).observe(took.as_secs_f64());
     }
 
     /// The same of one that waits in Redis, so that its time says nothing.
-    pub(super) fn answered<T>(&self, verb: &'static str, reply: &Result<T>) {
+    pub(crate) fn answered<T>(&self, verb: &'static str, reply: &Result<T>) {
         let outcome = reply.as_ref().err().map_or("ok", outcome);
         self.calls.get_or_create(&Call { verb, outcome }).inc();
     }
 
     /// Counts a pool's connections for as long as it lives.
-    pub(super) fn watch_pool(&self, pool: &Pool) {
+    pub(crate) fn watch_pool(&self, pool: &Pool) {
         let mut pools = self.pools.0.lock().expect("nobody panics with it");
         pools.retain(|status| status().is_some());
         let pool = pool.weak();

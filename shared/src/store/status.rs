@@ -1,5 +1,5 @@
 //! How many jobs there are, without looking at any.
-use super::inspect::number;
+use super::list::number;
 use super::{Store, keys};
 use crate::{Kind, Result};
 
