@@ -1,21 +1,33 @@
-//! The only door to Redis: one method a verb, each a script that guards before it writes.
+//! The only door to Redis: a method for each verb, a script behind each that guards before it writes.
 //!
-//! Reading order: `submit`, `claim`, `settle`, `sweep` follow a job's life; `import` brings jobs from other stores; `inspect`
-//! reads; `check` holds the invariants against the keys; `files` is where records and files meet; `hints` hears and `watch`
-//! waits; `cache` names who did a work before. `link` is the connection,
-//! `group` the group commit, `keys` every key's name.
+//! Reading order: `submit` and `items`, `pop` and `claim`, `renew`, `settle`, `sweep` and `prune` follow a job's life; `admin` is
+//! what clients and operators do to jobs, `import` brings jobs of other stores (`past`), `files` is where records and files meet,
+//! `cache` remembers which job did a work before. Then the reads: `record` reads one job, `list` pages of them, `history` what
+//! happened to one, `status` queues and workers; `hints` receives messages, and `watch` waits for changes. `check` verifies the
+//! invariants against the keys; `finding` is what it reports, `repair` puts it right.
+//!
+//! `connect` makes a [`Store`], after `server` has checked the server and `meta` what the key space agrees on. All calls go
+//! through `wire`.
 mod admin;
 mod cache;
 mod check;
 mod claim;
+mod connect;
 mod files;
+mod finding;
 mod hints;
 mod history;
 mod import;
 mod items;
 mod list;
 mod meta;
+mod past;
+mod pop;
 mod prune;
+mod record;
+mod renew;
+mod repair;
+mod server;
 mod settle;
 mod status;
 mod submit;
@@ -23,35 +35,35 @@ mod sweep;
 mod watch;
 mod wire;
 
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, LazyLock, OnceLock};
 
-use redis::Value;
-
+use crate::JobId;
 use crate::files::FileStore;
-use crate::{Config, Error, JobId, Kinds, Result};
 
 pub use crate::canonical::request_digest;
-pub use admin::{Cancelled, Removed, Retried, ServerFault, Standing};
-pub use check::{Finding, Repair};
-pub use claim::{ClaimRequest, Claimed, ClaimedJob, Held, Popper, RenewRequest, Renewal, Renewed, Reservation};
+pub use admin::{Cancelled, Removed, Retried};
+pub use claim::{ClaimRequest, Claimed, ClaimedJob, Held};
+pub use finding::{Finding, Repair};
 pub use hints::Hint;
 pub use history::HistoryEntry;
-pub use import::{Ending, IMPORTED_TOKEN, ImportedItem, ImportedJob, Known, Past};
-pub use list::{Cursor, ListQuery, Page, QueueStatus, WorkerInfo, WorkerStatus};
+pub use import::{ImportedItem, ImportedJob, Known};
+pub use list::{Cursor, ListQuery, Page};
+pub use past::{Ending, IMPORTED_TOKEN, Past};
+pub use pop::{Popper, Reservation};
 pub use prune::{PruneQuery, Pruned};
+pub use renew::{RenewRequest, Renewal, Renewed};
+pub use server::{ServerFault, Standing};
 pub use settle::{Outcome, Report, Settle, Settled};
-pub use status::Counts;
+pub use status::{Counts, QueueStatus, WorkerInfo, WorkerStatus};
 pub use submit::{Accepted, Submitted};
 pub use sweep::{SweepRequest, Swept};
 pub use watch::{Watch, Watcher};
+pub use wire::connection::address;
 pub use wire::metrics::Metrics;
+pub use wire::scripts::script_sha;
 
-use group::Group;
-use link::Link;
-use scripts::Script;
-use wire::{connection as link, group, keys, scripts};
+use wire::scripts::Script;
+use wire::{Group, Wire, keys};
 
 /// A handle on Redis: cheap to clone, safe to share within one tokio runtime.
 ///
@@ -62,78 +74,32 @@ pub struct Store {
     inner: Arc<Inner>,
 }
 
+/// What the clones of a [`Store`] share.
 struct Inner {
-    link: Link,
+    /// Every call goes through it. Shared with the tasks of the groups, which must not keep `Inner` alive: they end when it is
+    /// dropped.
+    wire: Arc<Wire>,
+    /// How many shares the key space has. Fixed at the first start of all: jobs are placed by it, so it is agreed on before the
+    /// first call.
     partitions: u16,
-    outage: Duration,
-    clock: Option<Arc<AtomicI64>>,
+    /// Where files of jobs are; `None` when no folder is configured. It is this Redis's: that is checked before the first call.
     files: Option<FileStore>,
-    submits: OnceLock<Vec<submit::SubmitGroup>>,
-    settles: OnceLock<Vec<settle::SettleGroup>>,
+    /// The group commits of submits, one a partition, since a script runs in one partition. Started at the first use, on the
+    /// runtime that uses them.
+    submits: OnceLock<Vec<Group>>,
+    /// Those of settles. They are separate, so that settles never wait behind a backlog of submits.
+    settles: OnceLock<Vec<Group>>,
 }
 
 impl Store {
-    /// Connects, checks that Redis is fit to keep jobs, and adopts or sets the number of partitions.
-    ///
-    /// # Errors
-    /// [`Error::Config`] says what to write instead: a Redis too old, with its AOF off or eviction on, another number of
-    /// partitions, a folder for files that is not this Redis's. [`Error::Unavailable`] when there is no Redis within `redis.outage_ms`.
-    pub async fn connect(config: &Config) -> Result<Self> {
-        Self::connect_with(config, None).await
+    fn new(wire: Wire, partitions: u16, files: Option<FileStore>) -> Self {
+        let (wire, submits, settles) = (Arc::new(wire), OnceLock::new(), OnceLock::new());
+        Self { inner: Arc::new(Inner { wire, partitions, files, submits, settles }) }
     }
 
-    /// [`Store::connect`], counting its calls in `metrics`, tries that fail too.
-    ///
-    /// # Errors
-    /// [`Store::connect`]'s.
-    pub async fn connect_counted(config: &Config, metrics: &Metrics) -> Result<Self> {
-        Self::connect_inner(Inner::open(config, None, metrics.clone())?, config).await
-    }
-
-    /// [`Store::connect`] with a clock of the test's choosing, in ms, in place of Redis's.
-    ///
-    /// # Errors
-    /// [`Store::connect`]'s.
-    pub async fn connect_with(config: &Config, clock: Option<Arc<AtomicI64>>) -> Result<Self> {
-        Self::connect_inner(Inner::open(config, clock, Metrics::default())?, config).await
-    }
-
-    async fn connect_inner(mut inner: Inner, config: &Config) -> Result<Self> {
-        admin::check_server(&inner).await?;
-        inner.partitions = meta::agree_partitions(&inner, config.partitions, true).await?;
-        inner.files = files::open(&inner, config).await?;
-        Ok(Self { inner: Arc::new(inner) })
-    }
-
-    /// [`Store::connect`] for the doctor, who must see a Redis that is not fit ([`Store::server_faults`] tells), and sets
-    /// nothing.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for another number of partitions; [`Error::Unavailable`].
-    pub async fn connect_unchecked(config: &Config) -> Result<Self> {
-        let mut inner = Inner::open(config, None, Metrics::default())?;
-        inner.partitions = meta::agree_partitions(&inner, config.partitions, false).await?;
-        inner.files = match files::open(&inner, config).await {
-            // The keys are looked at all the same.
-            Err(Error::Config(reason)) => {
-                tracing::warn!("the file store is left out: {reason}");
-                None
-            }
-            opened => opened?,
-        };
-        Ok(Self { inner: Arc::new(inner) })
-    }
-
-    /// The same key space over connections of its own, as `config` has them: for another runtime, or another patience. Its
-    /// calls count with this one's.
-    ///
-    /// # Errors
-    /// [`Error::Config`] when the address cannot be read.
-    pub fn apart(&self, config: &Config) -> Result<Self> {
-        let mut inner = Inner::open(config, self.inner.clock.clone(), self.inner.link.metrics().clone())?;
-        inner.partitions = self.inner.partitions;
-        inner.files = self.inner.files.clone();
-        Ok(Self { inner: Arc::new(inner) })
+    /// A group commit of a script in each partition.
+    fn groups(&self, script: &'static LazyLock<Script>) -> Vec<Group> {
+        (0..self.partitions()).map(|partition| Group::spawn(self.inner.wire.clone(), script, partition)).collect()
     }
 
     /// How many shares the key space has.
@@ -151,17 +117,9 @@ impl Store {
         keys::item(parent, number, self.inner.partitions)
     }
 
-    /// Tells every partition how long finished jobs of each configured kind are kept.
-    ///
-    /// # Errors
-    /// Those of any call.
-    pub async fn register_kinds(&self, kinds: &Kinds) -> Result<()> {
-        admin::register_kinds(&self.inner, kinds).await
-    }
-
     /// The address of Redis, without its password.
     pub fn address(&self) -> &str {
-        self.inner.link.address()
+        self.inner.wire.connections().address()
     }
 
     /// Positions of `ids`, by partition.
@@ -175,128 +133,7 @@ impl Store {
     }
 }
 
-/// The address of the Redis that is configured, without user and password: [`Store::address`] for one who has no Store.
-///
-/// # Errors
-/// [`Error::Config`] when it cannot be read.
-pub fn address(config: &Config) -> Result<String> {
-    link::address(config)
-}
-
-/// The share, of `partitions` (at least 1), that holds `id`: [`Store::partition_of`] for one who has no Store.
+/// The share, of `partitions` (at least 1), that holds `id`: [`Store::partition_of`] without a `Store`.
 pub fn partition_of(id: &JobId, partitions: u16) -> u16 {
     keys::partition_of(id.as_str(), partitions)
-}
-
-/// The SHA-1 by which Redis knows the script of that name (`claim`, `settle`, …): what `redis-cli MONITOR` and a proxy
-/// between see of a call.
-pub fn script_sha(name: &str) -> Option<&'static str> {
-    scripts::all().into_iter().find(|script| script.name == name).map(|script| script.sha.as_str())
-}
-
-/// May a call whose outcome is not known be made again?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Repeat {
-    /// It changes nothing the second time.
-    Safe,
-    /// It does not: one try.
-    Never,
-}
-
-/// The arguments of a script call, behind the time.
-#[derive(Default)]
-struct Args(Vec<Vec<u8>>);
-
-impl Args {
-    fn text(mut self, text: impl AsRef<str>) -> Self {
-        self.0.push(text.as_ref().as_bytes().to_vec());
-        self
-    }
-
-    fn number(self, number: impl Into<i128>) -> Self {
-        self.text(number.into().to_string())
-    }
-
-    fn count(self, number: usize) -> Self {
-        self.text(number.to_string())
-    }
-
-    fn texts<T: AsRef<str>>(mut self, texts: impl IntoIterator<Item = T>) -> Self {
-        self.0.extend(texts.into_iter().map(|t| t.as_ref().as_bytes().to_vec()));
-        self
-    }
-}
-
-impl Inner {
-    fn open(config: &Config, clock: Option<Arc<AtomicI64>>, metrics: Metrics) -> Result<Self> {
-        let link = Link::open(config, metrics)?;
-        let outage = Duration::from_millis(config.redis.outage_ms);
-        Ok(Self { link, partitions: 1, outage, clock, files: None, submits: OnceLock::new(), settles: OnceLock::new() })
-    }
-
-    /// Runs a script in a partition, over an outage if that is safe.
-    async fn run(&self, script: &Script, partition: u16, args: &Args, repeat: Repeat) -> Result<Value> {
-        let now = self.clock.as_ref().map(|c| c.load(Ordering::SeqCst).to_string()).unwrap_or_default();
-        let mut patience = Patience::new(self.outage, repeat);
-        loop {
-            match self.link.eval(script, &keys::prefix(partition), &now, &args.0).await {
-                Err(e) => patience.bear(e).await?,
-                reply => return reply,
-            }
-        }
-    }
-
-    /// Runs plain commands in one round trip; they must be safe to repeat.
-    async fn pipe(&self, pipeline: &redis::Pipeline) -> Result<Vec<Value>> {
-        let replies = self.pipe_leniently(pipeline).await?;
-        replies.into_iter().map(|v| v.extract_error().map_err(|e| link::sort_error(&e))).collect()
-    }
-
-    /// [`Inner::pipe`], with the error of each command that met a key of the wrong type in its place.
-    async fn pipe_leniently(&self, pipeline: &redis::Pipeline) -> Result<Vec<Value>> {
-        let mut patience = Patience::new(self.outage, Repeat::Safe);
-        loop {
-            match self.link.pipe(pipeline).await.and_then(unless_refused) {
-                Err(e) => patience.bear(e).await?,
-                replies => return replies,
-            }
-        }
-    }
-}
-
-/// The replies, or the first refusal among them that is not about the type of a key.
-fn unless_refused(replies: Vec<Value>) -> Result<Vec<Value>> {
-    let refusal = replies.iter().find_map(|reply| match reply {
-        Value::ServerError(e) if e.code() != "WRONGTYPE" => Some(link::sort_error(&e.clone().into())),
-        _ => None,
-    });
-    refusal.map_or(Ok(replies), Err)
-}
-
-/// How long a call goes on trying.
-struct Patience {
-    end: tokio::time::Instant,
-    pause: Duration,
-    repeat: Repeat,
-    unknown: bool,
-}
-
-impl Patience {
-    fn new(outage: Duration, repeat: Repeat) -> Self {
-        Self { end: tokio::time::Instant::now() + outage, pause: Duration::from_millis(10), repeat, unknown: false }
-    }
-
-    /// Waits before the next try; gives the error back when there is to be none.
-    async fn bear(&mut self, error: Error) -> Result<()> {
-        self.unknown |= matches!(error, Error::OutcomeUnknown(_));
-        let passing = matches!(error, Error::Unavailable(_) | Error::OutcomeUnknown(_));
-        if !passing || self.repeat == Repeat::Never || tokio::time::Instant::now() + self.pause >= self.end {
-            // An earlier try may have been done, whatever the last one met.
-            return Err(if self.unknown { error.after_a_change() } else { error });
-        }
-        // Jitter keeps those who lost Redis together from coming back together.
-        tokio::time::sleep(self.pause.mul_f64(rand::random_range(0.5..1.0))).await;
-        self.pause = (self.pause * 2).min(Duration::from_millis(500));
-        Ok(())
-    }
 }

@@ -1,10 +1,11 @@
-//! What operators and clients do to jobs that exist, and what is checked before anything else.
+//! Cancel, retry, remove and pause: what clients and operators do to existing jobs and queues.
 use redis::Value;
 
-use super::link::sort_error;
-use super::list::{array, text};
-use super::{Args, Inner, Repeat, Store, keys, scripts};
-use crate::{Error, Job, JobId, Kinds, QueueName, Refusal, Result, State, limits};
+use super::Store;
+use super::wire::reply::{array, text};
+use super::wire::scripts::Script;
+use super::wire::{Args, Repeat, keys, scripts};
+use crate::{Job, JobId, QueueName, Refusal, Result, State, limits};
 
 /// What a cancel did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,15 +32,6 @@ pub enum Removed {
     Done,
     /// A parent: its items go first, in steps.
     Begun,
-}
-
-/// Whether Redis can do what a request needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// It answers and takes writes.
-    Ready,
-    /// It answers, and new jobs are refused for want of memory.
-    Full,
 }
 
 impl Store {
@@ -112,7 +104,7 @@ impl Store {
         for (partition, share) in self.by_partition(ids, |id| id) {
             for chunk in share.chunks(limits::BATCH_MAX) {
                 let args = Args::default().count(0).text("").texts(chunk.iter().map(|(_, id)| id.as_str()));
-                let reply = self.inner.run(&scripts::REMOVE, partition, &args, Repeat::Safe).await?;
+                let reply = self.inner.wire.run(&scripts::REMOVE, partition, &args, Repeat::Safe).await?;
                 let words: Vec<String> = self.discard(&reply).await.iter().map(text).collect();
                 let lost = chunk.iter().zip(&words).filter(|((_, id), word)| *word == "missing" && known(id).is_some());
                 let lost: Vec<Value> = lost.map(|((_, id), _)| Value::SimpleString(id.to_string())).collect();
@@ -137,30 +129,13 @@ impl Store {
             let word = if paused { "pause" } else { "resume" };
             pipeline.cmd("PUBLISH").arg(keys::fixed(partition, "hints")).arg(format!("{word} {queue}"));
         }
-        self.inner.pipe(&pipeline).await.map(drop)
-    }
-
-    /// Whether Redis answers and takes writes, at this moment.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] or [`Error::OutcomeUnknown`] when it does not.
-    pub async fn standing(&self) -> Result<Standing> {
-        let mut pipeline = redis::pipe();
-        // A write that changes nothing is refused like any other when there is no disk or Redis is a replica.
-        pipeline.cmd("HDEL").arg(keys::META).arg("ready").cmd("INFO").arg("memory");
-        let replies = self.inner.link.pipe(&pipeline).await?.into_iter();
-        let replies: Vec<Value> =
-            replies.map(|v| v.extract_error().map_err(|e| sort_error(&e))).collect::<Result<_>>()?;
-        let memory = text(replies.get(1).unwrap_or(&Value::Nil));
-        let field = |name: &str| info_field(&memory, name).and_then(|v| v.parse::<u64>().ok()).unwrap_or(0);
-        let full = field("maxmemory") > 0 && field("used_memory") >= field("maxmemory");
-        Ok(if full { Standing::Full } else { Standing::Ready })
+        self.inner.wire.pipe(&pipeline).await.map(drop)
     }
 
     /// Calls a script that takes ids and answers each with a word.
     async fn each<R>(
         &self,
-        script: &scripts::Script,
+        script: &Script,
         args: Args,
         ids: &[JobId],
         answer: impl Fn(&JobId, &str) -> R,
@@ -168,8 +143,8 @@ impl Store {
         let mut answers: Vec<Option<R>> = ids.iter().map(|_| None).collect();
         for (partition, share) in self.by_partition(ids, |id| id) {
             for chunk in share.chunks(limits::BATCH_MAX) {
-                let args = Args(args.0.clone()).texts(chunk.iter().map(|(_, id)| id.as_str()));
-                let reply = self.inner.run(script, partition, &args, Repeat::Safe).await?;
+                let args = args.clone().texts(chunk.iter().map(|(_, id)| id.as_str()));
+                let reply = self.inner.wire.run(script, partition, &args, Repeat::Safe).await?;
                 for ((at, id), word) in chunk.iter().zip(array(&reply)) {
                     answers[*at] = Some(answer(id, &text(word)));
                 }
@@ -181,179 +156,4 @@ impl Store {
 
 fn wrong_state(state: Option<State>, advice: &str) -> Refusal {
     Refusal::WrongState { state: state.unwrap_or(State::Running), advice: advice.into() }
-}
-
-fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
-    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
-}
-
-/// Something about Redis that is not as Leasehold needs it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerFault {
-    /// What is wrong, and what to write instead.
-    pub problem: String,
-    /// Jobs would be lost: API and workers refuse to start.
-    pub fatal: bool,
-}
-
-impl ServerFault {
-    fn fatal(problem: String) -> Self {
-        Self { problem, fatal: true }
-    }
-
-    fn warning(problem: String) -> Self {
-        Self { problem, fatal: false }
-    }
-}
-
-impl Store {
-    /// What is wrong with Redis's version and settings, worst first.
-    ///
-    /// # Errors
-    /// Those of any call.
-    pub async fn server_faults(&self) -> Result<Vec<ServerFault>> {
-        server_faults(&self.inner).await
-    }
-}
-
-/// Refuses a Redis that would lose jobs, and warns of one that may.
-pub(super) async fn check_server(inner: &Inner) -> Result<()> {
-    for fault in server_faults(inner).await? {
-        if fault.fatal {
-            return Err(Error::Config(fault.problem));
-        }
-        tracing::warn!("{}", fault.problem);
-    }
-    Ok(())
-}
-
-async fn server_faults(inner: &Inner) -> Result<Vec<ServerFault>> {
-    let mut faults = Vec::new();
-    let mut pipeline = redis::pipe();
-    // A Redis that still loads its files says in INFO that its AOF is off; a read it refuses, and is waited for.
-    pipeline.cmd("EXISTS").arg(keys::META).cmd("INFO").arg("server").cmd("INFO").arg("persistence");
-    let replies = inner.pipe(&pipeline).await?;
-    let (server, persistence) = (text(&replies[1]), text(&replies[2]));
-    let version = info_field(&server, "valkey_version").or(info_field(&server, "redis_version")).unwrap_or("unknown");
-    let major: u32 = version.split('.').next().and_then(|v| v.parse().ok()).unwrap_or(0);
-    if major < 7 {
-        faults.push(ServerFault::fatal(format!("Redis {version} is too old; Leasehold needs 7.0 or later")));
-    }
-    if info_field(&persistence, "aof_enabled") == Some("0") {
-        let advice = "set `appendonly yes` in redis.conf, or run: redis-cli CONFIG SET appendonly yes";
-        faults.push(ServerFault::fatal(format!("Redis keeps nothing over a restart (its AOF is off); {advice}")));
-    }
-    if info_field(&persistence, "aof_last_write_status").is_some_and(|status| status != "ok") {
-        let advice = "its log says why; usually the disk is full";
-        faults.push(ServerFault::warning(format!(
-            "Redis cannot write its AOF, and takes no writes until it can; {advice}"
-        )));
-    }
-    faults.extend(settings_faults(inner).await?);
-    faults.sort_by_key(|fault| !fault.fatal);
-    Ok(faults)
-}
-
-/// A setting of Redis that Leasehold relies on.
-struct Setting {
-    name: &'static str,
-    fit: fn(&str) -> bool,
-    advice: &'static str,
-    fatal: bool,
-}
-
-const SETTINGS: &[Setting] = &[
-    Setting {
-        name: "maxmemory-policy",
-        fit: |v| v == "noeviction",
-        advice: "Redis would evict jobs; set `maxmemory-policy noeviction`",
-        fatal: true,
-    },
-    Setting {
-        name: "appendfsync",
-        fit: |v| v == "always",
-        advice: "a crash of Redis's machine, or a slow disk and a kill -9, can lose the last second or two of acknowledged \
-                 jobs; set `appendfsync always` to lose none",
-        fatal: false,
-    },
-    Setting {
-        name: "no-appendfsync-on-rewrite",
-        fit: |v| v == "no",
-        advice: "acknowledged jobs are not on disk while the AOF is rewritten; set it to no",
-        fatal: false,
-    },
-    Setting {
-        name: "timeout",
-        fit: |v| v == "0",
-        advice: "idle connections are closed; set `timeout 0`",
-        fatal: false,
-    },
-    Setting {
-        name: "maxmemory-clients",
-        fit: |v| v == "0",
-        advice: "with blocking pops it has crashed servers; set `maxmemory-clients 0`",
-        fatal: false,
-    },
-    Setting {
-        name: "tcp-keepalive",
-        fit: |v| (1..=60).contains(&v.parse().unwrap_or(0)),
-        advice: "a vanished worker's pop stays armed too long; set `tcp-keepalive 15`",
-        fatal: false,
-    },
-    Setting {
-        name: "hash-max-listpack-value",
-        fit: |v| v.parse().unwrap_or(0) >= 512,
-        advice: "a usual payload doubles a job's memory; set `hash-max-listpack-value 1024`",
-        fatal: false,
-    },
-];
-
-async fn settings_faults(inner: &Inner) -> Result<Vec<ServerFault>> {
-    let mut pipeline = redis::pipe();
-    for setting in SETTINGS {
-        pipeline.cmd("CONFIG").arg("GET").arg(setting.name);
-    }
-    let replies = match inner.pipe(&pipeline).await {
-        Ok(replies) => replies,
-        Err(Error::Unavailable(reason) | Error::OutcomeUnknown(reason)) => return Err(Error::Unavailable(reason)),
-        Err(e) => {
-            let advice = "allow it with the ACL rule +config|get";
-            return Ok(vec![ServerFault::warning(format!(
-                "Redis denies CONFIG GET, so its settings were not checked; {advice} ({e})"
-            ))]);
-        }
-    };
-    let mut faults = Vec::new();
-    for (setting, reply) in SETTINGS.iter().zip(&replies) {
-        let value = array(reply).get(1).map(text).unwrap_or_default();
-        if value.is_empty() || (setting.fit)(&value) {
-            continue;
-        }
-        let problem = format!("Redis has `{} {value}`: {}", setting.name, setting.advice);
-        faults.push(ServerFault { problem, fatal: setting.fatal });
-    }
-    Ok(faults)
-}
-
-/// The script side of retention: `<completed> <failed> <cancelled> <keep>`, ms and a count, by kind.
-pub(super) async fn register_kinds(inner: &Inner, kinds: &Kinds) -> Result<()> {
-    let mut pipeline = redis::pipe();
-    for partition in 0..inner.partitions {
-        for (kind, config) in kinds.iter() {
-            let r = &config.retention;
-            let kept = format!("{} {} {} {}", r.completed_ms, r.failed_ms, r.cancelled_ms, r.keep);
-            pipeline.cmd("HSET").arg(keys::fixed(partition, "retention")).arg(kind.as_str()).arg(kept);
-        }
-    }
-    if pipeline.is_empty() {
-        return Ok(());
-    }
-    match inner.pipe(&pipeline).await {
-        // A worker must start all the same: only work that drains makes room.
-        Err(Error::Full(reason)) => {
-            tracing::warn!("the kinds' retention was not registered, the old one holds: {reason}");
-            Ok(())
-        }
-        registered => registered.map(drop),
-    }
 }

@@ -1,6 +1,7 @@
 //! Which completed job has done a work before, for kinds with a `cache`. A hint: whoever reads it looks at that job.
-use super::list::text;
-use super::{Store, keys};
+use super::Store;
+use super::wire::keys;
+use super::wire::reply::text;
 use crate::{JobId, Kind, Result};
 
 impl Store {
@@ -12,7 +13,7 @@ impl Store {
         let mut pipeline = redis::pipe();
         pipeline.cmd("GET").arg(keys::cache(kind, digest, self.partitions()));
         // One of another type is none.
-        let replies = self.inner.pipe_leniently(&pipeline).await?;
+        let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
         Ok(replies.first().and_then(|id| JobId::parse(&text(id)).ok()))
     }
 
@@ -24,6 +25,6 @@ impl Store {
         let key = keys::cache(kind, digest, self.partitions());
         let mut pipeline = redis::pipe();
         pipeline.cmd("SET").arg(key).arg(id.as_str()).arg("PX").arg(ms);
-        self.inner.pipe(&pipeline).await.map(drop)
+        self.inner.wire.pipe(&pipeline).await.map(drop)
     }
 }

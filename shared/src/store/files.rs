@@ -3,9 +3,11 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::check::Finding;
-use super::list::{array, text};
-use super::{Inner, Repair, Store, keys};
+use super::Store;
+use super::finding::{Finding, Repair};
+use super::record::files_of;
+use super::wire::reply::{array, text};
+use super::wire::{Wire, keys};
 use crate::files::walk::OldFolder;
 use crate::files::{FileEntry, FileError, FileStore, JobFiles, Output, Place};
 use crate::{Config, Error, JobId, Result, State, limits};
@@ -15,18 +17,13 @@ const WALK_PAUSE: Duration = Duration::from_millis(20);
 /// Jobs that one call reads.
 const STEP: usize = 1_000;
 
-/// The files of a record; none when it cannot be read.
-pub(super) fn entries(text: &str) -> Vec<FileEntry> {
-    serde_json::from_str(text).unwrap_or_default()
-}
-
 /// Opens the configured file store, when it is this Redis's.
-pub(super) async fn open(inner: &Inner, config: &Config) -> Result<Option<FileStore>> {
+pub(super) async fn open(wire: &Wire, config: &Config) -> Result<Option<FileStore>> {
     let Some(root) = config.storage_path().map_err(Error::Config)? else { return Ok(None) };
     let agree = async |named: Option<String>| {
         let mut reading = redis::pipe();
         reading.cmd("HGET").arg(keys::META).arg("files");
-        let known = text(&inner.pipe(&reading).await?[0]);
+        let known = text(&wire.pipe(&reading).await?[0]);
         match named {
             _ if !known.is_empty() => Ok(known),
             // A Redis that was emptied, or the wrong one: to it, all that is in the folder belongs to no job.
@@ -38,8 +35,8 @@ pub(super) async fn open(inner: &Inner, config: &Config) -> Result<Option<FileSt
             None => {
                 let mut setting = redis::pipe();
                 setting.cmd("HSETNX").arg(keys::META).arg("files").arg(uuid::Uuid::now_v7().to_string());
-                inner.pipe(&setting).await?;
-                Ok(text(&inner.pipe(&reading).await?[0]))
+                wire.pipe(&setting).await?;
+                Ok(text(&wire.pipe(&reading).await?[0]))
             }
         }
     };
@@ -59,13 +56,13 @@ impl Store {
     pub async fn job_files(&self, id: &JobId) -> Result<Option<JobFiles>> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("HMGET").arg(keys::job(self.partition_of(id), id)).arg(&["kind", "files", "output"]);
-        let replies = self.inner.pipe(&pipeline).await?;
+        let replies = self.inner.wire.pipe(&pipeline).await?;
         let fields = array(&replies[0]);
         if fields.first().is_none_or(|kind| *kind == Value::Nil) {
             return Ok(None);
         }
         let read = |at: usize| fields.get(at).map(text).unwrap_or_default();
-        Ok(Some(JobFiles { input: entries(&read(1)), output: serde_json::from_str(&read(2)).ok() }))
+        Ok(Some(JobFiles { input: files_of(&read(1)), output: serde_json::from_str(&read(2)).ok() }))
     }
 
     /// Takes the reply of a removal, `{ids with files, answers}`: deletes the files, and returns the answers.
@@ -125,7 +122,7 @@ impl Store {
         if old.is_empty() {
             return Ok(Vec::new());
         }
-        let replies = self.inner.pipe_leniently(&pipeline).await?;
+        let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
         let mut orphans = Vec::new();
         for (folder, reply) in old.iter().zip(replies.chunks_exact(2)) {
             let [kind, state, output] = array(&reply[0]) else { continue };
@@ -176,19 +173,19 @@ impl Store {
             let mut pipeline = redis::pipe();
             let pattern = format!("lh:\\{{{partition}\\}}:job:*");
             pipeline.cmd("SCAN").arg(&cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(STEP);
-            let replies = self.inner.pipe(&pipeline).await?;
+            let replies = self.inner.wire.pipe(&pipeline).await?;
             let Some([next, names]) = replies.first().map(array) else { return Ok(()) };
             let names: Vec<String> = array(names).iter().map(text).collect();
             let mut pipeline = redis::pipe();
             for name in &names {
                 pipeline.cmd("HMGET").arg(name).arg(&["files", "output"]);
             }
-            let records = if names.is_empty() { Vec::new() } else { self.inner.pipe_leniently(&pipeline).await? };
+            let records = if names.is_empty() { Vec::new() } else { self.inner.wire.pipe_leniently(&pipeline).await? };
             for (name, record) in names.iter().zip(&records) {
                 let id = name.rsplit(':').next().and_then(|id| JobId::parse(id).ok());
                 let ([input, output], Some(id)) = (array(record), id) else { continue };
                 let output: Option<Output> = serde_json::from_str(&text(output)).ok();
-                let input = entries(&text(input)).into_iter().map(|file| (Place::In, file));
+                let input = files_of(&text(input)).into_iter().map(|file| (Place::In, file));
                 let output =
                     output.into_iter().flat_map(|o| o.files.into_iter().map(move |f| (Place::Out(o.token), f)));
                 for (place, file) in input.chain(output) {

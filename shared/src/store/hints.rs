@@ -4,7 +4,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio::sync::broadcast;
 
-use super::{Store, keys};
+use super::Store;
+use super::wire::keys;
 use crate::{Error, JobId, QueueName, Result, WorkerId};
 
 /// How long a subscription may be silent before it is asked whether it lives.
@@ -64,7 +65,7 @@ pub(super) async fn listen(store: &Store, channel: &str, each: impl Fn(Option<&s
 /// Hands each message of a channel, in every partition, to `each`, after a `None` once the subscription stands; returns
 /// when it is lost.
 async fn subscribe(store: &Store, channel: &str, each: impl Fn(Option<&str>)) -> Result<()> {
-    let mut subscriber = store.inner.link.subscriber().await?;
+    let mut subscriber = store.inner.wire.connections().subscriber().await?;
     for partition in 0..store.partitions() {
         let subscribing = subscriber.subscribe(keys::fixed(partition, channel));
         let subscribed = tokio::time::timeout(Duration::from_secs(5), subscribing).await;

@@ -2,8 +2,9 @@
 //! and its end are read from the record.
 use serde::{Deserialize, Serialize};
 
-use super::list::{array, text};
-use super::{Store, keys};
+use super::Store;
+use super::wire::keys;
+use super::wire::reply::{array, text};
 use crate::{Job, JobError, JobId, Result, State, Timestamp, WorkerId};
 
 /// One entry of a job's history.
@@ -42,7 +43,7 @@ impl Store {
     pub async fn history(&self, id: &JobId) -> Result<Vec<HistoryEntry>> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("LRANGE").arg(keys::history(self.partition_of(id), id)).arg(0).arg(-1);
-        let replies = self.inner.pipe_leniently(&pipeline).await?;
+        let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
         // The record is read last, so that it knows of all that was noted.
         let Some(job) = self.get(id).await? else { return Ok(Vec::new()) };
         let noted = array(&replies[0]).iter().filter_map(|v| serde_json::from_str(&text(v)).ok());

@@ -1,14 +1,13 @@
-//! Import: jobs that come from another store with their own ids, as they stood there. A known id changes nothing, so an
-//! import that was cut off is made again.
-use super::list::{array, number, text};
-use super::submit::{Minted, Submitted, split};
-use super::{Args, Store, keys};
-use crate::files::{FileEntry, Output};
-use crate::job::{ErrorCode, JobError, Uploaded, cut};
-use crate::{JobId, Json, Kind, NewJob, Refusal, Result, State, Timestamp, limits};
-
-/// The token of files that an attempt in another store left; the first that is given here is 1.
-pub const IMPORTED_TOKEN: u64 = 0;
+//! Import: jobs of another store, with their ids and states. A known id changes nothing, so an interrupted import can be
+//! repeated.
+use super::Store;
+use super::past::{Ending, Past};
+use super::submit::{Minted, Submitted};
+use super::wire::reply::{array, number, text};
+use super::wire::{Args, keys, split};
+use crate::files::FileEntry;
+use crate::job::Uploaded;
+use crate::{JobId, Json, Kind, NewJob, Refusal, Result};
 
 /// A job of another store.
 #[derive(Debug, Clone)]
@@ -23,19 +22,6 @@ pub struct ImportedJob {
     pub input: Vec<FileEntry>,
 }
 
-/// What a job was in another store.
-#[derive(Debug, Clone)]
-pub struct Past {
-    /// When it was submitted there, ms since 1970, at least 0.
-    pub created_at: Timestamp,
-    /// Its record, as it stood.
-    pub record: Option<Json>,
-    /// How it had ended; `None`: it is queued, or, as a batch, waits for its items.
-    pub ending: Option<Ending>,
-    /// Files in the file store at `Place::Out(0)`, written before.
-    pub output: Vec<FileEntry>,
-}
-
 /// An item of a batch of another store.
 #[derive(Debug, Clone)]
 pub struct ImportedItem {
@@ -43,27 +29,6 @@ pub struct ImportedItem {
     pub payload: Json,
     /// What it was there.
     pub past: Past,
-}
-
-/// How a job had ended.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Ending {
-    /// Done.
-    Completed {
-        /// What it made.
-        result: Json,
-        /// Why there was nothing to do, if so.
-        skipped: Option<String>,
-    },
-    /// Failed for good.
-    Failed {
-        /// Why.
-        message: String,
-        /// When.
-        at: Timestamp,
-    },
-    /// Cancelled.
-    Cancelled,
 }
 
 /// A job that is here already.
@@ -77,55 +42,6 @@ pub struct Known {
     pub total: Option<u64>,
     /// A batch that takes no more items.
     pub sealed: bool,
-}
-
-impl Ending {
-    pub(super) fn word(&self) -> &'static str {
-        match self {
-            Ending::Completed { skipped: None, .. } => State::Completed.as_str(),
-            Ending::Completed { skipped: Some(_), .. } => "skipped",
-            Ending::Failed { .. } => State::Failed.as_str(),
-            Ending::Cancelled => State::Cancelled.as_str(),
-        }
-    }
-
-    /// The field that says how it ended.
-    fn fields(&self) -> Vec<(&'static str, String)> {
-        match self {
-            Ending::Completed { result, skipped } => {
-                let reason =
-                    skipped.as_deref().map(|reason| ("skipped", cut(reason, limits::MESSAGE_BYTES_MAX).into()));
-                std::iter::once(("result", result.as_str().to_owned())).chain(reason).collect()
-            }
-            Ending::Failed { message, at } => {
-                let message = cut(message, limits::MESSAGE_BYTES_MAX).to_owned();
-                let error = JobError { code: ErrorCode::Failed, message, at: *at };
-                vec![("error", Json::of(&error).expect("an error is plain JSON").as_str().to_owned())]
-            }
-            Ending::Cancelled => Vec::new(),
-        }
-    }
-}
-
-impl Past {
-    pub(super) fn bytes(&self) -> usize {
-        let result = match &self.ending {
-            Some(Ending::Completed { result, .. }) => result.as_str().len(),
-            _ => 0,
-        };
-        self.record.as_ref().map_or(0, |record| record.as_str().len()) + result
-    }
-
-    /// What its record says of it.
-    pub(super) fn fields(&self) -> Vec<(&'static str, String)> {
-        let mut fields = self.ending.as_ref().map(Ending::fields).unwrap_or_default();
-        fields.extend(self.record.as_ref().map(|record| ("imported", record.as_str().to_owned())));
-        if !self.output.is_empty() {
-            let output = Output { token: IMPORTED_TOKEN, files: self.output.clone() };
-            fields.push(("output", Json::of(&output).expect("a list of files is plain JSON").as_str().to_owned()));
-        }
-        fields
-    }
 }
 
 impl Store {
@@ -205,6 +121,6 @@ impl Store {
                 sealed: *sealed != redis::Value::Nil,
             })
         };
-        Ok(self.inner.pipe_leniently(&pipeline).await?.iter().map(known).collect())
+        Ok(self.inner.wire.pipe_leniently(&pipeline).await?.iter().map(known).collect())
     }
 }

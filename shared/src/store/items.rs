@@ -1,9 +1,12 @@
-//! The items of a batch, a page at a time: never all in memory, however many there are.
+//! The items of a batch: added in parts, and read a page at a time, so that they are never all in memory.
 use futures_util::Stream;
 use futures_util::stream::try_unfold;
+use redis::Value;
 
-use super::{Repeat, Store};
-use crate::{Error, Job, JobId, Refusal, Result, limits};
+use super::Store;
+use super::wire::reply::{array, number, text};
+use super::wire::{Args, Repeat, scripts, split};
+use crate::{Error, Job, JobId, Json, Refusal, Result, limits};
 
 /// A walk through the items of a batch.
 struct Walk {
@@ -18,6 +21,54 @@ struct Walk {
 }
 
 impl Store {
+    /// Adds a part of a batch: `payloads` are its items from number `first` on. `last` seals it. A part sent twice changes
+    /// nothing. Returns how many items the parent has.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]: no such job, no batch, sealed, or out of turn.
+    pub async fn add_items(&self, parent: &JobId, first: u64, payloads: &[Json], last: bool) -> Result<u64> {
+        if first > u64::from(u32::MAX) {
+            return Err(Refusal::Gap(self.get(parent).await?.and_then(|j| j.items).map_or(0, |i| i.total)).into());
+        }
+        let mut total = first;
+        let chunks: Vec<&[Json]> = if payloads.is_empty() { vec![&[]] } else { split(payloads, |p| p.as_str().len()) };
+        let mut number_of_first = first;
+        for (at, chunk) in chunks.iter().enumerate() {
+            let seals = last && at + 1 == chunks.len();
+            total = self.add_part(parent, number_of_first, chunk, seals).await?;
+            number_of_first += chunk.len() as u64;
+        }
+        Ok(total)
+    }
+
+    async fn add_part(&self, parent: &JobId, first: u64, payloads: &[Json], last: bool) -> Result<u64> {
+        let args = Args::default().text(parent.as_str()).number(first).number(u8::from(last)).texts(["", ""]);
+        let mut args = args.count(payloads.len());
+        for (number, payload) in (first..).zip(payloads) {
+            let id = self.item_id(parent, number);
+            args = args.texts([id.as_str(), "", "1", "payload", payload.as_str()]);
+        }
+        self.run_items(parent, &args).await
+    }
+
+    /// Runs the script that adds items; how many the parent has then.
+    pub(super) async fn run_items(&self, parent: &JobId, args: &Args) -> Result<u64> {
+        let reply = self.inner.wire.run(&scripts::ITEMS, self.partition_of(parent), args, Repeat::Safe).await?;
+        let reply = array(&reply);
+        let total = || reply.get(1).and_then(number).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+        match text(reply.first().unwrap_or(&Value::Nil)).as_str() {
+            "added" => Ok(total()),
+            "gap" => Err(Refusal::Gap(total()).into()),
+            "sealed" => Err(Refusal::Sealed(total()).into()),
+            "taken" => {
+                let id = reply.get(1).map(text).and_then(|id| JobId::parse(&id).ok());
+                Err(Refusal::Taken(id.unwrap_or_else(|| parent.clone())).into())
+            }
+            "childless" => Err(Refusal::NotABatch(parent.clone()).into()),
+            _ => Err(Refusal::NotFound(parent.clone()).into()),
+        }
+    }
+
     /// The items that a batch has now, in their order, in pages of at most [`limits::STREAM_JOBS`] jobs and about
     /// [`limits::STREAM_BYTES`]. An item that cannot be read, or is gone because its batch is being removed, is passed over,
     /// and is the error that ends the stream after all others.

@@ -1,13 +1,14 @@
-//! Reading: whole jobs, pages of them, queues and workers.
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+//! Listing jobs: pages by state, kind, queue or batch, and the cursors between them.
+use std::collections::{BTreeSet, HashSet};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use redis::Value;
 use serde::{Deserialize, Serialize};
 
-use super::{Args, Repeat, Store, keys, scripts};
-use crate::job::{Items, Priority, Progress, cut};
-use crate::{Error, Job, JobId, Json, Kind, QueueName, Result, State, Timestamp, WorkerId, canonical, limits};
+use super::Store;
+use super::wire::reply::{array, text};
+use super::wire::{Args, Repeat, keys, scripts};
+use crate::job::cut;
+use crate::{Error, Job, JobId, Kind, QueueName, Result, State, canonical, limits};
 
 /// Jobs of a page that are read at once, so that large ones are never all in memory.
 const LIST_READ: usize = 100;
@@ -111,127 +112,7 @@ impl ListQuery {
     }
 }
 
-/// A queue as an operator sees it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct QueueStatus {
-    /// Its name.
-    pub name: QueueName,
-    /// Ids in its lists, parked ones too: an upper bound of what is queued.
-    pub queued: u64,
-    /// How long the oldest has existed, ms; null when none waits.
-    pub oldest_wait_ms: Option<u64>,
-    /// Jobs that live workers report to run from it.
-    pub running: u64,
-    /// No claims are made from it.
-    pub paused: bool,
-    /// A live worker takes from it.
-    pub served: bool,
-    /// Ids in its lists, by partition.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub partitions: Vec<u64>,
-}
-
-/// What a worker says of itself with each renewal.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct WorkerInfo {
-    /// New with every start.
-    pub id: WorkerId,
-    /// Where it runs.
-    pub host: String,
-    /// Its process.
-    pub pid: u32,
-    /// Its version.
-    pub version: String,
-    /// When it started, by its own clock.
-    pub started_at: Timestamp,
-    /// The queues it takes from.
-    pub queues: Vec<QueueName>,
-    /// The kinds it serves.
-    pub kinds: Vec<Kind>,
-    /// Jobs it can run at once.
-    pub slots: usize,
-    /// Its lease, ms: so long after its last renewal it counts as gone.
-    pub lease_ms: u64,
-    /// Jobs it runs, by queue, over all partitions.
-    pub running: BTreeMap<QueueName, u64>,
-}
-
-/// A worker as an operator sees it, and as `GET /api/v1/workers` shows it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct WorkerStatus {
-    /// New with every start.
-    pub id: WorkerId,
-    /// Where it runs.
-    pub host: String,
-    /// Its process.
-    pub pid: u32,
-    /// Its version.
-    pub version: String,
-    /// It renewed within its lease.
-    pub alive: bool,
-    /// When it started, by its own clock.
-    pub started_at: Timestamp,
-    /// Its last renewal.
-    pub seen_at: Timestamp,
-    /// The queues it takes from.
-    pub queues: Vec<QueueName>,
-    /// The kinds it serves.
-    pub kinds: Vec<Kind>,
-    /// Jobs it can run at once.
-    pub slots: usize,
-    /// Its lease, ms; not shown, 0 over HTTP.
-    #[serde(skip)]
-    pub lease_ms: u64,
-    /// What it holds.
-    pub running: Vec<JobId>,
-    /// How many of each queue it runs, as it said itself; not shown.
-    #[serde(skip)]
-    running_of: BTreeMap<QueueName, u64>,
-}
-
-impl WorkerStatus {
-    /// A worker that holds nothing, by what it said of itself.
-    fn new(info: WorkerInfo, seen_at: Timestamp, alive: bool) -> Self {
-        let WorkerInfo { id, host, pid, version, started_at, queues, kinds, slots, lease_ms, running: running_of } =
-            info;
-        let running = Vec::new();
-        Self { id, host, pid, version, alive, started_at, seen_at, queues, kinds, slots, lease_ms, running, running_of }
-    }
-}
-
 impl Store {
-    /// One job, as it is now.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`] when its record cannot be read; those of any call.
-    pub async fn get(&self, id: &JobId) -> Result<Option<Job>> {
-        Ok(self.get_many(std::slice::from_ref(id)).await?.pop().flatten())
-    }
-
-    /// Many jobs, each in its place; `None` where there is none.
-    ///
-    /// # Errors
-    /// As [`Store::get`].
-    pub async fn get_many(&self, ids: &[JobId]) -> Result<Vec<Option<Job>>> {
-        self.read_many(ids, Repeat::Safe).await?.into_iter().collect()
-    }
-
-    /// [`Store::get_many`], with the error of each record that cannot be read in its place.
-    pub(super) async fn read_many(&self, ids: &[JobId], repeat: Repeat) -> Result<Vec<Result<Option<Job>>>> {
-        let mut jobs: Vec<Result<Option<Job>>> = ids.iter().map(|_| Ok(None)).collect();
-        for (partition, share) in self.by_partition(ids, |id| id) {
-            for chunk in share.chunks(50) {
-                let args = Args::default().texts(chunk.iter().map(|(_, id)| id.as_str()));
-                let reply = self.inner.run(&scripts::GET, partition, &args, repeat).await?;
-                for ((at, id), value) in chunk.iter().zip(array(&reply)) {
-                    jobs[*at] =
-                        job(id, value).map_err(|reason| Error::Corrupt { key: keys::job(partition, id), reason });
-                }
-            }
-        }
-        Ok(jobs)
-    }
-
     /// A page of jobs. Exact by state and without one; a filter by kind or queue on top of a state, and `queued`, are
     /// bounded scans: such a page may be short and still have a cursor. So may one of large jobs
     /// ([`limits::PAGE_BYTES_MAX`]).
@@ -310,7 +191,7 @@ impl Store {
             if let Some(Position::Ranked(score, id)) = after { (score.as_str(), id.as_str()) } else { ("", "") };
         let pages = sets.into_iter().map(|(partition, suffix)| async move {
             let args = Args::default().text(suffix).texts([order, score, id]).count(n);
-            let reply = self.inner.run(&scripts::LIST, partition, &args, Repeat::Safe).await?;
+            let reply = self.inner.wire.run(&scripts::LIST, partition, &args, Repeat::Safe).await?;
             let ranked = array(&reply).chunks_exact(2).map(|e| (text(&e[1]), text(&e[0]))).collect::<Vec<_>>();
             Ok::<_, Error>(ranked)
         });
@@ -346,7 +227,7 @@ impl Store {
                 let want = i64::try_from(n - ids.len()).expect("a page is short");
                 let mut pipeline = redis::pipe();
                 pipeline.cmd("LRANGE").arg(keys::fixed(partition, &list)).arg(-from - want).arg(-from - 1);
-                let replies = self.inner.pipe_leniently(&pipeline).await?;
+                let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
                 offset = from;
                 for member in array(&replies[0]).iter().rev() {
                     offset += 1;
@@ -363,7 +244,7 @@ impl Store {
     /// What follows the prefix in the names of a partition's lists, sorted.
     async fn lists_of(&self, partition: u16, queue: Option<&QueueName>) -> Result<BTreeSet<String>> {
         let args = Args::default().text(queue.map_or("", QueueName::as_str));
-        let reply = self.inner.run(&scripts::QUEUES, partition, &args, Repeat::Safe).await?;
+        let reply = self.inner.wire.run(&scripts::QUEUES, partition, &args, Repeat::Safe).await?;
         let mut lists = BTreeSet::new();
         for entry in array(&reply).iter().skip(1).map(array) {
             let name = text(&entry[0]);
@@ -379,222 +260,12 @@ impl Store {
         for partition in 0..self.partitions() {
             pipeline.cmd("SMEMBERS").arg(keys::fixed(partition, set));
         }
-        let replies = self.inner.pipe_leniently(&pipeline).await?;
+        let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
         let names: BTreeSet<String> = replies.iter().flat_map(|r| array(r).iter().map(text)).collect();
         Ok(names.into_iter().collect())
-    }
-
-    /// All queues, or one that has been used, or that a worker serves or an operator paused.
-    ///
-    /// # Errors
-    /// Those of any call.
-    pub async fn queues(&self, only: Option<&QueueName>) -> Result<Vec<QueueStatus>> {
-        let workers = self.workers().await?;
-        let mut queues: BTreeMap<QueueName, QueueStatus> = BTreeMap::new();
-        let blank = |name: &QueueName| QueueStatus {
-            name: name.clone(),
-            queued: 0,
-            oldest_wait_ms: None,
-            running: 0,
-            paused: false,
-            served: false,
-            partitions: vec![0; usize::from(self.partitions())],
-        };
-        for partition in 0..self.partitions() {
-            let args = Args::default().text(only.map_or("", QueueName::as_str));
-            let reply = self.inner.run(&scripts::QUEUES, partition, &args, Repeat::Safe).await?;
-            let now = array(&reply).first().and_then(number).unwrap_or(0);
-            for entry in array(&reply).iter().skip(1).map(array) {
-                let Ok(name) = QueueName::parse(&text(&entry[0])) else { continue };
-                let queue = queues.entry(name.clone()).or_insert_with(|| blank(&name));
-                let depth = number(&entry[1]).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
-                queue.queued += depth;
-                queue.partitions[usize::from(partition)] = depth;
-                let wait = number(&entry[2]).map(|created| u64::try_from(now - created).unwrap_or(0));
-                queue.oldest_wait_ms = queue.oldest_wait_ms.max(wait);
-                queue.paused |= number(&entry[3]) == Some(1);
-            }
-        }
-        for worker in workers.iter().filter(|w| w.alive) {
-            for name in worker.queues.iter().filter(|q| only.is_none_or(|o| o == *q)) {
-                let queue = queues.entry(name.clone()).or_insert_with(|| blank(name));
-                queue.served = true;
-                queue.running += worker.running_of.get(name).copied().unwrap_or(0);
-            }
-        }
-        let known = if only.is_some() { self.names("queues").await? } else { Vec::new() };
-        let named =
-            |q: &QueueStatus| only.is_none() || q.served || q.paused || known.iter().any(|n| n == q.name.as_str());
-        Ok(queues.into_values().filter(|q| named(q)).collect())
-    }
-
-    /// Who is alive, or was within the hour, by id.
-    ///
-    /// # Errors
-    /// Those of any call.
-    pub async fn workers(&self) -> Result<Vec<WorkerStatus>> {
-        let mut workers: BTreeMap<WorkerId, WorkerStatus> = BTreeMap::new();
-        for partition in 0..self.partitions() {
-            let mut pipeline = redis::pipe();
-            pipeline
-                .cmd("ZREVRANGE")
-                .arg(keys::fixed(partition, "workers"))
-                .arg(0)
-                .arg(limits::PAGE_MAX - 1)
-                .cmd("TIME");
-            let replies = self.inner.pipe_leniently(&pipeline).await?;
-            let now = array(&replies[1]).first().and_then(number).unwrap_or(0) * 1_000;
-            let ids: Vec<WorkerId> = array(&replies[0]).iter().filter_map(|v| WorkerId::parse(&text(v)).ok()).collect();
-            let mut pipeline = redis::pipe();
-            for id in &ids {
-                pipeline.cmd("HMGET").arg(keys::worker(partition, id)).arg("info").arg("seen_at");
-                pipeline.cmd("LRANGE").arg(keys::claimed(partition, id)).arg(0).arg(limits::CLAIMED_MAX - 1);
-            }
-            let replies = if ids.is_empty() { Vec::new() } else { self.inner.pipe_leniently(&pipeline).await? };
-            for (id, reply) in ids.into_iter().zip(replies.chunks_exact(2)) {
-                // One that cannot be read is left out; `doctor` reports it.
-                let [info, seen_at] = array(&reply[0]) else { continue };
-                let Ok(info) = serde_json::from_str::<WorkerInfo>(&text(info)) else { continue };
-                let seen_at = Timestamp(number(seen_at).unwrap_or(0));
-                let alive = now - seen_at.0 < i64::try_from(info.lease_ms).unwrap_or(i64::MAX);
-                let held = array(&reply[1]).iter().filter_map(|v| JobId::parse(&text(v)).ok());
-                let worker = workers.entry(id).or_insert_with(|| WorkerStatus::new(info, seen_at, alive));
-                worker.alive &= alive;
-                worker.seen_at = worker.seen_at.max(seen_at);
-                worker.running.extend(held);
-            }
-        }
-        Ok(workers.into_values().collect())
-    }
-
-    /// The kinds that live workers serve.
-    ///
-    /// # Errors
-    /// Those of any call.
-    pub async fn served_kinds(&self) -> Result<HashSet<Kind>> {
-        let workers = self.workers().await?;
-        Ok(workers.into_iter().filter(|w| w.alive).flat_map(|w| w.kinds).collect())
     }
 }
 
 fn state_suffix(state: State) -> &'static str {
     if state == State::Running { "leases" } else { state.as_str() }
-}
-
-/// Puts a job together from what `get.lua` saw of it.
-fn job(id: &JobId, reply: &Value) -> Result<Option<Job>, String> {
-    let reply = array(reply);
-    if reply.is_empty() {
-        return Ok(None);
-    }
-    if reply.len() == 2 {
-        return Err("it is no hash".into());
-    }
-    let fields: HashMap<String, String> = reply[4..].chunks_exact(2).map(|p| (text(&p[0]), text(&p[1]))).collect();
-    let field = |name: &str| fields.get(name).map(String::as_str);
-    let need = |name: &str| field(name).ok_or_else(|| format!("field {name} is missing"));
-    let count = |name: &str| field(name).and_then(|v| v.parse::<u64>().ok());
-    let small = |name: &str| count(name).and_then(|n| u32::try_from(n).ok());
-    let time = |name: &str| field(name).and_then(|v| v.parse().ok()).map(Timestamp);
-    let score = |at: usize| text(&reply[at]).parse::<f64>().ok().map(|ms| Timestamp(ms as i64));
-    let record = text(&reply[0]);
-    let record: Vec<&str> = record.split(' ').collect();
-    let running = record.len() >= 3;
-    let stored = match field("state") {
-        Some(word) => Some(State::parse(word).ok_or_else(|| format!("state {word:?} is none"))?),
-        None => None,
-    };
-    let state = stored.unwrap_or(if running { State::Running } else { State::Queued });
-    let max_attempts = small("max_attempts").unwrap_or(1);
-    let (failures, error) = (small("attempts").unwrap_or(0), field("error").map(stored_error));
-    // A job that failed for good is at the attempt that failed; one that lost its worker, at the one it lost.
-    let by_attempt = state == State::Failed && error.as_ref().is_some_and(|e| e.code != crate::job::ErrorCode::Crashed);
-    let attempt = if by_attempt { failures.max(1) } else { failures.saturating_add(1).min(max_attempts) };
-    let created_at = time("created_at").ok_or("field created_at is missing")?;
-    let started_at = if running { record[2].parse().ok().map(Timestamp) } else { time("started_at") };
-    let finished_at = time("finished_at");
-    let updated = [Some(created_at), started_at, time("updated_at"), finished_at];
-    let due = if state == State::Retrying { score(2) } else { time("scheduled_at") };
-    let items = items_of(field);
-    Ok(Some(Job {
-        id: id.clone(),
-        kind: Kind::parse(need("kind")?).map_err(|e| e.to_string())?,
-        queue: QueueName::parse(need("queue")?).map_err(|e| e.to_string())?,
-        state,
-        priority: field("priority").and_then(Priority::parse).unwrap_or_default(),
-        payload: Json::stored(need("payload")?.to_owned()),
-        attempt,
-        max_attempts,
-        crashes: small("crashes").unwrap_or(0),
-        token: if running { record[0].parse().ok() } else { count("token") },
-        worker: WorkerId::parse(if running { record[1] } else { field("worker").unwrap_or_default() }).ok(),
-        cancel_requested: number(&reply[3]) == Some(1),
-        progress: (field("percent").is_some() || field("message").is_some()).then(|| Progress {
-            percent: field("percent").and_then(|v| v.parse().ok()),
-            message: field("message").map(str::to_owned),
-        }),
-        result: field("result").map(|v| Json::stored(v.to_owned())),
-        skipped: field("skipped").map(str::to_owned),
-        error,
-        parent: field("parent").and_then(|v| JobId::parse(v).ok()),
-        items,
-        created_at,
-        scheduled_at: due,
-        started_at,
-        updated_at: updated.into_iter().flatten().max().unwrap_or(created_at),
-        finished_at,
-        lease_expires_at: if running { score(1) } else { None },
-        served: None,
-        imported: field("imported").map(|v| Json::stored(v.to_owned())),
-    }))
-}
-
-/// A parent's counts, as its record has them; `None` when it is no parent.
-pub(super) fn items_of<'a>(field: impl Fn(&str) -> Option<&'a str>) -> Option<Items> {
-    let count = |name: &str| field(name).and_then(|v| v.parse().ok());
-    count("items_total").map(|total| Items {
-        total,
-        succeeded: count("items_succeeded").unwrap_or(0),
-        failed: count("items_failed").unwrap_or(0),
-        skipped: count("items_skipped").unwrap_or(0),
-        cancelled: count("items_cancelled").unwrap_or(0),
-        open: field("sealed").is_none(),
-    })
-}
-
-/// An error as it was stored; a damaged one is shown as text rather than hiding the job.
-fn stored_error(text: &str) -> crate::JobError {
-    serde_json::from_str(text).unwrap_or_else(|_| crate::JobError {
-        code: crate::job::ErrorCode::Failed,
-        message: text.to_owned(),
-        at: Timestamp(0),
-    })
-}
-
-/// The elements of a reply that is an array; none for any other.
-pub(super) fn array(value: &Value) -> &[Value] {
-    match value {
-        Value::Array(values) => values,
-        _ => &[],
-    }
-}
-
-/// A reply as text; empty for nil.
-pub(super) fn text(value: &Value) -> String {
-    match value {
-        Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-        Value::SimpleString(text) => text.clone(),
-        Value::Int(n) => n.to_string(),
-        Value::Double(n) => n.to_string(),
-        Value::Okay => "OK".into(),
-        _ => String::new(),
-    }
-}
-
-/// A reply as a whole number.
-pub(super) fn number(value: &Value) -> Option<i64> {
-    match value {
-        Value::Int(n) => Some(*n),
-        other => text(other).parse().ok(),
-    }
 }

@@ -1,15 +1,44 @@
-//! What the whole key space agrees on, and what becomes of it when somebody empties Redis under live processes.
+//! What the whole key space agrees on (the number of partitions, the retention of each kind), and the report when somebody
+//! empties Redis under live processes.
 use redis::Value;
 
-use super::check::{Finding, Repair};
-use super::list::{array, number};
-use super::{Inner, Store, keys};
-use crate::{Error, Result, Timestamp, limits};
+use super::Store;
+use super::finding::{Finding, Repair};
+use super::wire::reply::{array, number};
+use super::wire::{Wire, keys};
+use crate::{Error, Kinds, Result, Timestamp, limits};
 
 /// The field with the time at which a live process found the key space emptied.
 const EMPTIED_AT: &str = "emptied_at";
 
 impl Store {
+    /// Writes to every partition how long finished jobs of each configured kind are kept, for the scripts: by kind,
+    /// `<completed> <failed> <cancelled> <keep>`, ms and a count.
+    ///
+    /// # Errors
+    /// Those of any call.
+    pub async fn register_kinds(&self, kinds: &Kinds) -> Result<()> {
+        let mut pipeline = redis::pipe();
+        for partition in 0..self.partitions() {
+            for (kind, config) in kinds.iter() {
+                let r = &config.retention;
+                let kept = format!("{} {} {} {}", r.completed_ms, r.failed_ms, r.cancelled_ms, r.keep);
+                pipeline.cmd("HSET").arg(keys::fixed(partition, "retention")).arg(kind.as_str()).arg(kept);
+            }
+        }
+        if pipeline.is_empty() {
+            return Ok(());
+        }
+        match self.inner.wire.pipe(&pipeline).await {
+            // A worker must start all the same: only work that drains makes room.
+            Err(Error::Full(reason)) => {
+                tracing::warn!("the kinds' retention was not registered, the old one holds: {reason}");
+                Ok(())
+            }
+            registered => registered.map(drop),
+        }
+    }
+
     /// Whether somebody has emptied Redis (FLUSHALL, DEL) under a live process, and when that was noticed; a doctor's repair
     /// ends the report. The number of partitions, which went with the jobs, is put back: whoever starts next must place jobs
     /// as those do that live.
@@ -18,7 +47,7 @@ impl Store {
     /// [`Error::Config`] when the key space now has another number of partitions: this process must be started again. Those
     /// of any call.
     pub async fn emptied_at(&self) -> Result<Option<Timestamp>> {
-        let (stored, emptied_at) = read(&self.inner).await?;
+        let (stored, emptied_at) = read(&self.inner.wire).await?;
         match stored {
             None => self.restore().await.map(Some),
             Some(stored) if stored != i64::from(self.partitions()) => Err(Error::Config(format!(
@@ -33,12 +62,12 @@ impl Store {
     async fn restore(&self) -> Result<Timestamp> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("TIME");
-        let now = array(&self.inner.pipe(&pipeline).await?[0]).first().and_then(number).unwrap_or(0) * 1_000;
+        let now = array(&self.inner.wire.pipe(&pipeline).await?[0]).first().and_then(number).unwrap_or(0) * 1_000;
         let mut pipeline = redis::pipe();
         // Together: or a death in between would leave no report.
         pipeline.atomic().cmd("HSETNX").arg(keys::META).arg("partitions").arg(self.partitions());
         pipeline.cmd("HSETNX").arg(keys::META).arg(EMPTIED_AT).arg(now);
-        self.inner.pipe(&pipeline).await?;
+        self.inner.wire.pipe(&pipeline).await?;
         tracing::error!(
             "{} is gone: somebody has emptied Redis (FLUSHALL, DEL) while Leasehold was at work, and every job accepted before \
              is lost; {} partitions are set again",
@@ -50,7 +79,7 @@ impl Store {
 
     /// Tells an operator, until it has been accepted, that jobs were lost.
     pub(super) async fn find_emptied(&self) -> Result<Option<Finding>> {
-        let (stored, emptied_at) = read(&self.inner).await?;
+        let (stored, emptied_at) = read(&self.inner.wire).await?;
         let (problem, repair) = match (stored, emptied_at) {
             (_, Some(at)) => (
                 format!("somebody has emptied Redis (noticed {at}); every job accepted before is lost"),
@@ -68,39 +97,39 @@ impl Store {
     pub(super) async fn accept_emptied(&self) -> Result<()> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("HDEL").arg(keys::META).arg(EMPTIED_AT);
-        self.inner.pipe(&pipeline).await.map(drop)
+        self.inner.wire.pipe(&pipeline).await.map(drop)
     }
 
     /// Whether anybody has swept or renewed here.
     async fn is_at_work(&self) -> Result<bool> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("EXISTS").arg(keys::fixed(0, "clock"));
-        Ok(number(&self.inner.pipe(&pipeline).await?[0]) == Some(1))
+        Ok(number(&self.inner.wire.pipe(&pipeline).await?[0]) == Some(1))
     }
 }
 
 /// The number of partitions, and when the key space was found emptied.
-async fn read(inner: &Inner) -> Result<(Option<i64>, Option<Timestamp>)> {
+async fn read(wire: &Wire) -> Result<(Option<i64>, Option<Timestamp>)> {
     let mut pipeline = redis::pipe();
     pipeline.cmd("HMGET").arg(keys::META).arg("partitions").arg(EMPTIED_AT);
-    let replies = inner.pipe(&pipeline).await?;
+    let replies = wire.pipe(&pipeline).await?;
     let [partitions, emptied_at] = array(&replies[0]) else { return Ok((None, None)) };
     Ok((number(partitions), number(emptied_at).map(Timestamp)))
 }
 
 /// Holds everybody to the number of partitions that was set the first time; sets it, unless only to look.
-pub(super) async fn agree_partitions(inner: &Inner, wanted: Option<u16>, sets: bool) -> Result<u16> {
+pub(super) async fn agree_partitions(wire: &Wire, wanted: Option<u16>, sets: bool) -> Result<u16> {
     let mut reading = redis::pipe();
     reading.cmd("HGET").arg(keys::META).arg("partitions");
-    let mut replies = inner.pipe(&reading).await?;
+    let mut replies = wire.pipe(&reading).await?;
     if replies[0] == Value::Nil && !sets {
         return Ok(wanted.unwrap_or(1));
     }
     if replies[0] == Value::Nil {
         let mut setting = redis::pipe();
         setting.cmd("HSETNX").arg(keys::META).arg("partitions").arg(wanted.unwrap_or(1));
-        inner.pipe(&setting).await?;
-        replies = inner.pipe(&reading).await?;
+        wire.pipe(&setting).await?;
+        replies = wire.pipe(&reading).await?;
     }
     let stored =
         number(&replies[0]).and_then(|n| u16::try_from(n).ok()).filter(|n| (1..=limits::PARTITIONS_MAX).contains(n));

@@ -5,8 +5,9 @@ use std::time::Duration;
 use redis::Value;
 use tokio::time::Instant;
 
-use super::list::{array, number, text};
-use super::{Args, Repeat, Store, keys, scripts};
+use super::Store;
+use super::wire::reply::{array, number, text};
+use super::wire::{Args, Repeat, keys, scripts};
 use crate::{JobId, Kind, Result, State, limits};
 
 /// Which finished jobs are to go: those of which everything that is given is true. Items go with their batch only.
@@ -138,7 +139,7 @@ impl Store {
                     pipeline.cmd("HSTRLEN").arg(&key).arg(field);
                 }
             }
-            let lengths = self.inner.pipe_leniently(&pipeline).await?;
+            let lengths = self.inner.wire.pipe_leniently(&pipeline).await?;
             bytes += lengths.iter().filter_map(number).filter_map(|n| u64::try_from(n).ok()).sum::<u64>();
             number_of_first = to;
         }
@@ -159,7 +160,7 @@ impl Store {
         let args = Args::default().texts([kind.as_str(), score, id]).count(limits::PRUNE_BATCH).text(ago);
         let (mut now, mut page) = (0, Vec::new());
         for partition in 0..self.partitions() {
-            let reply = self.inner.run(&scripts::FINISHED, partition, &args, Repeat::Safe).await?;
+            let reply = self.inner.wire.run(&scripts::FINISHED, partition, &args, Repeat::Safe).await?;
             now = array(&reply).first().and_then(number).unwrap_or(0);
             page.extend(array(&reply).iter().skip(1).map(|entry| ended(array(entry))));
         }
@@ -181,7 +182,7 @@ impl Store {
         for (partition, share) in shares {
             for chunk in share.chunks(limits::SWEEP_BATCH) {
                 let args = Args::default().count(0).text(kind.as_str()).texts(chunk);
-                let reply = self.inner.run(&scripts::REMOVE, partition, &args, Repeat::Safe).await?;
+                let reply = self.inner.wire.run(&scripts::REMOVE, partition, &args, Repeat::Safe).await?;
                 // One that is missing was there a moment ago: it went with the first try of this call, or by another's.
                 let gone = |word: &String| matches!(word.as_str(), "removed" | "removing" | "missing");
                 removed += self.discard(&reply).await.iter().map(text).filter(gone).count() as u64;
@@ -207,7 +208,7 @@ impl Store {
             for partition in 0..self.partitions() {
                 pipeline.cmd("ZCARD").arg(keys::fixed(partition, &suffix));
             }
-            let replies = self.inner.pipe_leniently(&pipeline).await?;
+            let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
             let (oldest, counts) = replies.split_at(usize::from(self.partitions()));
             let total: u64 = counts.iter().filter_map(number).filter_map(|n| u64::try_from(n).ok()).sum();
             let excess = usize::try_from(total.saturating_sub(keep)).unwrap_or(usize::MAX).min(limits::SWEEP_BATCH);

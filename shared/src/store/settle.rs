@@ -1,14 +1,13 @@
 //! Complete, fail, release: how a holder ends its claim; and what it reports on the way.
 use redis::Value;
 
-use super::list::{array, text};
-use super::submit::split;
-use super::{Args, Group, Held, Inner, Repeat, Store, scripts};
+use super::Store;
+use super::claim::Held;
+use super::wire::reply::text;
+use super::wire::{Args, scripts, split};
 use crate::files::{FileEntry, Output};
 use crate::job::{JobError, Progress, cut};
-use crate::{Error, Json, Result, State, WorkerId, limits};
-
-pub(super) type SettleGroup = Group<(WorkerId, Settle), Settled>;
+use crate::{Json, Result, State, WorkerId, limits};
 
 /// How one claim ends.
 #[derive(Debug, Clone)]
@@ -29,7 +28,7 @@ pub enum Outcome {
         /// Ms until the next attempt; `None`: there is none.
         retry_ms: Option<u64>,
     },
-    /// Given back; nothing is charged.
+    /// Released: another worker may claim it, and no attempt is charged.
     Release {
         /// Ms until it is queued again; `None`: at once, at the front.
         delay_ms: Option<u64>,
@@ -43,6 +42,13 @@ pub struct Settle {
     pub held: Held,
     /// What happened.
     pub outcome: Outcome,
+}
+
+impl Settle {
+    /// Releases a job: it is queued again after `delay_ms`, or with `None` at once, at the front.
+    pub fn release(held: Held, delay_ms: Option<u64>) -> Self {
+        Self { held, outcome: Outcome::Release { delay_ms } }
+    }
 }
 
 /// What became of the job. The same token gets the same answer until the job is claimed again or removed.
@@ -73,8 +79,9 @@ impl Store {
     /// # Errors
     /// Those of any call. It may be repeated for ever: it has one effect.
     pub async fn settle(&self, worker: &WorkerId, settle: Settle) -> Result<Settled> {
-        let groups = self.inner.settles.get_or_init(|| (0..self.partitions()).map(|p| self.settle_group(p)).collect());
-        groups[usize::from(self.partition_of(&settle.held.id))].call((worker.clone(), settle)).await
+        let groups = self.inner.settles.get_or_init(|| self.groups(&scripts::SETTLE));
+        let group = &groups[usize::from(self.partition_of(&settle.held.id))];
+        group.call(head(worker), settle_entry(&settle)).await.map(|reply| settled(&reply))
     }
 
     /// Settles many, each answered alone, in order.
@@ -85,9 +92,10 @@ impl Store {
         let mut answers = vec![Settled::Missing; settles.len()];
         for (partition, share) in self.by_partition(settles, |s| &s.held.id) {
             for chunk in split(&share, |(_, settle)| bytes(settle)) {
-                let batch: Vec<&Settle> = chunk.iter().map(|(_, s)| *s).collect();
-                for ((at, _), answer) in chunk.iter().zip(self.inner.settle(partition, worker, &batch).await?) {
-                    answers[*at] = answer;
+                let entries = chunk.iter().map(|(_, settle)| settle_entry(settle)).collect();
+                let replies = self.inner.wire.run_many(&scripts::SETTLE, partition, head(worker), entries).await?;
+                for ((at, _), reply) in chunk.iter().zip(&replies) {
+                    answers[*at] = settled(reply);
                 }
             }
         }
@@ -102,49 +110,14 @@ impl Store {
         let mut answers = vec![false; reports.len()];
         for (partition, share) in self.by_partition(reports, |r| &r.held.id) {
             for chunk in split(&share, |(_, r)| r.checkpoint.as_ref().map_or(0, |c| c.as_str().len())) {
-                let mut args = Args::default().text(worker.as_str()).count(chunk.len());
-                for (_, report) in chunk {
-                    args = report_args(args, report);
-                }
-                let reply = self.inner.run(&scripts::REPORT, partition, &args, Repeat::Safe).await?;
-                for ((at, _), word) in chunk.iter().zip(array(&reply)) {
+                let entries = chunk.iter().map(|(_, report)| report_entry(report)).collect();
+                let replies = self.inner.wire.run_many(&scripts::REPORT, partition, head(worker), entries).await?;
+                for ((at, _), word) in chunk.iter().zip(&replies) {
                     answers[*at] = text(word) == "saved";
                 }
             }
         }
         Ok(answers)
-    }
-
-    fn settle_group(&self, partition: u16) -> SettleGroup {
-        let store = std::sync::Arc::downgrade(&self.inner);
-        Group::spawn(
-            |(_, settle): &(WorkerId, Settle)| bytes(settle),
-            move |batch: Vec<(WorkerId, Settle)>| {
-                let store = store.clone();
-                async move {
-                    let gone = || Error::Unavailable("the store is shutting down".into());
-                    let inner = store.upgrade().ok_or_else(gone)?;
-                    // One worker a process; more share a store only in tests, and then in runs of their own.
-                    let mut answers = Vec::with_capacity(batch.len());
-                    for run in batch.chunk_by(|a, b| a.0 == b.0) {
-                        let settles: Vec<&Settle> = run.iter().map(|(_, s)| s).collect();
-                        answers.extend(inner.settle(partition, &run[0].0, &settles).await?);
-                    }
-                    Ok(answers)
-                }
-            },
-        )
-    }
-}
-
-impl Inner {
-    async fn settle(&self, partition: u16, worker: &WorkerId, settles: &[&Settle]) -> Result<Vec<Settled>> {
-        let mut args = Args::default().text(worker.as_str()).count(settles.len());
-        for settle in settles {
-            args = settle_args(args, settle);
-        }
-        let reply = self.run(&scripts::SETTLE, partition, &args, Repeat::Safe).await?;
-        Ok(array(&reply).iter().map(settled).collect())
     }
 }
 
@@ -157,7 +130,12 @@ fn bytes(settle: &Settle) -> usize {
     }
 }
 
-fn settle_args(args: Args, settle: &Settle) -> Args {
+/// What all entries of a call have in common: who settles or reports.
+fn head(worker: &WorkerId) -> Args {
+    Args::default().text(worker.as_str())
+}
+
+fn settle_entry(settle: &Settle) -> Args {
     let ms = |ms: &Option<u64>| ms.map(|ms| ms.to_string()).unwrap_or_default();
     let (verb, a, b, c) = match &settle.outcome {
         Outcome::Complete { result, skipped, files } => {
@@ -173,7 +151,7 @@ fn settle_args(args: Args, settle: &Settle) -> Args {
         }
         Outcome::Release { delay_ms } => ("release", String::new(), ms(delay_ms), String::new()),
     };
-    args.texts([verb, settle.held.id.as_str()]).number(settle.held.token).texts([a, b, c])
+    Args::default().texts([verb, settle.held.id.as_str()]).number(settle.held.token).texts([a, b, c])
 }
 
 /// What the record says of the files; nothing when there are none.
@@ -185,11 +163,12 @@ fn output(token: u64, files: &[FileEntry]) -> String {
     Json::of(&output).expect("a list of files is plain JSON").as_str().to_owned()
 }
 
-fn report_args(args: Args, report: &Report) -> Args {
+fn report_entry(report: &Report) -> Args {
     let progress = report.progress.as_ref();
     let percent = progress.and_then(|p| p.percent).map(|p| p.clamp(0.0, 100.0).to_string());
     let message = progress.and_then(|p| p.message.as_deref()).map(|m| cut(m, limits::MESSAGE_BYTES_MAX));
-    args.text(report.held.id.as_str())
+    Args::default()
+        .text(report.held.id.as_str())
         .number(report.held.token)
         .text(percent.unwrap_or_default())
         .text(message.unwrap_or_default())

@@ -1,7 +1,100 @@
-//! How many jobs there are, without looking at any.
-use super::list::number;
-use super::{Store, keys};
-use crate::{Kind, Result};
+//! What operators look at: queues, workers, and how many jobs there are.
+use std::collections::{BTreeMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::Store;
+use super::wire::reply::{array, number, text};
+use super::wire::{Args, Repeat, keys, scripts};
+use crate::{JobId, Kind, QueueName, Result, Timestamp, WorkerId, limits};
+
+/// A queue as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct QueueStatus {
+    /// Its name.
+    pub name: QueueName,
+    /// Ids in its lists, parked ones too: an upper bound of what is queued.
+    pub queued: u64,
+    /// How long the oldest has existed, ms; null when none waits.
+    pub oldest_wait_ms: Option<u64>,
+    /// Jobs that live workers report to run from it.
+    pub running: u64,
+    /// No claims are made from it.
+    pub paused: bool,
+    /// A live worker takes from it.
+    pub served: bool,
+    /// Ids in its lists, by partition.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub partitions: Vec<u64>,
+}
+
+/// What a worker says of itself with each renewal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerInfo {
+    /// New with every start.
+    pub id: WorkerId,
+    /// Where it runs.
+    pub host: String,
+    /// Its process.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
+    /// When it started, by its own clock.
+    pub started_at: Timestamp,
+    /// The queues it takes from.
+    pub queues: Vec<QueueName>,
+    /// The kinds it serves.
+    pub kinds: Vec<Kind>,
+    /// Jobs it can run at once.
+    pub slots: usize,
+    /// Its lease, ms: so long after its last renewal it counts as gone.
+    pub lease_ms: u64,
+    /// Jobs it runs, by queue, over all partitions.
+    pub running: BTreeMap<QueueName, u64>,
+}
+
+/// A worker as an operator sees it, and as `GET /api/v1/workers` shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// New with every start.
+    pub id: WorkerId,
+    /// Where it runs.
+    pub host: String,
+    /// Its process.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
+    /// It renewed within its lease.
+    pub alive: bool,
+    /// When it started, by its own clock.
+    pub started_at: Timestamp,
+    /// Its last renewal.
+    pub seen_at: Timestamp,
+    /// The queues it takes from.
+    pub queues: Vec<QueueName>,
+    /// The kinds it serves.
+    pub kinds: Vec<Kind>,
+    /// Jobs it can run at once.
+    pub slots: usize,
+    /// Its lease, ms; not shown, 0 over HTTP.
+    #[serde(skip)]
+    pub lease_ms: u64,
+    /// What it holds.
+    pub running: Vec<JobId>,
+    /// How many of each queue it runs, as it said itself; not shown.
+    #[serde(skip)]
+    running_of: BTreeMap<QueueName, u64>,
+}
+
+impl WorkerStatus {
+    /// A worker that holds nothing, by what it said of itself.
+    fn new(info: WorkerInfo, seen_at: Timestamp, alive: bool) -> Self {
+        let WorkerInfo { id, host, pid, version, started_at, queues, kinds, slots, lease_ms, running: running_of } =
+            info;
+        let running = Vec::new();
+        Self { id, host, pid, version, alive, started_at, seen_at, queues, kinds, slots, lease_ms, running, running_of }
+    }
+}
 
 /// How many jobs of a kind there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -13,6 +106,98 @@ pub struct Counts {
 }
 
 impl Store {
+    /// All queues, or one that has been used, or that a worker serves or an operator paused.
+    ///
+    /// # Errors
+    /// Those of any call.
+    pub async fn queues(&self, only: Option<&QueueName>) -> Result<Vec<QueueStatus>> {
+        let workers = self.workers().await?;
+        let mut queues: BTreeMap<QueueName, QueueStatus> = BTreeMap::new();
+        let blank = |name: &QueueName| QueueStatus {
+            name: name.clone(),
+            queued: 0,
+            oldest_wait_ms: None,
+            running: 0,
+            paused: false,
+            served: false,
+            partitions: vec![0; usize::from(self.partitions())],
+        };
+        for partition in 0..self.partitions() {
+            let args = Args::default().text(only.map_or("", QueueName::as_str));
+            let reply = self.inner.wire.run(&scripts::QUEUES, partition, &args, Repeat::Safe).await?;
+            let now = array(&reply).first().and_then(number).unwrap_or(0);
+            for entry in array(&reply).iter().skip(1).map(array) {
+                let Ok(name) = QueueName::parse(&text(&entry[0])) else { continue };
+                let queue = queues.entry(name.clone()).or_insert_with(|| blank(&name));
+                let depth = number(&entry[1]).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+                queue.queued += depth;
+                queue.partitions[usize::from(partition)] = depth;
+                let wait = number(&entry[2]).map(|created| u64::try_from(now - created).unwrap_or(0));
+                queue.oldest_wait_ms = queue.oldest_wait_ms.max(wait);
+                queue.paused |= number(&entry[3]) == Some(1);
+            }
+        }
+        for worker in workers.iter().filter(|w| w.alive) {
+            for name in worker.queues.iter().filter(|q| only.is_none_or(|o| o == *q)) {
+                let queue = queues.entry(name.clone()).or_insert_with(|| blank(name));
+                queue.served = true;
+                queue.running += worker.running_of.get(name).copied().unwrap_or(0);
+            }
+        }
+        let known = if only.is_some() { self.names("queues").await? } else { Vec::new() };
+        let named =
+            |q: &QueueStatus| only.is_none() || q.served || q.paused || known.iter().any(|n| n == q.name.as_str());
+        Ok(queues.into_values().filter(|q| named(q)).collect())
+    }
+
+    /// Who is alive, or was within the hour, by id.
+    ///
+    /// # Errors
+    /// Those of any call.
+    pub async fn workers(&self) -> Result<Vec<WorkerStatus>> {
+        let mut workers: BTreeMap<WorkerId, WorkerStatus> = BTreeMap::new();
+        for partition in 0..self.partitions() {
+            let mut pipeline = redis::pipe();
+            pipeline
+                .cmd("ZREVRANGE")
+                .arg(keys::fixed(partition, "workers"))
+                .arg(0)
+                .arg(limits::PAGE_MAX - 1)
+                .cmd("TIME");
+            let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
+            let now = array(&replies[1]).first().and_then(number).unwrap_or(0) * 1_000;
+            let ids: Vec<WorkerId> = array(&replies[0]).iter().filter_map(|v| WorkerId::parse(&text(v)).ok()).collect();
+            let mut pipeline = redis::pipe();
+            for id in &ids {
+                pipeline.cmd("HMGET").arg(keys::worker(partition, id)).arg("info").arg("seen_at");
+                pipeline.cmd("LRANGE").arg(keys::claimed(partition, id)).arg(0).arg(limits::CLAIMED_MAX - 1);
+            }
+            let replies = if ids.is_empty() { Vec::new() } else { self.inner.wire.pipe_leniently(&pipeline).await? };
+            for (id, reply) in ids.into_iter().zip(replies.chunks_exact(2)) {
+                // One that cannot be read is left out; `doctor` reports it.
+                let [info, seen_at] = array(&reply[0]) else { continue };
+                let Ok(info) = serde_json::from_str::<WorkerInfo>(&text(info)) else { continue };
+                let seen_at = Timestamp(number(seen_at).unwrap_or(0));
+                let alive = now - seen_at.0 < i64::try_from(info.lease_ms).unwrap_or(i64::MAX);
+                let held = array(&reply[1]).iter().filter_map(|v| JobId::parse(&text(v)).ok());
+                let worker = workers.entry(id).or_insert_with(|| WorkerStatus::new(info, seen_at, alive));
+                worker.alive &= alive;
+                worker.seen_at = worker.seen_at.max(seen_at);
+                worker.running.extend(held);
+            }
+        }
+        Ok(workers.into_values().collect())
+    }
+
+    /// The kinds that live workers serve.
+    ///
+    /// # Errors
+    /// Those of any call.
+    pub async fn served_kinds(&self) -> Result<HashSet<Kind>> {
+        let workers = self.workers().await?;
+        Ok(workers.into_iter().filter(|w| w.alive).flat_map(|w| w.kinds).collect())
+    }
+
     /// Counts the jobs of a kind; `limited`: it has a `max_running`.
     ///
     /// # Errors
@@ -27,7 +212,7 @@ impl Store {
                 pipeline.cmd("ZCARD").arg(keys::fixed(partition, "leases"));
             }
         }
-        let replies = self.inner.pipe_leniently(&pipeline).await?;
+        let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
         let count = |at: usize| {
             let of_each = replies.iter().skip(at).step_by(2).filter_map(number);
             of_each.filter_map(|n| u64::try_from(n).ok()).sum()

@@ -1,16 +1,14 @@
-//! Submit: new jobs, each at most once.
+//! Submit: new jobs, each at most once. A batch is submitted first and its items follow (`items`).
 use redis::Value;
 
-use super::import::{Ending, Past};
-use super::list::{array, number, text};
-use super::{Args, Group, Inner, Repeat, Store, keys, scripts};
+use super::Store;
+use super::past::{Ending, Past};
+use super::wire::reply::{array, number, text};
+use super::wire::{Args, keys, scripts, split};
 use crate::job::Due;
 use crate::{Error, JobId, Json, NewJob, Refusal, Result, State, Timestamp, limits};
 
-pub(super) type SubmitGroup = Group<Minted, Result<Submitted, Refusal>>;
-
 /// A job with its id and, for a batch, the items to follow.
-#[derive(Clone)]
 pub(super) struct Minted {
     pub id: JobId,
     pub partition: u16,
@@ -77,8 +75,9 @@ impl Store {
     }
 
     async fn submit_minted(&self, minted: &Minted) -> Result<Submitted> {
-        let groups = self.inner.submits.get_or_init(|| (0..self.partitions()).map(|p| self.submit_group(p)).collect());
-        groups[usize::from(minted.partition)].call(minted.clone()).await?.map_err(Error::Refused)
+        let groups = self.inner.submits.get_or_init(|| self.groups(&scripts::SUBMIT));
+        let reply = groups[usize::from(minted.partition)].call(submit_head(), submit_entry(minted)).await?;
+        submit_answer(minted, &reply).map_err(Error::Refused)
     }
 
     /// Submits up to [`limits::BATCH_MAX`] jobs a script call, each answered alone, in order.
@@ -101,64 +100,16 @@ impl Store {
         let mut answers: Vec<Option<Result<Submitted, Refusal>>> = minted.iter().map(|_| None).collect();
         for (partition, share) in self.by_partition(minted, |m| &m.id) {
             for chunk in split(&share, |(_, m)| m.bytes()) {
-                let jobs: Vec<&Minted> = chunk.iter().map(|(_, m)| *m).collect();
-                let replies = self.inner.submit(partition, &jobs).await;
+                let entries = chunk.iter().map(|(_, minted)| submit_entry(minted)).collect();
+                let replies = self.inner.wire.run_many(&scripts::SUBMIT, partition, submit_head(), entries).await;
                 let begun = answers.iter().any(Option::is_some);
                 let replies = replies.map_err(|e| if begun { e.after_a_change() } else { e })?;
-                for ((at, _), answer) in chunk.iter().zip(replies) {
-                    answers[*at] = Some(answer);
+                for ((at, minted), reply) in chunk.iter().zip(replies) {
+                    answers[*at] = Some(submit_answer(minted, &reply));
                 }
             }
         }
         Ok(answers.into_iter().map(|a| a.expect("each job is in one share")).collect())
-    }
-
-    /// Adds a part of a batch: `payloads` are its items from number `first` on. `last` seals it. A part sent twice changes
-    /// nothing. Returns how many items the parent has.
-    ///
-    /// # Errors
-    /// [`Error::Refused`]: no such job, no batch, sealed, or out of turn.
-    pub async fn add_items(&self, parent: &JobId, first: u64, payloads: &[Json], last: bool) -> Result<u64> {
-        if first > u64::from(u32::MAX) {
-            return Err(Refusal::Gap(self.get(parent).await?.and_then(|j| j.items).map_or(0, |i| i.total)).into());
-        }
-        let mut total = first;
-        let chunks: Vec<&[Json]> = if payloads.is_empty() { vec![&[]] } else { split(payloads, |p| p.as_str().len()) };
-        let mut number_of_first = first;
-        for (at, chunk) in chunks.iter().enumerate() {
-            let seals = last && at + 1 == chunks.len();
-            total = self.add_part(parent, number_of_first, chunk, seals).await?;
-            number_of_first += chunk.len() as u64;
-        }
-        Ok(total)
-    }
-
-    async fn add_part(&self, parent: &JobId, first: u64, payloads: &[Json], last: bool) -> Result<u64> {
-        let args = Args::default().text(parent.as_str()).number(first).number(u8::from(last)).texts(["", ""]);
-        let mut args = args.count(payloads.len());
-        for (number, payload) in (first..).zip(payloads) {
-            let id = self.item_id(parent, number);
-            args = args.texts([id.as_str(), "", "1", "payload", payload.as_str()]);
-        }
-        self.run_items(parent, &args).await
-    }
-
-    /// Runs the script that adds items; how many the parent has then.
-    pub(super) async fn run_items(&self, parent: &JobId, args: &Args) -> Result<u64> {
-        let reply = self.inner.run(&scripts::ITEMS, self.partition_of(parent), args, Repeat::Safe).await?;
-        let reply = array(&reply);
-        let total = || reply.get(1).and_then(number).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
-        match text(reply.first().unwrap_or(&Value::Nil)).as_str() {
-            "added" => Ok(total()),
-            "gap" => Err(Refusal::Gap(total()).into()),
-            "sealed" => Err(Refusal::Sealed(total()).into()),
-            "taken" => {
-                let id = reply.get(1).map(text).and_then(|id| JobId::parse(&id).ok());
-                Err(Refusal::Taken(id.unwrap_or_else(|| parent.clone())).into())
-            }
-            "childless" => Err(Refusal::NotABatch(parent.clone()).into()),
-            _ => Err(Refusal::NotFound(parent.clone()).into()),
-        }
     }
 
     /// A batch whose submit died before its last part is completed by the same submit sent again.
@@ -188,46 +139,14 @@ impl Store {
         let partition = self.partition_of(&id);
         Minted { id, partition, job, past: None }
     }
-
-    fn submit_group(&self, partition: u16) -> SubmitGroup {
-        let store = std::sync::Arc::downgrade(&self.inner);
-        Group::spawn(Minted::bytes, move |batch: Vec<Minted>| {
-            let store = store.clone();
-            async move {
-                let gone = || Error::Unavailable("the store is shutting down".into());
-                let inner = store.upgrade().ok_or_else(gone)?;
-                inner.submit(partition, &batch.iter().collect::<Vec<_>>()).await
-            }
-        })
-    }
 }
 
-/// Parts of at most [`limits::BATCH_MAX`] elements and [`limits::BATCH_BYTES_MAX`] bytes.
-pub(super) fn split<T>(all: &[T], bytes: impl Fn(&T) -> usize) -> Vec<&[T]> {
-    let (mut parts, mut begin, mut size) = (Vec::new(), 0, 0);
-    for (at, one) in all.iter().enumerate() {
-        if at > begin && (at - begin == limits::BATCH_MAX || size + bytes(one) > limits::BATCH_BYTES_MAX) {
-            parts.push(&all[begin..at]);
-            (begin, size) = (at, 0);
-        }
-        size += bytes(one);
-    }
-    parts.push(&all[begin..]);
-    parts
+/// What all jobs of a call have in common: the most names, and how long an Idempotency-Key is kept.
+fn submit_head() -> Args {
+    Args::default().count(limits::NAMES_MAX).number(limits::IDEMPOTENCY_MS)
 }
 
-impl Inner {
-    async fn submit(&self, partition: u16, jobs: &[&Minted]) -> Result<Vec<Result<Submitted, Refusal>>> {
-        let mut args = Args::default().count(limits::NAMES_MAX).number(limits::IDEMPOTENCY_MS).count(jobs.len());
-        for minted in jobs {
-            args = submit_args(args, minted);
-        }
-        let reply = self.run(&scripts::SUBMIT, partition, &args, Repeat::Safe).await?;
-        Ok(jobs.iter().zip(array(&reply)).map(|(minted, reply)| submit_answer(minted, reply)).collect())
-    }
-}
-
-fn submit_args(args: Args, minted: &Minted) -> Args {
+fn submit_entry(minted: &Minted) -> Args {
     let job = &minted.job;
     let due = match job.due {
         Due::Now => String::new(),
@@ -252,7 +171,7 @@ fn submit_args(args: Args, minted: &Minted) -> Args {
         begins = past.ending.as_ref().map_or(begins, Ending::word);
     }
     let key = job.idempotency.as_ref();
-    let args = args
+    let args = Args::default()
         .texts([minted.id.as_str(), job.kind.as_str(), job.queue.as_str(), job.priority.as_str(), &due])
         .texts([begins, &created_at])
         .texts([key.map_or("", |k| k.key.as_str()), key.map_or("", |k| k.digest.as_str())])

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 
 use redis::Value;
 
-use super::claim::gap_max_ms;
-use super::list::{array, number, text};
-use super::{Args, Repeat, Store, keys, scripts};
+use super::Store;
+use super::renew::gap_max_ms;
+use super::wire::reply::{array, number, text};
+use super::wire::{Args, Repeat, keys, scripts};
 use crate::{Error, JobId, Json, Kind, Result, WorkerId, limits};
 
 /// What a sweep must know.
@@ -54,7 +55,7 @@ impl Store {
             .number(request.lease_ms)
             .number(gap_max_ms(request.lease_ms))
             .number(limits::BACKOFF_MS_MAX);
-        let look = self.inner.run(&scripts::SWEEP, partition, &args, Repeat::Safe).await?;
+        let look = self.inner.wire.run(&scripts::SWEEP, partition, &args, Repeat::Safe).await?;
         let look = array(&look);
         let at = |n: usize| look.get(n).unwrap_or(&Value::Nil);
         let has = |n: usize| number(at(n)) == Some(1);
@@ -93,7 +94,7 @@ impl Store {
         let args = Args::default().count(limits::SWEEP_BATCH).number(limits::BACKOFF_MS_MAX);
         let mut promoted = 0;
         for _ in 0..limits::SWEEP_STEPS {
-            let reply = self.inner.run(&scripts::PROMOTE, partition, &args, Repeat::Safe).await?;
+            let reply = self.inner.wire.run(&scripts::PROMOTE, partition, &args, Repeat::Safe).await?;
             let step = number(&reply).and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
             promoted += step;
             if step < limits::SWEEP_BATCH {
@@ -115,7 +116,7 @@ impl Store {
         let args = args.number(request.lease_ms).number(gap_max_ms(request.lease_ms));
         let mut reclaimed = Vec::new();
         for _ in 0..limits::SWEEP_STEPS {
-            let reply = self.inner.run(&scripts::RECLAIM, partition, &args, Repeat::Safe).await?;
+            let reply = self.inner.wire.run(&scripts::RECLAIM, partition, &args, Repeat::Safe).await?;
             let step = array(&reply);
             reclaimed.extend(step.iter().filter_map(|v| {
                 let entry = array(v);
@@ -136,7 +137,7 @@ impl Store {
     pub async fn recover_dead(&self, partition: u16, worker: &WorkerId, request: &SweepRequest) -> Result<usize> {
         let args = Args::default().text(worker.as_str()).text("dead").count(limits::CLAIMED_MAX);
         let args = args.number(request.lease_ms).number(gap_max_ms(request.lease_ms));
-        let reply = self.inner.run(&scripts::RECOVER, partition, &args, Repeat::Safe).await?;
+        let reply = self.inner.wire.run(&scripts::RECOVER, partition, &args, Repeat::Safe).await?;
         Ok(array(&reply).first().and_then(number).and_then(|n| usize::try_from(n).ok()).unwrap_or(0))
     }
 
@@ -148,7 +149,7 @@ impl Store {
         let args = Args::default().count(limits::SWEEP_BATCH).text("");
         let mut pruned = 0;
         for _ in 0..limits::SWEEP_STEPS {
-            let reply = self.inner.run(&scripts::REMOVE, partition, &args, Repeat::Safe).await?;
+            let reply = self.inner.wire.run(&scripts::REMOVE, partition, &args, Repeat::Safe).await?;
             let answers = self.discard(&reply).await;
             pruned += answers.len();
             if answers.len() < limits::SWEEP_BATCH {
@@ -176,7 +177,7 @@ impl Store {
             return Ok(0);
         }
         let args = Args::default().text("open").texts(parents.iter().map(JobId::as_str));
-        let reply = self.inner.run(&scripts::CANCEL, partition, &args, Repeat::Safe).await?;
+        let reply = self.inner.wire.run(&scripts::CANCEL, partition, &args, Repeat::Safe).await?;
         Ok(array(&reply).iter().filter(|v| text(v) == "requested").count())
     }
 
@@ -213,7 +214,7 @@ impl Store {
         let items: Vec<JobId> = (walk.from..to).map(|k| self.item_id(&walk.parent, k)).collect();
         let args = Args::default().text(walk.parent.as_str()).text(&walk.verb).number(walk.from);
         let args = args.texts(items.iter().map(JobId::as_str));
-        let reply = self.inner.run(&scripts::CASCADE, partition, &args, Repeat::Safe).await?;
+        let reply = self.inner.wire.run(&scripts::CASCADE, partition, &args, Repeat::Safe).await?;
         let reply = array(&reply);
         self.delete_files(reply.get(1..).unwrap_or_default()).await;
         walk.from = to;

@@ -10,8 +10,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::Store;
 use super::hints::listen;
-use super::{Repeat, Store};
+use super::wire::Repeat;
 use crate::{Error, Job, JobId, Result, limits};
 
 /// How often what is watched is read without a hint.
@@ -139,7 +140,7 @@ impl Watch {
     pub async fn read(&mut self) -> Read {
         let round = self.shared.ask(&self.id);
         let newer = self.seen.wait_for(|seen| seen.round > round);
-        let Ok(seen) = tokio::time::timeout(self.shared.store.inner.outage, newer).await else {
+        let Ok(seen) = tokio::time::timeout(self.shared.store.inner.wire.outage(), newer).await else {
             let failure = self.shared.watched().failure.clone();
             return Err(Error::Unavailable(failure.unwrap_or_else(|| "reading took too long".into())));
         };

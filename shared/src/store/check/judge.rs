@@ -1,9 +1,9 @@
 //! Holds the design's invariants against what a walk saw.
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::super::keys;
 use super::seen::{PLACES, Record, Running, Seen};
-use super::{Finding, Repair};
+use crate::store::finding::{Finding, Repair};
+use crate::store::wire::keys;
 use crate::{JobId, Kind, State};
 
 /// What is wrong in a partition.

@@ -3,11 +3,43 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use redis::Value;
 
-use super::super::keys;
-use super::super::list::{array, number, text};
-use super::{Finding, Repair, Sort};
 use crate::job::Priority;
+use crate::store::finding::{Finding, Repair};
+use crate::store::wire::keys;
+use crate::store::wire::reply::{array, number, text};
 use crate::{JobId, Kind, QueueName, State, WorkerId};
+
+/// The type a key must have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sort {
+    List,
+    Set,
+    Hash,
+    Ranked,
+    Text,
+}
+
+impl Sort {
+    /// What Redis's TYPE calls it.
+    pub(super) fn must_be(self) -> &'static str {
+        match self {
+            Sort::List => "list",
+            Sort::Set => "set",
+            Sort::Hash => "hash",
+            Sort::Ranked => "zset",
+            Sort::Text => "string",
+        }
+    }
+
+    /// The command that reads its members in steps.
+    pub(super) fn scan(self) -> &'static str {
+        match self {
+            Sort::Hash => "HSCAN",
+            Sort::Ranked => "ZSCAN",
+            _ => "SSCAN",
+        }
+    }
+}
 
 /// Sorted sets of jobs, and the state each stands for.
 pub(super) const PLACES: [(&str, State); 7] = [

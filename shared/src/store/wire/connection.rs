@@ -1,4 +1,4 @@
-//! The connection: a pool whose members are given up at their first failure, and one way to run a script.
+//! The connections: a pool whose members are dropped at their first failure, and one try of a script or a pipeline.
 //!
 //! A response that does not come in time, or an error of the wire, ends the connection it happened on: a half-open one
 //! is never used twice. Keepalive and TCP_USER_TIMEOUT find the peers that vanish between calls.
@@ -16,15 +16,21 @@ use crate::{Config, Error, Result};
 /// Time without traffic after which a peer is asked whether it lives, and for which it may owe an answer.
 const SILENCE: Duration = Duration::from_secs(5);
 
-pub(crate) struct Link {
+pub(crate) struct Connections {
+    /// Serves every script and pipeline. Its connections have a response timeout.
     pool: Pool,
+    /// Opens connections outside the pool, for blocking pops and subscriptions: these must not time out on a response, nor
+    /// keep calls waiting for a connection.
     client: redis::Client,
+    /// `redis.connect_ms`, for connections outside the pool.
     connect: Duration,
+    /// Without user and password, for messages.
     address: String,
+    /// Counts each try, so it is below the repetition of calls.
     metrics: Metrics,
 }
 
-impl Link {
+impl Connections {
     pub(crate) fn open(config: &Config, metrics: Metrics) -> Result<Self> {
         let info = connection_info(config)?;
         let address = format!("{}", info.addr());
@@ -108,8 +114,8 @@ impl Link {
 
     async fn get(&self) -> Result<Connection> {
         self.pool.get().await.map_err(|e| match e {
-            PoolError::Backend(e) => match sort(&e) {
-                // What an operator must mend.
+            PoolError::Backend(e) => match classify(&e) {
+                // What an operator must fix.
                 Error::Config(reason) => Error::Config(reason),
                 // Nothing was sent yet, so nothing can have been done, and no key can have been met.
                 _ => Error::Unavailable(e.to_string()),
@@ -128,11 +134,12 @@ impl Link {
     }
 }
 
-/// The address that is configured, without user and password.
+/// The address of the configured Redis, without user and password: [`Store::address`](crate::Store::address) without a
+/// `Store`.
 ///
 /// # Errors
 /// [`Error::Config`] when it cannot be read.
-pub(crate) fn address(config: &Config) -> Result<String> {
+pub fn address(config: &Config) -> Result<String> {
     Ok(connection_info(config)?.addr().to_string())
 }
 
@@ -153,7 +160,7 @@ fn connection_info(config: &Config) -> Result<ConnectionInfo> {
 }
 
 /// What a Redis error means to a caller.
-fn sort(error: &RedisError) -> Error {
+pub(crate) fn classify(error: &RedisError) -> Error {
     let reason = error.to_string();
     match error.code() {
         Some("OOM") => return Error::Full(reason),
@@ -178,13 +185,8 @@ fn sort(error: &RedisError) -> Error {
 }
 
 fn describe(error: RedisError, script: &str) -> Error {
-    match sort(&error) {
+    match classify(&error) {
         Error::Corrupt { reason, .. } => Error::Corrupt { key: format!("(seen by {script})"), reason },
         other => other,
     }
-}
-
-/// Sorts an error of a connection that is not the pool's.
-pub(crate) fn sort_error(error: &RedisError) -> Error {
-    sort(error)
 }

@@ -1,50 +1,79 @@
-//! Group commit: what arrives while a call is in flight travels together in the next one. Nothing waits when nothing is
-//! in flight.
-use std::future::Future;
+//! Group commit: entries that arrive while a call is in flight travel together in the next one. Without a call in flight an
+//! entry is sent at once.
+use std::sync::{Arc, LazyLock};
 
+use redis::Value;
 use tokio::sync::{mpsc, oneshot};
 
+use super::call::{Args, Wire};
+use super::scripts::Script;
 use crate::{Error, Result, limits};
 
-/// Requests of one sort on their way to Redis, answered each alone.
-pub(crate) struct Group<T, R> {
-    sender: mpsc::Sender<(T, oneshot::Sender<Result<R>>)>,
+/// Entries for one script in one partition, each answered separately.
+pub(crate) struct Group {
+    sender: mpsc::Sender<Waiting>,
 }
 
-impl<T: Send + 'static, R: Send + 'static> Group<T, R> {
-    /// `run` is given up to [`limits::BATCH_MAX`] requests, bounded in `bytes` too, and answers them in order.
-    pub(crate) fn spawn<F, Fut>(bytes: fn(&T) -> usize, run: F) -> Self
-    where
-        F: Fn(Vec<T>) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<Vec<R>>> + Send,
-    {
-        let (sender, mut receiver) = mpsc::channel::<(T, oneshot::Sender<Result<R>>)>(limits::BATCH_MAX);
+/// An entry that waits for the next call.
+struct Waiting {
+    /// Entries with another head need another call.
+    head: Args,
+    entry: Args,
+    answer: oneshot::Sender<Result<Value>>,
+}
+
+impl Group {
+    /// Sends what is waiting, up to [`limits::BATCH_MAX`] entries and about [`limits::BATCH_BYTES_MAX`] bytes a call, until the
+    /// group is dropped.
+    pub(crate) fn spawn(wire: Arc<Wire>, script: &'static LazyLock<Script>, partition: u16) -> Self {
+        let (sender, mut receiver) = mpsc::channel::<Waiting>(limits::BATCH_MAX);
         tokio::spawn(async move {
-            while let Some((first, answer)) = receiver.recv().await {
-                let mut size = bytes(&first);
-                let (mut batch, mut answers) = (vec![first], vec![answer]);
-                while batch.len() < limits::BATCH_MAX && size < limits::BATCH_BYTES_MAX {
-                    let Ok((next, answer)) = receiver.try_recv() else { break };
-                    size += bytes(&next);
+            while let Some(first) = receiver.recv().await {
+                let mut bytes = first.entry.bytes();
+                let mut batch = vec![first];
+                while batch.len() < limits::BATCH_MAX && bytes < limits::BATCH_BYTES_MAX {
+                    let Ok(next) = receiver.try_recv() else { break };
+                    bytes += next.entry.bytes();
                     batch.push(next);
-                    answers.push(answer);
                 }
-                match run(batch).await {
-                    // An asker that has gone needs no answer.
-                    Ok(replies) => answers.into_iter().zip(replies).for_each(|(a, r)| drop(a.send(Ok(r)))),
-                    Err(e) => answers.into_iter().for_each(|a| drop(a.send(Err(e.clone())))),
+                let mut batch = batch.into_iter().peekable();
+                while let Some(Waiting { head, entry, answer }) = batch.next() {
+                    let (mut entries, mut answers) = (vec![entry], vec![answer]);
+                    while let Some(next) = batch.next_if(|next| next.head == head) {
+                        entries.push(next.entry);
+                        answers.push(next.answer);
+                    }
+                    // A caller that has gone needs no answer.
+                    match wire.run_many(script, partition, head, entries).await {
+                        Ok(replies) => answers.into_iter().zip(replies).for_each(|(a, r)| drop(a.send(Ok(r)))),
+                        Err(e) => answers.into_iter().for_each(|a| drop(a.send(Err(e.clone())))),
+                    }
                 }
             }
         });
         Self { sender }
     }
 
-    /// Sends one request with whatever else is waiting.
-    pub(crate) async fn call(&self, request: T) -> Result<R> {
+    /// Sends one entry, in one call with the others of this `head` that are waiting. Returns its element of the reply.
+    pub(crate) async fn call(&self, head: Args, entry: Args) -> Result<Value> {
         let (answer, reply) = oneshot::channel();
         let gone = || Error::Unavailable("the store is shutting down".into());
-        self.sender.send((request, answer)).await.map_err(|_| gone())?;
-        // It may have been sent: only its repetition can tell.
+        self.sender.send(Waiting { head, entry, answer }).await.map_err(|_| gone())?;
+        // It may have been sent: only repeating it can tell.
         reply.await.map_err(|_| Error::OutcomeUnknown("the store stopped before the answer came".into()))?
     }
+}
+
+/// Parts of at most [`limits::BATCH_MAX`] elements and [`limits::BATCH_BYTES_MAX`] bytes.
+pub(crate) fn split<T>(all: &[T], bytes: impl Fn(&T) -> usize) -> Vec<&[T]> {
+    let (mut parts, mut begin, mut size) = (Vec::new(), 0, 0);
+    for (at, one) in all.iter().enumerate() {
+        if at > begin && (at - begin == limits::BATCH_MAX || size + bytes(one) > limits::BATCH_BYTES_MAX) {
+            parts.push(&all[begin..at]);
+            (begin, size) = (at, 0);
+        }
+        size += bytes(one);
+    }
+    parts.push(&all[begin..]);
+    parts
 }

@@ -1,4 +1,4 @@
-//! Every Redis key, spelled here for Rust and in `lua/base.lua` for the scripts; a test holds the two together.
+//! Every Redis key, spelled here for Rust and in `../lua/base.lua` for the scripts; a test holds the two together.
 //!
 //! All keys but [`META`] begin with a partition's prefix, whose braces make it the hash slot.
 use crate::{JobId, Kind, QueueName, WorkerId};
@@ -21,7 +21,7 @@ pub(crate) fn history(partition: u16, id: &JobId) -> String {
     format!("lh:{{{partition}}}:history:{id}")
 }
 
-/// A queue's own list; `:high`, `:low` and `:suspect` stand beside it.
+/// A queue's own list. The keys of its other lists end in `:high`, `:low` and `:suspect`.
 pub(crate) fn queue(partition: u16, queue: &QueueName) -> String {
     format!("lh:{{{partition}}}:queue:{queue}")
 }
@@ -41,7 +41,7 @@ pub(crate) fn kind_suffix(kind: &Kind) -> String {
     format!("kind:{kind}")
 }
 
-/// The ended jobs of a kind that are no items, by their end: what follows the prefix.
+/// The ended jobs of a kind, items left out, by their end: what follows the prefix.
 pub(crate) fn finished_suffix(kind: &Kind) -> String {
     format!("finished:{kind}")
 }
@@ -78,7 +78,7 @@ pub(crate) fn mint(partition: Option<u16>, partitions: u16) -> JobId {
 /// that fits.
 pub(crate) fn item(parent: &JobId, number: u64, partitions: u16) -> JobId {
     let home = partition_of(parent.as_str(), partitions);
-    // An imported parent's id may be as long as an id may be; its digest stands for it then.
+    // An imported parent's id may be as long as an id may be; its digest is used then.
     let stem = if parent.as_str().len() <= 44 { parent.to_string() } else { digest(parent.as_str()) };
     let plain = format!("{stem}-{number}");
     let mut id = plain.clone();

@@ -1,4 +1,4 @@
-//! What the Store counts: every call that goes to Redis, and the pools it goes through.
+//! Metrics of the Store: every call to Redis, and the connection pools.
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ struct Verb {
     verb: &'static str,
 }
 
-/// What a process counts of its calls to Redis, over all its Stores. Clones are one.
+/// Counts of a process's calls to Redis, over all its Stores. Clones share state.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     calls: Family<Call, Counter>,
@@ -52,13 +52,13 @@ impl Metrics {
         registry.register_collector(Box::new(self.pools.clone()));
     }
 
-    /// Notes a call that has been answered, or not.
+    /// Counts a call, answered or not, and its duration.
     pub(crate) fn called<T>(&self, verb: &'static str, took: Duration, reply: &Result<T>) {
         self.answered(verb, reply);
         self.took.get_or_create(&Verb { verb }).observe(took.as_secs_f64());
     }
 
-    /// The same of one that waits in Redis, so that its time says nothing.
+    /// Counts a call that blocks in Redis, so that its duration means nothing.
     pub(crate) fn answered<T>(&self, verb: &'static str, reply: &Result<T>) {
         let outcome = reply.as_ref().err().map_or("ok", outcome);
         self.calls.get_or_create(&Call { verb, outcome }).inc();
@@ -66,7 +66,7 @@ impl Metrics {
 
     /// Counts a pool's connections for as long as it lives.
     pub(crate) fn watch_pool(&self, pool: &Pool) {
-        let mut pools = self.pools.0.lock().expect("nobody panics with it");
+        let mut pools = self.pools.0.lock().expect("lock not poisoned");
         pools.retain(|status| status().is_some());
         let pool = pool.weak();
         pools.push(Box::new(move || pool.upgrade().map(|pool| pool.status())));
@@ -83,7 +83,7 @@ fn outcome(error: &Error) -> &'static str {
     }
 }
 
-/// How a pool stands, while it lives.
+/// A pool's status, while the pool exists.
 type PoolStatus = Box<dyn Fn() -> Option<Status> + Send + Sync>;
 
 /// The pools of a process.
@@ -98,7 +98,7 @@ impl std::fmt::Debug for Pools {
 
 impl Collector for Pools {
     fn encode(&self, mut encoder: DescriptorEncoder) -> std::fmt::Result {
-        let pools = self.0.lock().expect("nobody panics with it");
+        let pools = self.0.lock().expect("lock not poisoned");
         let (mut most, mut open, mut used, mut waiting) = (0, 0, 0, 0);
         for status in pools.iter().filter_map(|status| status()) {
             most += status.max_size as u64;

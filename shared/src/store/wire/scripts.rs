@@ -1,4 +1,4 @@
-//! The scripts: each verb's Lua, put together with what it includes.
+//! The scripts: each verb's Lua, together with the parts it includes.
 use std::sync::LazyLock;
 
 use crate::kinds::Retention;
@@ -38,7 +38,7 @@ fn constants() -> String {
 }
 
 fn script(name: &'static str, flags: &str, parts: &[&str]) -> Script {
-    // Only a submit is refused when Redis is out of memory: all else must go on, or nothing would ever drain.
+    // Only a submit is refused when Redis is out of memory: all else must work, or nothing would ever drain.
     let text = format!("#!lua{flags}\n{}{}", constants(), parts.concat());
     let sha = redis::Script::new(&text).get_hash().to_owned();
     Script { name, text, sha }
@@ -85,4 +85,10 @@ scripts! {
     LIST = "list", NO_WRITES, [include_str!("../lua/page.lua")];
     FINISHED = "finished", NO_WRITES, [include_str!("../lua/page.lua")];
     QUEUES = "queues", NO_WRITES, [];
+}
+
+/// The SHA-1 by which Redis knows the script of that name (`claim`, `settle`, …), as `redis-cli MONITOR` and a proxy in
+/// between see it.
+pub fn script_sha(name: &str) -> Option<&'static str> {
+    all().into_iter().find(|script| script.name == name).map(|script| script.sha.as_str())
 }

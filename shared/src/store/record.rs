@@ -1,0 +1,140 @@
+//! A job's record: reading its hash as a [`Job`].
+use std::collections::HashMap;
+
+use redis::Value;
+
+use super::Store;
+use super::wire::reply::{array, number, text};
+use super::wire::{Args, Repeat, keys, scripts};
+use crate::files::FileEntry;
+use crate::job::{ErrorCode, Items, JobError, Priority, Progress};
+use crate::{Error, Job, JobId, Json, Kind, QueueName, Result, State, Timestamp, WorkerId};
+
+impl Store {
+    /// One job, as it is now.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when its record cannot be read; those of any call.
+    pub async fn get(&self, id: &JobId) -> Result<Option<Job>> {
+        Ok(self.get_many(std::slice::from_ref(id)).await?.pop().flatten())
+    }
+
+    /// Many jobs, each in its place; `None` where there is none.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    pub async fn get_many(&self, ids: &[JobId]) -> Result<Vec<Option<Job>>> {
+        self.read_many(ids, Repeat::Safe).await?.into_iter().collect()
+    }
+
+    /// [`Store::get_many`], with the error of each record that cannot be read in its place.
+    pub(super) async fn read_many(&self, ids: &[JobId], repeat: Repeat) -> Result<Vec<Result<Option<Job>>>> {
+        let mut jobs: Vec<Result<Option<Job>>> = ids.iter().map(|_| Ok(None)).collect();
+        for (partition, share) in self.by_partition(ids, |id| id) {
+            for chunk in share.chunks(50) {
+                let args = Args::default().texts(chunk.iter().map(|(_, id)| id.as_str()));
+                let reply = self.inner.wire.run(&scripts::GET, partition, &args, repeat).await?;
+                for ((at, id), value) in chunk.iter().zip(array(&reply)) {
+                    jobs[*at] =
+                        job(id, value).map_err(|reason| Error::Corrupt { key: keys::job(partition, id), reason });
+                }
+            }
+        }
+        Ok(jobs)
+    }
+}
+
+/// Puts a job together from what `get.lua` saw of it.
+fn job(id: &JobId, reply: &Value) -> Result<Option<Job>, String> {
+    let reply = array(reply);
+    if reply.is_empty() {
+        return Ok(None);
+    }
+    if reply.len() == 2 {
+        return Err("it is no hash".into());
+    }
+    let fields: HashMap<String, String> = reply[4..].chunks_exact(2).map(|p| (text(&p[0]), text(&p[1]))).collect();
+    let field = |name: &str| fields.get(name).map(String::as_str);
+    let need = |name: &str| field(name).ok_or_else(|| format!("field {name} is missing"));
+    let count = |name: &str| field(name).and_then(|v| v.parse::<u64>().ok());
+    let small = |name: &str| count(name).and_then(|n| u32::try_from(n).ok());
+    let time = |name: &str| field(name).and_then(|v| v.parse().ok()).map(Timestamp);
+    let score = |at: usize| text(&reply[at]).parse::<f64>().ok().map(|ms| Timestamp(ms as i64));
+    let record = text(&reply[0]);
+    let record: Vec<&str> = record.split(' ').collect();
+    let running = record.len() >= 3;
+    let stored = match field("state") {
+        Some(word) => Some(State::parse(word).ok_or_else(|| format!("state {word:?} is none"))?),
+        None => None,
+    };
+    let state = stored.unwrap_or(if running { State::Running } else { State::Queued });
+    let max_attempts = small("max_attempts").unwrap_or(1);
+    let (failures, error) = (small("attempts").unwrap_or(0), field("error").map(stored_error));
+    // A job that failed for good is at the attempt that failed; one that lost its worker, at the one it lost.
+    let by_attempt = state == State::Failed && error.as_ref().is_some_and(|e| e.code != ErrorCode::Crashed);
+    let attempt = if by_attempt { failures.max(1) } else { failures.saturating_add(1).min(max_attempts) };
+    let created_at = time("created_at").ok_or("field created_at is missing")?;
+    let started_at = if running { record[2].parse().ok().map(Timestamp) } else { time("started_at") };
+    let finished_at = time("finished_at");
+    let updated = [Some(created_at), started_at, time("updated_at"), finished_at];
+    let due = if state == State::Retrying { score(2) } else { time("scheduled_at") };
+    let items = items_of(field);
+    Ok(Some(Job {
+        id: id.clone(),
+        kind: Kind::parse(need("kind")?).map_err(|e| e.to_string())?,
+        queue: QueueName::parse(need("queue")?).map_err(|e| e.to_string())?,
+        state,
+        priority: field("priority").and_then(Priority::parse).unwrap_or_default(),
+        payload: Json::stored(need("payload")?.to_owned()),
+        attempt,
+        max_attempts,
+        crashes: small("crashes").unwrap_or(0),
+        token: if running { record[0].parse().ok() } else { count("token") },
+        worker: WorkerId::parse(if running { record[1] } else { field("worker").unwrap_or_default() }).ok(),
+        cancel_requested: number(&reply[3]) == Some(1),
+        progress: (field("percent").is_some() || field("message").is_some()).then(|| Progress {
+            percent: field("percent").and_then(|v| v.parse().ok()),
+            message: field("message").map(str::to_owned),
+        }),
+        result: field("result").map(|v| Json::stored(v.to_owned())),
+        skipped: field("skipped").map(str::to_owned),
+        error,
+        parent: field("parent").and_then(|v| JobId::parse(v).ok()),
+        items,
+        created_at,
+        scheduled_at: due,
+        started_at,
+        updated_at: updated.into_iter().flatten().max().unwrap_or(created_at),
+        finished_at,
+        lease_expires_at: if running { score(1) } else { None },
+        served: None,
+        imported: field("imported").map(|v| Json::stored(v.to_owned())),
+    }))
+}
+
+/// A parent's counts, as its record has them; `None` when it is no parent.
+pub(super) fn items_of<'a>(field: impl Fn(&str) -> Option<&'a str>) -> Option<Items> {
+    let count = |name: &str| field(name).and_then(|v| v.parse().ok());
+    count("items_total").map(|total| Items {
+        total,
+        succeeded: count("items_succeeded").unwrap_or(0),
+        failed: count("items_failed").unwrap_or(0),
+        skipped: count("items_skipped").unwrap_or(0),
+        cancelled: count("items_cancelled").unwrap_or(0),
+        open: field("sealed").is_none(),
+    })
+}
+
+/// An error as it was stored; a damaged one is shown as text rather than hiding the job.
+fn stored_error(text: &str) -> JobError {
+    serde_json::from_str(text).unwrap_or_else(|_| JobError {
+        code: ErrorCode::Failed,
+        message: text.to_owned(),
+        at: Timestamp(0),
+    })
+}
+
+/// A record's list of files; empty when it cannot be read.
+pub(super) fn files_of(text: &str) -> Vec<FileEntry> {
+    serde_json::from_str(text).unwrap_or_default()
+}

@@ -1,0 +1,107 @@
+//! Renew, recover, leave: how a worker keeps what it holds, releases what it does not run, and goes.
+use futures_util::future::join_all;
+use redis::Value;
+
+use super::Store;
+use super::claim::Held;
+use super::status::WorkerInfo;
+use super::wire::reply::{array, number, text};
+use super::wire::{Args, Repeat, scripts};
+use crate::{JobId, Json, Result, Timestamp, WorkerId, limits};
+
+/// One heartbeat in one partition.
+#[derive(Debug, Clone)]
+pub struct RenewRequest<'a> {
+    /// What the worker says of itself.
+    pub info: &'a WorkerInfo,
+    /// How long the leases run from now, ms.
+    pub lease_ms: u64,
+    /// What its live handlers run here.
+    pub held: &'a [Held],
+}
+
+/// What the holder must know of one lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// It runs on.
+    Renewed,
+    /// It runs on, and a cancel is asked.
+    Cancel,
+    /// Somebody else's, or ended: the handler is to stop and settle nothing.
+    Stale,
+    /// The job is gone: the same.
+    Missing,
+}
+
+/// A heartbeat's answer.
+#[derive(Debug, Clone)]
+pub struct Renewed {
+    /// For each of `held`, in order.
+    pub answers: Vec<Renewal>,
+    /// The worker's claimed list, each id with the token of its lease or none: for the audit.
+    pub claimed: Vec<(JobId, Option<u64>)>,
+    /// Redis's time.
+    pub at: Timestamp,
+}
+
+/// A gap in the clock's stamps longer than this, ms, means that Redis or everybody was away. Stamps come every sixth of a
+/// lease from each worker's renewals. It must be well below a lease: with half of one, two gaps in a row hide an outage in
+/// which live workers could not renew (found by the model of the clock in `tests/model`).
+pub(super) fn gap_max_ms(lease_ms: u64) -> u64 {
+    lease_ms / 3
+}
+
+impl Store {
+    /// One heartbeat: renews what is held, registers the worker, and brings the claimed list for the audit.
+    ///
+    /// # Errors
+    /// Those of any call.
+    pub async fn renew(&self, partition: u16, request: &RenewRequest<'_>) -> Result<Renewed> {
+        let info = Json::of(request.info).expect("a worker's info is plain JSON");
+        let mut args = Args::default()
+            .text(request.info.id.as_str())
+            .number(request.lease_ms)
+            .number(gap_max_ms(request.lease_ms))
+            .text(info.as_str())
+            .count(request.held.len());
+        for held in request.held {
+            args = args.text(held.id.as_str()).number(held.token);
+        }
+        let reply = self.inner.wire.run(&scripts::RENEW, partition, &args, Repeat::Safe).await?;
+        let reply = array(&reply);
+        let answers = array(reply.get(1).unwrap_or(&Value::Nil)).iter().map(|v| match text(v).as_str() {
+            "renewed" => Renewal::Renewed,
+            "cancel" => Renewal::Cancel,
+            "stale" => Renewal::Stale,
+            _ => Renewal::Missing,
+        });
+        let claimed = array(reply.get(2).unwrap_or(&Value::Nil)).iter().filter_map(|entry| {
+            let entry = array(entry);
+            Some((JobId::parse(&text(entry.first()?)).ok()?, text(entry.get(1)?).parse().ok()))
+        });
+        let at = Timestamp(reply.first().and_then(number).unwrap_or(0));
+        Ok(Renewed { answers: answers.collect(), claimed: claimed.collect(), at })
+    }
+
+    /// Puts reservations of this worker's that nobody leased back to the front of their queues. Returns how many.
+    ///
+    /// # Errors
+    /// Those of any call.
+    pub async fn recover(&self, partition: u16, worker: &WorkerId, ids: &[JobId]) -> Result<usize> {
+        let args = Args::default().text(worker.as_str()).text("audit").count(ids.len()).number(0).number(0);
+        let args = args.texts(ids.iter().map(JobId::as_str));
+        let reply = self.inner.wire.run(&scripts::RECOVER, partition, &args, Repeat::Safe).await?;
+        Ok(array(&reply).first().and_then(number).and_then(|n| usize::try_from(n).ok()).unwrap_or(0))
+    }
+
+    /// Takes a worker that has settled everything off the list of workers, in every partition.
+    ///
+    /// # Errors
+    /// Those of any call.
+    pub async fn leave(&self, worker: &WorkerId) -> Result<()> {
+        let args = Args::default().text(worker.as_str()).text("leave").count(limits::CLAIMED_MAX).number(0).number(0);
+        let each = (0..self.partitions()).map(|p| self.inner.wire.run(&scripts::RECOVER, p, &args, Repeat::Safe));
+        // None keeps the others from being left.
+        join_all(each).await.into_iter().try_for_each(|left| left.map(drop))
+    }
+}

@@ -1,0 +1,172 @@
+//! A call to Redis: its arguments, and its tries over an outage.
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use redis::Value;
+use tokio::time::Instant;
+
+use super::connection::{Connections, classify};
+use super::keys;
+use super::metrics::Metrics;
+use super::scripts::Script;
+use crate::{Config, Error, Result};
+
+/// What every call goes through.
+pub(crate) struct Wire {
+    connections: Connections,
+    /// `redis.outage_ms`: how long a call that is safe to repeat is repeated.
+    outage: Duration,
+    /// A test's clock, in ms, that scripts use in place of Redis's.
+    clock: Option<Arc<AtomicI64>>,
+}
+
+impl Wire {
+    /// Prepares the connections; none is made yet.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the address cannot be read.
+    pub(crate) fn open(config: &Config, clock: Option<Arc<AtomicI64>>, metrics: Metrics) -> Result<Self> {
+        let connections = Connections::open(config, metrics)?;
+        Ok(Self { connections, outage: Duration::from_millis(config.redis.outage_ms), clock })
+    }
+
+    /// Other connections for the same clock and metrics, as `config` has them.
+    ///
+    /// # Errors
+    /// [`Wire::open`]'s.
+    pub(crate) fn apart(&self, config: &Config) -> Result<Self> {
+        Self::open(config, self.clock.clone(), self.connections.metrics().clone())
+    }
+
+    pub(crate) fn connections(&self) -> &Connections {
+        &self.connections
+    }
+
+    pub(crate) fn outage(&self) -> Duration {
+        self.outage
+    }
+
+    /// Runs a script in a partition, over an outage if that is safe.
+    pub(crate) async fn run(&self, script: &Script, partition: u16, args: &Args, repeat: Repeat) -> Result<Value> {
+        let now = self.clock.as_ref().map(|c| c.load(Ordering::SeqCst).to_string()).unwrap_or_default();
+        let mut patience = Patience::new(self.outage, repeat);
+        loop {
+            match self.connections.eval(script, &keys::prefix(partition), &now, &args.0).await {
+                Err(e) => patience.bear(e).await?,
+                reply => return reply,
+            }
+        }
+    }
+
+    /// Runs a script that takes a head, a count and that many entries, and answers each entry; safe to repeat.
+    pub(crate) async fn run_many(
+        &self,
+        script: &Script,
+        partition: u16,
+        head: Args,
+        entries: Vec<Args>,
+    ) -> Result<Vec<Value>> {
+        let mut args = head.count(entries.len());
+        args.0.extend(entries.into_iter().flat_map(|entry| entry.0));
+        match self.run(script, partition, &args, Repeat::Safe).await? {
+            Value::Array(replies) => Ok(replies),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Runs plain commands in one round trip; they must be safe to repeat.
+    pub(crate) async fn pipe(&self, pipeline: &redis::Pipeline) -> Result<Vec<Value>> {
+        let replies = self.pipe_leniently(pipeline).await?;
+        replies.into_iter().map(|v| v.extract_error().map_err(|e| classify(&e))).collect()
+    }
+
+    /// [`Wire::pipe`], with the error of each command that met a key of the wrong type in its place.
+    pub(crate) async fn pipe_leniently(&self, pipeline: &redis::Pipeline) -> Result<Vec<Value>> {
+        let mut patience = Patience::new(self.outage, Repeat::Safe);
+        loop {
+            match self.connections.pipe(pipeline).await.and_then(unless_refused) {
+                Err(e) => patience.bear(e).await?,
+                replies => return replies,
+            }
+        }
+    }
+}
+
+/// Whether a call whose outcome is not known may be repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    /// It changes nothing the second time.
+    Safe,
+    /// One try: a second one could change something.
+    Never,
+}
+
+/// The arguments of a script call, after the time.
+#[derive(Clone, Default, PartialEq)]
+pub(crate) struct Args(Vec<Vec<u8>>);
+
+impl Args {
+    pub(crate) fn text(mut self, text: impl AsRef<str>) -> Self {
+        self.0.push(text.as_ref().as_bytes().to_vec());
+        self
+    }
+
+    pub(crate) fn number(self, number: impl Into<i128>) -> Self {
+        self.text(number.into().to_string())
+    }
+
+    pub(crate) fn count(self, number: usize) -> Self {
+        self.text(number.to_string())
+    }
+
+    pub(crate) fn texts<T: AsRef<str>>(mut self, texts: impl IntoIterator<Item = T>) -> Self {
+        self.0.extend(texts.into_iter().map(|t| t.as_ref().as_bytes().to_vec()));
+        self
+    }
+
+    /// What the arguments weigh.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.iter().map(Vec::len).sum()
+    }
+}
+
+/// The replies, or the first refusal among them that is not about the type of a key.
+fn unless_refused(replies: Vec<Value>) -> Result<Vec<Value>> {
+    let refusal = replies.iter().find_map(|reply| match reply {
+        Value::ServerError(e) if e.code() != "WRONGTYPE" => Some(classify(&e.clone().into())),
+        _ => None,
+    });
+    refusal.map_or(Ok(replies), Err)
+}
+
+/// How long a call is repeated.
+struct Patience {
+    /// When the outage has lasted too long.
+    end: Instant,
+    /// Before the next try; it grows.
+    pause: Duration,
+    repeat: Repeat,
+    /// Some try may have been carried out, so a later refusal does not mean that nothing happened.
+    unknown: bool,
+}
+
+impl Patience {
+    fn new(outage: Duration, repeat: Repeat) -> Self {
+        Self { end: Instant::now() + outage, pause: Duration::from_millis(10), repeat, unknown: false }
+    }
+
+    /// Waits before the next try; returns the error when there is to be none.
+    async fn bear(&mut self, error: Error) -> Result<()> {
+        self.unknown |= matches!(error, Error::OutcomeUnknown(_));
+        let passing = matches!(error, Error::Unavailable(_) | Error::OutcomeUnknown(_));
+        if !passing || self.repeat == Repeat::Never || Instant::now() + self.pause >= self.end {
+            // An earlier try may have been done, whatever the last one met.
+            return Err(if self.unknown { error.after_a_change() } else { error });
+        }
+        // Jitter keeps those who lost Redis together from coming back together.
+        tokio::time::sleep(self.pause.mul_f64(rand::random_range(0.5..1.0))).await;
+        self.pause = (self.pause * 2).min(Duration::from_millis(500));
+        Ok(())
+    }
+}

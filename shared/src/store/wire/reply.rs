@@ -1,0 +1,30 @@
+//! Reading replies: arrays, texts and whole numbers, whatever form Redis gives them.
+use redis::Value;
+
+/// The elements of a reply that is an array; none for any other.
+pub(crate) fn array(value: &Value) -> &[Value] {
+    match value {
+        Value::Array(values) => values,
+        _ => &[],
+    }
+}
+
+/// A reply as text; empty for nil.
+pub(crate) fn text(value: &Value) -> String {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Value::SimpleString(text) => text.clone(),
+        Value::Int(n) => n.to_string(),
+        Value::Double(n) => n.to_string(),
+        Value::Okay => "OK".into(),
+        _ => String::new(),
+    }
+}
+
+/// A reply as a whole number.
+pub(crate) fn number(value: &Value) -> Option<i64> {
+    match value {
+        Value::Int(n) => Some(*n),
+        other => text(other).parse().ok(),
+    }
+}
