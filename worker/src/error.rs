@@ -1,23 +1,23 @@
-//! Why a worker, or the saving of a checkpoint, failed.
+//! Errors of a worker, and of saving a checkpoint.
 use leasehold::json::InvalidJson;
 
 /// Why [`Worker::run`](crate::Worker::run) failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// What an operator wrote cannot be used, or Redis is not fit to keep jobs.
+    /// The configuration is invalid, or this Redis is not suitable for storing jobs.
     #[error(transparent)]
     Store(#[from] leasehold::Error),
-    /// The system gave no thread.
+    /// A system resource is missing, such as a thread.
     #[error("a thread cannot be started: {0}")]
     Thread(#[from] std::io::Error),
-    /// Handlers that were told to stop run on in every slot: only a new process can work again.
-    #[error("all {0} slots are held by handlers that were told to stop and do not; start the worker again")]
+    /// In every slot a handler ignores the request to stop: the process must be restarted.
+    #[error("all {0} slots are occupied by handlers that do not stop when requested; restart the worker")]
     Stuck(usize),
-    /// A part of the worker has panicked, which is a bug of Leasehold's: only a new process can work again.
-    #[error("a part of the worker has panicked; its log says where. Start it again")]
+    /// A role of the worker has panicked. This is a bug in Leasehold; the process must be restarted.
+    #[error("a part of the worker has panicked (see its log); restart the worker")]
     Panicked,
-    /// The worker ended without Redis's answer for so many jobs; they are reclaimed when their leases run out.
-    #[error("{0} jobs could not be given back; they are reclaimed when their leases run out")]
+    /// The worker ended with this many jobs neither settled nor released; they are reclaimed when their leases expire.
+    #[error("{0} jobs could not be released; they are reclaimed when their leases expire")]
     Abandoned(usize),
 }
 
@@ -25,12 +25,12 @@ pub enum Error {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CheckpointError {
     /// It cannot be written as JSON.
-    #[error("the checkpoint is no JSON: {0}")]
+    #[error("the checkpoint cannot be written as JSON: {0}")]
     NotJson(String),
-    /// It is over a limit.
+    /// It exceeds a limit.
     #[error("the checkpoint is refused: {0} (limits.checkpoint_bytes, limits.json_depth)")]
     OverLimit(InvalidJson),
-    /// The lease is somebody else's, or gone: the handler is to stop.
+    /// The lease has expired or another worker has it: the handler should stop.
     #[error("the job's lease is lost")]
     Lost,
     /// The job's record cannot be written.

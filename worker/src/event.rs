@@ -1,12 +1,12 @@
-//! What the other roles report to the claim loop.
+//! Events that other roles send to the claim loop.
 use leasehold::store::{Popper, Reservation};
 use leasehold::{Error, QueueName};
 
 use crate::lease::leases::Call;
 
-/// What the claim loop is told.
+/// A reason for the claim loop to act.
 pub(crate) enum Event {
-    /// A pop came back.
+    /// A pop has returned.
     Popped(Popped),
     /// There may be work in this partition.
     Look(u16),
@@ -16,12 +16,12 @@ pub(crate) enum Event {
     Paused(QueueName),
 }
 
-/// How a pop came back.
+/// A pop that has returned.
 pub(crate) struct Popped {
-    /// The list's place.
+    /// Index of the list that it waited on.
     pub list: usize,
     pub answer: Result<Option<Reservation>, Error>,
-    /// The call it is part of, to be ended once what it brought is held.
+    /// The call it belongs to; ends when the job it brought is leased.
     pub call: Call,
     /// Its connection, unless it failed.
     pub popper: Option<Popper>,

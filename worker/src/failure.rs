@@ -1,4 +1,4 @@
-//! `Done` and `Failure`: how an attempt ended, as its handler says.
+//! `Done` and `Failure`: what a handler returns.
 use std::time::Duration;
 
 use leasehold::job::ErrorCode;
@@ -19,7 +19,7 @@ impl<T> From<T> for Done<T> {
     }
 }
 
-/// How an attempt failed, and what is to come of it. Any error becomes one by `?`: tried again by the kind's policy.
+/// How an attempt failed, and whether to retry it. Any error converts to one with `?` and is retried by the kind's policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     pub(crate) code: ErrorCode,
@@ -28,17 +28,17 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Tried again by the kind's policy: after its back-off, while attempts are left.
+    /// Retried by the kind's policy: after its back-off, while attempts are left.
     pub fn new(message: impl Into<String>) -> Self {
         Self { code: ErrorCode::Failed, message: message.into(), wish: Wish::Policy }
     }
 
-    /// Not tried again.
+    /// Not retried.
     pub fn fatal(message: impl Into<String>) -> Self {
         Self { wish: Wish::Never, ..Self::new(message) }
     }
 
-    /// Tried again after `delay` (at most a day), while attempts are left.
+    /// Retried after `delay` (at most a day), while attempts are left.
     pub fn retry_in(delay: Duration, message: impl Into<String>) -> Self {
         Self { wish: Wish::In(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)), ..Self::new(message) }
     }

@@ -1,4 +1,4 @@
-//! What a Rust user writes: an async function of a context and a typed payload, registered by kind.
+//! The `Handler` trait that Rust users implement, and the registry of handlers by kind.
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -14,14 +14,14 @@ use crate::attempt::context::Context;
 use crate::failure::{Done, Failure};
 use crate::stop::HANDLER_GRACE;
 
-/// Runs the jobs of one kind. Any `async fn(Context, P) -> Result<Done<T>, Failure>` is one, where `P` can be read from
-/// JSON and `T` written as JSON.
+/// Runs the jobs of one kind. Implemented by any `async fn(Context, P) -> Result<Done<T>, Failure>` where `P` can be read
+/// from JSON and `T` written as JSON.
 pub trait Handler<P>: Send + Sync + 'static {
-    /// What it makes: the job's result.
+    /// The job's result.
     type Output: Serialize;
 
-    /// Runs one attempt. It may be given the same job again after a crash or a failure, so it should be safe to repeat; the
-    /// context's token lets a database of its own refuse an attempt that has lost its lease.
+    /// Runs one attempt. The same job may run again after a crash or a failure, so this should be safe to repeat; with the
+    /// context's token a database can refuse writes of an attempt that has lost its lease.
     fn call(&self, context: Context, payload: P) -> impl Future<Output = Result<Done<Self::Output>, Failure>> + Send;
 }
 
@@ -38,19 +38,19 @@ where
     }
 }
 
-/// What an attempt made, as it is settled: the result, and the reason when it was skipped.
+/// What a successful attempt is settled with: the result, and the reason if it was skipped.
 pub(crate) type Completion = (Json, Option<String>);
 pub(crate) type HandlerFuture<'a> = Pin<Box<dyn Future<Output = Result<Completion, Failure>> + Send + 'a>>;
 
-/// A handler of any payload and result.
+/// A handler whose payload and result types are erased.
 pub(crate) trait DynHandler: Send + Sync {
-    /// How long an attempt has to end after it was told to; then it is dropped.
+    /// How long the handler has to end after a request to stop; then its future is dropped.
     fn grace(&self) -> Duration;
 
     fn call_json<'a>(&'a self, context: Context, payload: &'a Json) -> HandlerFuture<'a>;
 }
 
-/// A [`Handler`] with its types forgotten.
+/// Adapts a [`Handler`] to [`DynHandler`].
 struct TypedHandler<H, P> {
     handler: H,
     limits: Limits,
@@ -65,12 +65,12 @@ impl<P: DeserializeOwned + Send + 'static, H: Handler<P>> DynHandler for TypedHa
     fn call_json<'a>(&'a self, context: Context, payload: &'a Json) -> HandlerFuture<'a> {
         Box::pin(async move {
             let payload: P = serde_json::from_str(payload.as_str()).map_err(|e| {
-                Failure::fatal(format!("the payload is not what this kind takes: {e}")).with_code(ErrorCode::BadPayload)
+                Failure::fatal(format!("the payload does not match this kind: {e}")).with_code(ErrorCode::BadPayload)
             })?;
             match self.handler.call(context, payload).await? {
                 Done::Result(result) => {
                     let text = serde_json::to_string(&result)
-                        .map_err(|e| Failure::fatal(format!("its result is no JSON: {e}")))?;
+                        .map_err(|e| Failure::fatal(format!("the result cannot be written as JSON: {e}")))?;
                     parse_result(&text, &self.limits).map(|result| (result, None))
                 }
                 Done::Skipped(reason) => Ok((Json::null(), Some(reason))),
@@ -79,10 +79,10 @@ impl<P: DeserializeOwned + Send + 'static, H: Handler<P>> DynHandler for TypedHa
     }
 }
 
-/// Takes a result if it keeps to the limits.
+/// Parses a result, checking the limits.
 pub(crate) fn parse_result(text: &str, limits: &Limits) -> Result<Json, Failure> {
     Json::parse(text, limits.json_depth, limits.result_bytes)
-        .map_err(|e| Failure::fatal(format!("its result is refused: {e} (limits.result_bytes, limits.json_depth)")))
+        .map_err(|e| Failure::fatal(format!("the result is refused: {e} (limits.result_bytes, limits.json_depth)")))
 }
 
 /// The handlers of a worker, by kind.
@@ -104,7 +104,7 @@ impl Registry {
         )
     }
 
-    /// Adds one of the worker's own; a kind has one handler.
+    /// Adds a built-in handler or a command. Each kind has exactly one handler.
     pub fn add_dyn(&mut self, kind: Kind, work: Arc<dyn DynHandler>) -> Result<(), String> {
         match self.handlers.insert(kind.clone(), work) {
             Some(_) => Err(format!("kind {kind} has two handlers; name each kind once, here or as a command")),

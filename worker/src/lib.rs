@@ -1,10 +1,15 @@
 //! Leasehold's worker: claims jobs, runs their handlers, settles them, and sweeps.
 //!
-//! Reading order: [`Worker`] is what a program builds; `run` starts its roles. A job's way is `claim` (with `pops` and
-//! `budget`) → `slot` (take in, run, settle) with `holds`, `lease` and `audit` keeping it held. `sweeper` and `end` are for the
-//! others' jobs and for the worker's own end, `files` for what an attempt reads and leaves, `orphans` for what deaths left,
-//! `fetch` for what a client has it fetch.
-//! What runs is a [`Handler`] or a command of the kinds file (`kinds`).
+//! Reading order:
+//! - [`Worker`] is what a program builds. `run` connects and starts the roles; `running` is the state they share.
+//! - `claim` claims jobs for free slots, with blocking pops (`claim/pops`) and weighted queues (`claim/budget`).
+//! - `attempt` runs and settles one job. `attempt/context` is what its handler sees, `attempt/report` sends its progress and
+//!   checkpoints, `attempt/files` reads and writes its files.
+//! - `lease` renews the leases in hand (`lease/leases`), audits the claimed list (`lease/audit`) and drains the worker at its
+//!   end (`lease/drain`), on a thread that handlers cannot block.
+//! - `sweeper` does the work that belongs to no worker in particular: promote, reclaim, recover, prune, orphaned files.
+//! - `handler` is the [`Handler`] trait and the registry; `kinds` has the commands of the kinds file and the built-in kinds;
+//!   `fetch` downloads URLs for them.
 //!
 //! How to write a handler, with examples, is the page `docs/rust-handlers.md`.
 mod attempt;
@@ -47,7 +52,7 @@ use handler::Registry;
 #[cfg(doctest)]
 struct RustHandlers;
 
-/// A worker to be: its configuration, the kinds file, and the handlers of a Rust program.
+/// A worker that has not been started: its configuration, the kinds file, and the handlers of a Rust program.
 pub struct Worker {
     config: Config,
     kinds: Kinds,
@@ -61,8 +66,8 @@ impl Worker {
         Self { config, kinds, registry: Registry::default(), fault: None }
     }
 
-    /// Adds a handler for a kind. What the kinds file says of that kind (queue, attempts, back-off, …) holds for it. A name
-    /// that is none, or a kind that has a handler already, is an error of [`Worker::run`].
+    /// Adds a handler for a kind. The kind's settings in the kinds file (queue, attempts, back-off, …) apply to it. An invalid
+    /// name, or a kind that already has a handler, makes [`Worker::run`] fail.
     pub fn handler<P, H>(mut self, kind: &str, handler: H) -> Self
     where
         P: DeserializeOwned + Send + 'static,
@@ -75,17 +80,17 @@ impl Worker {
         self
     }
 
-    /// Runs until `shutdown`, in the runtime that polls this; then all jobs are settled or given back. Waits for Redis at the
-    /// start, and rides out any outage later.
+    /// Runs until `shutdown`, on the runtime that polls this future; by then all jobs are settled or released. Waits for Redis
+    /// at the start, and rides out any later outage.
     ///
     /// # Errors
-    /// [`Error`]: a configuration that cannot be used, or an end that left jobs to be reclaimed.
+    /// [`Error`]: an unusable configuration, or a shutdown that left jobs to be reclaimed.
     pub async fn run(mut self, shutdown: Shutdown) -> Result<(), Error> {
         if let Some(fault) = self.fault {
             return Err(error::config(fault));
         }
         kinds::register(&mut self.registry, &self.kinds, &self.config)?;
-        // Erased: the roles nest deeper than a user's crate would be willing to look.
+        // Boxed: otherwise users hit the type-length limit.
         let running: Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> =
             Box::pin(run::run(self.config, self.kinds, self.registry, shutdown));
         running.await

@@ -6,11 +6,11 @@ use clap::Parser;
 use leasehold::{Config, log};
 use leasehold_worker::{Error, Shutdown, Worker};
 
-/// Runs Leasehold's jobs. The first SIGTERM or SIGINT lets running jobs end, the second gives them back at once.
+/// Runs Leasehold's jobs. The first SIGTERM or SIGINT lets running jobs end, the second releases them at once.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// The configuration file [default: leasehold.toml, when it is there]
+    /// Configuration file [default: leasehold.toml, if it exists]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Address of Redis
@@ -19,22 +19,22 @@ struct Arguments {
     /// The kinds file
     #[arg(long, value_name = "FILE")]
     kinds: Option<String>,
-    /// The queues to take from, name:weight,…
+    /// Queues to claim from, as name:weight,…
     #[arg(long, value_name = "QUEUES")]
     queues: Option<String>,
-    /// Jobs to run at once
+    /// Number of jobs to run at once
     #[arg(long, value_name = "COUNT")]
     concurrency: Option<usize>,
-    /// Where to serve /livez, /readyz and /metrics, as 127.0.0.1:9090
+    /// Address for /livez, /readyz and /metrics, e.g. 127.0.0.1:9090
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// How long running jobs may go on after SIGTERM, ms
+    /// How long running jobs may continue after SIGTERM, ms
     #[arg(long, value_name = "MS")]
     grace_ms: Option<u64>,
 }
 
 impl Arguments {
-    /// What the flags set, by key.
+    /// The settings given by flags, by key.
     fn settings(self) -> (Option<PathBuf>, Vec<(&'static str, String)>) {
         let settings = [
             ("redis_url", self.redis_url),
@@ -56,12 +56,12 @@ fn main() -> ExitCode {
             1
         }
     };
-    // Not by returning: a handler that never yields would keep its thread, and the process with it.
+    // Returning would wait for handlers that never yield.
     std::process::exit(code)
 }
 
 fn run(arguments: Arguments) -> Result<(), Error> {
-    // Fails only when there is one already.
+    // Fails only if a provider is already installed.
     drop(rustls::crypto::ring::default_provider().install_default());
     let (file, flags) = arguments.settings();
     let config = Config::load(file.as_deref(), &flags)?;

@@ -1,11 +1,11 @@
-//! Whether Redis answers, as all roles of a worker see it: one line in the log when it goes, one when it is back.
+//! Redis outages: whether Redis answers, which errors are worth a retry, and the delays between retries.
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use leasehold::Error;
 
-/// The state of redis with Redis.
+/// Whether Redis answers, as seen by all roles of a worker. Logs one line when an outage begins and one when it ends.
 #[derive(Debug, Default)]
 pub(crate) struct RedisStatus {
     away: AtomicBool,
@@ -13,13 +13,13 @@ pub(crate) struct RedisStatus {
 }
 
 impl RedisStatus {
-    /// A call failed. An outage is told once; anything else is a fault of its own, told each time.
+    /// A call failed. An outage is logged once; any other error is logged each time.
     pub fn failed(&self, role: &str, error: &Error) {
         if !is_outage(error) {
             tracing::error!("{role}: {error}");
             return;
         }
-        let mut since = self.since.lock().expect("nobody panics with it");
+        let mut since = self.since.lock().expect("lock not poisoned");
         let is_new = since.is_none();
         if is_new {
             *since = Some(Instant::now());
@@ -27,11 +27,11 @@ impl RedisStatus {
         }
         drop(since);
         if is_new {
-            tracing::warn!("{role}: {error}; handlers run on, and all goes on when Redis is back");
+            tracing::warn!("{role}: {error}; running handlers continue, and work resumes when Redis is back");
         }
     }
 
-    /// Whether the last that was heard of Redis is that it is away.
+    /// Whether Redis is unavailable, by the last call.
     pub fn is_down(&self) -> bool {
         self.away.load(Ordering::Relaxed)
     }
@@ -41,7 +41,7 @@ impl RedisStatus {
         if !self.away.load(Ordering::Relaxed) {
             return;
         }
-        let mut since = self.since.lock().expect("nobody panics with it");
+        let mut since = self.since.lock().expect("lock not poisoned");
         let ended = since.take();
         if ended.is_some() {
             self.away.store(false, Ordering::Relaxed);
@@ -53,20 +53,20 @@ impl RedisStatus {
     }
 }
 
-/// Whether trying again later may help. A Redis that refuses this worker's password has been given another; the worker will be
-/// restarted, or the password put back.
+/// Whether a retry may help. A refused password (`Config`) is included: it was changed in Redis, and either the worker will be
+/// restarted with the new one or the old one restored.
 pub(crate) fn is_outage(error: &Error) -> bool {
     matches!(error, Error::Unavailable(_) | Error::OutcomeUnknown(_) | Error::Full(_) | Error::Config(_))
 }
 
-/// For how long a call has met nothing but refusals that are no outage.
+/// Measures how long a call has failed with errors other than an outage.
 #[derive(Debug, Default)]
 pub(crate) struct RefusalTimer {
     since: Option<Instant>,
 }
 
 impl RefusalTimer {
-    /// Takes in how a try ended at `now`.
+    /// Records an error at `now`. Returns the time since the first of an unbroken run of refusals; zero for an outage.
     pub fn refused_for(&mut self, now: Instant, error: &Error) -> Duration {
         if is_outage(error) {
             self.since = None;
@@ -76,8 +76,8 @@ impl RefusalTimer {
     }
 }
 
-/// Delays between tries: doubled from try to try, with jitter, so that workers that lost Redis together do not come back
-/// together.
+/// Delays between retries: doubled each time, with jitter, so that workers that lost Redis together do not all return at
+/// once.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     next: Duration,
@@ -90,14 +90,14 @@ impl Backoff {
         Self { next: first, first, most }
     }
 
-    /// The delay before the next try.
+    /// The delay before the next retry.
     pub fn delay(&mut self) -> Duration {
         let delay = self.next.mul_f64(rand::random_range(0.5..1.0));
         self.next = (self.next * 2).min(self.most);
         delay
     }
 
-    /// It worked.
+    /// Starts again from the first delay, after a success.
     pub fn reset(&mut self) {
         self.next = self.first;
     }

@@ -1,4 +1,4 @@
-//! Calling a library that may panic on what it is given.
+//! Panics: catching those of libraries that may panic on bad input, and reading their messages.
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
@@ -8,8 +8,8 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `work`, turning a panic in it into what it said. The report that a panic prints is withheld for this thread meanwhile,
-/// by a hook put before the one in place at the first call.
+/// Runs `work`; a panic in it becomes an error with the panic's message. Meanwhile the panic report is suppressed for this
+/// thread, by a hook installed in front of the existing one at the first call.
 pub(crate) fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -26,7 +26,7 @@ pub(crate) fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     outcome.map_err(|panic| panic_message(&*panic).to_owned())
 }
 
-/// What a panic said, as far as it said it in words.
+/// The message of a panic, if it has one.
 pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")

@@ -12,7 +12,7 @@ pub(crate) fn start(
     roles.spawn(async move { role.await.unwrap_or_default() });
 }
 
-/// Returns when one of these has panicked.
+/// Waits until one of these has panicked; never returns otherwise.
 pub(crate) async fn panicked(roles: &mut JoinSet<()>) {
     while let Some(ended) = roles.join_next().await {
         if ended.is_err_and(|e| e.is_panic()) {

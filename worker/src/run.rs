@@ -24,8 +24,7 @@ use crate::shutdown::Shutdown;
 use crate::slots::Slots;
 use crate::{lease, roles, sweeper};
 
-/// How soon the kinds are registered again after Redis had no room for it, and how often it is looked whether Redis was
-/// emptied.
+/// How often registering the kinds is retried, and how often to check whether Redis was emptied.
 const REGISTER_EVERY: Duration = Duration::from_secs(5);
 
 /// Runs a worker to its end.
@@ -37,7 +36,7 @@ pub(crate) async fn run(config: Config, kinds: Kinds, registry: Registry, shutdo
     let host = hostname::get().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let (worker, redis) = (worker_id(&host), Arc::new(RedisStatus::default()));
     let (reporter, reporting) = Reporter::new(store.clone(), worker.clone(), Arc::clone(&redis));
-    let (events, heard) = mpsc::unbounded_channel();
+    let (events, inbox) = mpsc::unbounded_channel();
     let served = registry.kinds().map(|kind| (kind.clone(), kinds.get(kind).max_running.unwrap_or(0))).collect();
     let running = Arc::new(Running {
         leases: Leases::new(Duration::from_millis(config.lease_ms), store.partitions()),
@@ -60,19 +59,20 @@ pub(crate) async fn run(config: Config, kinds: Kinds, registry: Registry, shutdo
     });
     let _gone = running.gone.clone().drop_guard();
     probe.introduce(&running)?;
-    let ended = lease::spawn(Arc::clone(&running), introduce(&running, host))?;
+    let ended = lease::spawn(Arc::clone(&running), worker_info(&running, host))?;
     tracing::info!(worker = %running.worker, "running on Redis at {}", running.store.address());
     let mut roles = JoinSet::new();
     roles::start(&running.gone, &mut roles, sweeper::run(Arc::clone(&running)));
     roles::start(&running.gone, &mut roles, sweeper::sweep_files(Arc::clone(&running)));
     roles::start(&running.gone, &mut roles, register(Arc::clone(&running)));
     roles::start(&running.gone, &mut roles, reporting);
-    roles::start(&running.gone, &mut roles, claim(Arc::clone(&running), heard));
-    let mut ended = pin!(async { ended.await.map_err(|_| std::io::Error::other("the lease thread has died"))? });
+    roles::start(&running.gone, &mut roles, claim(Arc::clone(&running), inbox));
+    let mut ended =
+        pin!(async { ended.await.map_err(|_| std::io::Error::other("the lease thread has ended unexpectedly"))? });
     let result = tokio::select! {
         result = &mut ended => result,
         () = roles::panicked(&mut roles) => {
-            // What runs may end, what does not is given back; a worker that lacks a role is of no use.
+            // A worker that lacks a role is useless: drain, and release what does not finish.
             running.shutdown.begin();
             running.tasks.close();
             ended.await.and(Err(Error::Panicked))
@@ -92,23 +92,23 @@ async fn claim(running: Arc<Running>, events: mpsc::UnboundedReceiver<Event>) {
     running.claims_over.cancel();
 }
 
-/// Tells Redis how long finished jobs are kept, once it takes it (it mostly has before the first claim), and again when
-/// somebody has emptied it.
+/// Registers in Redis how long finished jobs are kept: once at the start, retried until it succeeds, and again whenever
+/// Redis has been emptied.
 async fn register(running: Arc<Running>) {
-    let (mut registered, mut is_told) = (None, false);
+    let (mut registered, mut is_logged) = (None, false);
     loop {
-        let looked = async {
+        let check = async {
             let emptied_at = running.store.emptied_at().await?;
             if registered != Some(emptied_at) {
                 running.store.register_kinds(&running.kinds).await?;
             }
             Ok(emptied_at)
         };
-        match looked.await {
+        match check.await {
             Ok(emptied_at) => registered = Some(emptied_at),
-            // An outage is told by others.
-            Err(e) if !is_outage(&e) && !std::mem::replace(&mut is_told, true) => {
-                running.redis.failed("looking after what the key space agrees on", &e);
+            // Other roles log an outage.
+            Err(e) if !is_outage(&e) && !std::mem::replace(&mut is_logged, true) => {
+                running.redis.failed("registering the kinds", &e);
             }
             Err(_) => {}
         }
@@ -116,7 +116,7 @@ async fn register(running: Arc<Running>) {
     }
 }
 
-/// Connects, however long Redis is away. `None`: the shutdown came first.
+/// Connects, waiting for Redis as long as it takes. `None`: the shutdown came first.
 async fn connect(
     config: &Config,
     kinds: &Kinds,
@@ -130,7 +130,7 @@ async fn connect(
             match Store::connect_counted(config, metrics.store()).await {
                 Ok(store) => {
                     redis.answered();
-                    // Whatever it fails of, the work need not wait for it: `register` goes on trying.
+                    // Work does not depend on this: `register` retries a failure.
                     drop(store.register_kinds(kinds).await);
                     return Ok(Some(store));
                 }
@@ -146,15 +146,15 @@ async fn connect(
     }
 }
 
-/// A name that was never used before: the host, and 12 hex digits.
+/// A unique id: the host name and 12 random hex digits.
 fn worker_id(host: &str) -> WorkerId {
     let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || "_-".contains(*c)).take(40).collect();
     let host = if host.is_empty() { "worker" } else { &host };
     let number: u64 = rand::random();
-    WorkerId::parse(&format!("{host}-{:012x}", number >> 16)).expect("it keeps to the alphabet of worker ids")
+    WorkerId::parse(&format!("{host}-{:012x}", number >> 16)).expect("only characters allowed in worker ids")
 }
 
-fn introduce(running: &Running, host: String) -> WorkerInfo {
+fn worker_info(running: &Running, host: String) -> WorkerInfo {
     WorkerInfo {
         id: running.worker.clone(),
         host,

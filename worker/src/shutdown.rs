@@ -1,10 +1,10 @@
-//! Shutdown is a value that is passed in: whoever holds a clone can ask a worker to end.
+//! The handle with which a worker is asked to end.
 use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Asks a worker to end. Clones are one.
+/// Asks a worker to end. Clones share state.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
     pub(crate) begun: CancellationToken,
@@ -12,30 +12,30 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Nothing asked yet.
+    /// A handle on which no shutdown has been requested.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Take no more jobs, let the running ones end within `worker.grace_ms`, give the rest back.
+    /// Claims no more jobs, lets running ones end within `worker.grace_ms`, and releases the rest.
     pub fn begin(&self) {
         self.begun.cancel();
     }
 
-    /// Give all jobs back at once and end, within two seconds.
+    /// Releases all jobs at once and ends within two seconds.
     pub fn hurry(&self) {
         self.begun.cancel();
         self.hurried.cancel();
     }
 
-    /// The first SIGTERM or SIGINT begins the shutdown, the second hurries it. They are heard on a thread of their own, so
-    /// that handlers which hold every thread of the runtime cannot keep them away.
+    /// The first SIGTERM or SIGINT begins the shutdown, the second hurries it. A dedicated thread receives the signals, so
+    /// handlers that block every thread of the runtime cannot delay them.
     ///
     /// # Errors
     /// When the system refuses the thread or the signal handlers.
     pub fn on_signals() -> io::Result<Self> {
         let shutdown = Self::new();
-        let heard = shutdown.clone();
+        let requested = shutdown.clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (mut terminate, mut interrupt) = {
             let _entered = runtime.enter();
@@ -44,12 +44,12 @@ impl Shutdown {
         let listen = async move {
             loop {
                 tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-                if heard.begun.is_cancelled() {
-                    heard.hurry();
-                    return tracing::warn!("a second signal: giving all jobs back and ending at once");
+                if requested.begun.is_cancelled() {
+                    requested.hurry();
+                    return tracing::warn!("second signal: releasing all jobs and ending at once");
                 }
-                heard.begin();
-                tracing::info!("a signal: taking no more jobs, letting the running ones end");
+                requested.begin();
+                tracing::info!("signal received: claiming no more jobs, waiting for running ones to end");
             }
         };
         std::thread::Builder::new().name("signals".into()).spawn(move || runtime.block_on(listen))?;

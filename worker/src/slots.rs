@@ -1,17 +1,17 @@
-//! The slots of a worker: how many are free, and who must know when one becomes so.
+//! The slots of a worker: how many jobs run, and how many more may.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// Counts the slots. Only the claim loop takes; anybody gives back.
+/// Counts the slots. Only the claim loop takes them; any task may free one.
 pub(crate) struct Slots {
     total: usize,
     taken: AtomicUsize,
     suspects: AtomicUsize,
     lingering: AtomicUsize,
     freed: Notify,
-    /// By partition: what was freed may let run what was held back there (a kind at its limit, a suspect).
+    /// By partition: a freed slot may allow jobs to run that were held back there (a kind at its limit, a suspect).
     look_again: Vec<AtomicBool>,
 }
 
@@ -35,22 +35,22 @@ impl Slots {
         self.total.saturating_sub(self.taken.load(Ordering::Acquire))
     }
 
-    /// Suspects that run: jobs that have lost a worker.
+    /// Running suspects: jobs that were running when a worker crashed.
     pub fn suspects(&self) -> usize {
         self.suspects.load(Ordering::Acquire)
     }
 
-    /// Slots of attempts that were told to stop and have ended, but left something behind that keeps the slot.
+    /// Slots of attempts that have ended after a request to stop, but still keep the slot through a clone of the context.
     pub fn lingering(&self) -> usize {
         self.lingering.load(Ordering::Acquire)
     }
 
-    /// Returns when a slot has become free since the last return.
+    /// Waits for a slot to be freed since the last call returned.
     pub async fn freed(&self) {
         self.freed.notified().await;
     }
 
-    /// Whether a claim from `partition` may bring more than before; asked once.
+    /// Whether a claim from `partition` may now return held-back jobs; resets the flag.
     pub fn look_again(&self, partition: u16) -> bool {
         self.look_again[usize::from(partition)].swap(false, Ordering::AcqRel)
     }
@@ -73,7 +73,7 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// Its attempt was told to stop and has ended; what still keeps the slot is no longer wanted.
+    /// The attempt has ended after a request to stop, but something it started still keeps the slot.
     pub fn linger(&self) {
         if !self.lingers.swap(true, Ordering::AcqRel) {
             self.slots.lingering.fetch_add(1, Ordering::AcqRel);

@@ -1,4 +1,4 @@
-//! How a running handler is told to stop, and why.
+//! The request to a running handler to stop, with its reason.
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -6,52 +6,52 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a command has between SIGTERM and SIGKILL.
 pub(crate) const COMMAND_GRACE: Duration = Duration::from_secs(5);
-/// How long the handler of a command has: the kill, and what is read after it, must come before its future is dropped.
+/// How long the handler of a command has to end: long enough for the SIGKILL and for reading the remaining output.
 pub(crate) const COMMAND_HANDLER_GRACE: Duration = Duration::from_secs(6);
-/// How long a Rust handler has to end after it was told to; then its future is dropped.
+/// How long a Rust handler has to end after a request to stop; then its future is dropped.
 pub(crate) const HANDLER_GRACE: Duration = Duration::from_secs(2);
-/// How long the lease of a handler that even a drop does not end is still renewed.
+/// How long after a request to stop the lease of a handler that does not end is still renewed.
 pub(crate) const LEASE_GRACE: Duration = Duration::from_secs(8);
 
-/// Why a handler is to stop.
+/// Why a handler should stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
-    /// The job's cancel was asked.
+    /// The job's cancel was requested.
     Cancel,
-    /// It has run longer than it may.
+    /// It has reached its timeout.
     Timeout,
-    /// The worker ends, and its grace is over: the job goes back to its queue.
+    /// The worker is shutting down and its grace period is over: the job returns to its queue.
     Shutdown,
-    /// The lease is somebody else's, or gone: whatever the handler still does is not recorded.
+    /// The lease has expired or another worker has it: nothing the handler still does is recorded.
     Lost,
 }
 
-/// One running job's request to stop.
+/// The stop request of one running job.
 #[derive(Debug, Default)]
 pub(crate) struct Stop {
     token: CancellationToken,
-    asked: Mutex<Option<(StopReason, Instant)>>,
+    requested: Mutex<Option<(StopReason, Instant)>>,
 }
 
 impl Stop {
-    /// Asks; the first reason stands, but a lost lease overrules it.
+    /// Requests a stop. The first reason is kept, except that a lost lease replaces it.
     pub fn request(&self, reason: StopReason) {
-        let mut asked = self.asked.lock().expect("nobody panics with it");
-        match &mut *asked {
-            Some((stands, _)) if reason == StopReason::Lost => *stands = StopReason::Lost,
+        let mut requested = self.requested.lock().expect("lock not poisoned");
+        match &mut *requested {
+            Some((first, _)) if reason == StopReason::Lost => *first = StopReason::Lost,
             Some(_) => {}
-            None => *asked = Some((reason, Instant::now())),
+            None => *requested = Some((reason, Instant::now())),
         }
-        drop(asked);
+        drop(requested);
         self.token.cancel();
     }
 
     pub fn reason(&self) -> Option<StopReason> {
-        self.asked.lock().expect("nobody panics with it").map(|(reason, _)| reason)
+        self.requested.lock().expect("nobody panics with it").map(|(reason, _)| reason)
     }
 
     pub fn requested_at(&self) -> Option<Instant> {
-        self.asked.lock().expect("nobody panics with it").map(|(_, at)| at)
+        self.requested.lock().expect("nobody panics with it").map(|(_, at)| at)
     }
 
     pub fn token(&self) -> &CancellationToken {
