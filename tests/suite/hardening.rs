@@ -168,7 +168,7 @@ async fn a_worker_whose_slots_are_all_held_by_what_its_handlers_left_behind_ends
     let id = submit_with(&api, json!({"kind": "leaks", "timeout_ms": 100, "max_attempts": 1})).await;
     assert_eq!(work.ended(&id).await.state, State::Failed);
     let status = worker.wait_exit(SOON).await;
-    assert!(!status.success() && worker.stderr().contains("all 1 slots are held"), "{status}");
+    assert!(!status.success() && worker.stderr().contains("all 1 slots are occupied"), "{status}");
     work.system.finish().await;
 }
 

@@ -47,11 +47,11 @@ impl Stop {
     }
 
     pub fn reason(&self) -> Option<StopReason> {
-        self.requested.lock().expect("nobody panics with it").map(|(reason, _)| reason)
+        self.requested.lock().expect("lock not poisoned").map(|(reason, _)| reason)
     }
 
     pub fn requested_at(&self) -> Option<Instant> {
-        self.requested.lock().expect("nobody panics with it").map(|(_, at)| at)
+        self.requested.lock().expect("lock not poisoned").map(|(_, at)| at)
     }
 
     pub fn token(&self) -> &CancellationToken {

@@ -31,7 +31,7 @@ impl ProgressHandle {
     }
 
     fn throttle(&self) -> std::sync::MutexGuard<'_, Throttle> {
-        self.throttle.lock().expect("nobody panics with it")
+        self.throttle.lock().expect("lock not poisoned")
     }
 }
 

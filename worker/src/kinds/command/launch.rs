@@ -86,7 +86,7 @@ impl Launcher {
 
     /// The root and the thread, started for the first command.
     fn running(&self) -> io::Result<LauncherThread> {
-        let mut running = self.running.lock().expect("nobody panics with it");
+        let mut running = self.running.lock().expect("lock not poisoned");
         if let Some(running) = &*running {
             return Ok(running.clone());
         }
@@ -232,7 +232,7 @@ impl Guard {
     }
 
     fn send(&self, sign: char, group: i32) {
-        let mut shell = self.shell.lock().expect("nobody panics with it");
+        let mut shell = self.shell.lock().expect("lock not poisoned");
         if let Some(pipe) = shell.as_mut().and_then(|shell| shell.stdin.as_mut()) {
             // A guard that was killed guards no more; the commands still die with their worker.
             drop(writeln!(pipe, "{sign} {group}"));
@@ -242,7 +242,7 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if let Some(mut shell) = self.shell.lock().expect("nobody panics with it").take() {
+        if let Some(mut shell) = self.shell.lock().expect("lock not poisoned").take() {
             drop(shell.stdin.take());
             drop(shell.wait());
         }

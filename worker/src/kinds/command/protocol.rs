@@ -139,7 +139,7 @@ impl<'a> Session<'a> {
     }
 
     fn received(&self) -> std::sync::MutexGuard<'_, Received> {
-        self.received.lock().expect("nobody panics with it")
+        self.received.lock().expect("lock not poisoned")
     }
 
     /// There is no use in going on.
