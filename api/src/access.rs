@@ -1,110 +1,20 @@
 //! Who may do what: tokens, and what each route asks of them.
 //!
-//! Without a file of tokens everything is open, and the API listens on loopback only. The file is read again when it has
-//! changed, and on SIGHUP; one that cannot be used leaves the last good one in force.
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+//! Without a file of tokens everything is open, and the API listens on loopback only.
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use leasehold::Error;
 use leasehold::tokens::{Scope, Tokens};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::{Code, Problem};
 use crate::state::Api;
 
-/// How often the file is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// Bytes of the file, at most.
-const FILE_BYTES: usize = 1 << 20;
-
-/// The tokens of a file, as they are now; cheap to clone.
-#[derive(Clone)]
-pub struct Guard(Arc<File>);
-
-struct File {
-    path: PathBuf,
-    now: Mutex<Now>,
-}
-
-struct Now {
-    tokens: Arc<Tokens>,
-    /// What was read last, good or not.
-    text: Result<String, String>,
-}
-
-impl Guard {
-    /// Reads the file.
-    ///
-    /// # Errors
-    /// [`Error::Config`] names the file, the line, and what would be right.
-    pub fn open(path: &Path) -> Result<Self, Error> {
-        let fault = |reason: String| Error::Config(format!("api.tokens {}: {reason}", path.display()));
-        let text = read(path).map_err(fault)?;
-        let tokens = Arc::new(Tokens::parse(&text).map_err(fault)?);
-        let now = Mutex::new(Now { tokens, text: Ok(text) });
-        Ok(Self(Arc::new(File { path: path.to_owned(), now })))
-    }
-
-    /// Reads the file again whenever it has changed, for ever.
-    ///
-    /// # Errors
-    /// [`Error::Config`] when SIGHUP cannot be heard.
-    pub fn follow(self) -> Result<(), Error> {
-        let fault = |e| Error::Config(format!("signals cannot be handled: {e}"));
-        let mut hangup = signal(SignalKind::hangup()).map_err(fault)?;
-        tokio::spawn(async move {
-            loop {
-                tokio::select! {
-                    _ = hangup.recv() => {}
-                    () = tokio::time::sleep(LOOK_EVERY) => {}
-                }
-                let guard = self.clone();
-                // A file on a slow disk must not hold up requests.
-                drop(tokio::task::spawn_blocking(move || guard.look()).await);
-            }
-        });
-        Ok(())
-    }
-
-    fn look(&self) {
-        let text = read(&self.0.path);
-        let mut now = self.0.now.lock().expect("nobody panics with it");
-        if now.text == text {
-            return;
-        }
-        let path = self.0.path.display();
-        match text.as_deref().map_err(ToOwned::to_owned).and_then(Tokens::parse) {
-            Ok(tokens) => {
-                tracing::info!(tokens = tokens.count(), "api.tokens {path} was read again");
-                now.tokens = Arc::new(tokens);
-            }
-            Err(reason) => tracing::error!("api.tokens {path} cannot be used, the tokens before stay: {reason}"),
-        }
-        now.text = text;
-    }
-
-    fn tokens(&self) -> Arc<Tokens> {
-        self.0.now.lock().expect("nobody panics with it").tokens.clone()
-    }
-}
-
-fn read(path: &Path) -> Result<String, String> {
-    let length = std::fs::metadata(path).map_err(|e| e.to_string())?.len();
-    if length > FILE_BYTES as u64 {
-        return Err(format!("it has {length} bytes; at most {FILE_BYTES} are allowed"));
-    }
-    std::fs::read_to_string(path).map_err(|e| e.to_string())
-}
-
 /// What a request asks of its token; `None` when anybody may make it. A route that is not named here can be read with
 /// `read` and changed with `admin` only, so a new one is closed rather than open.
-pub(crate) fn needed(method: &Method, route: &str) -> Option<Scope> {
+pub fn needed(method: &Method, route: &str) -> Option<Scope> {
     let reads = method.is_safe();
     match route {
         "/livez" | "/readyz" | "/openapi.json" if reads => None,
@@ -156,11 +66,10 @@ fn admit<'a>(tokens: &'a Tokens, headers: &HeaderMap, needed: Scope) -> Result<&
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use leasehold::tokens::mint;
 
     use super::*;
+    use crate::routed::routed;
 
     /// A method, and what it needs.
     type Need = (&'static str, Option<Scope>);
@@ -215,14 +124,7 @@ mod tests {
 
     #[test]
     fn every_route_needs_what_the_table_says() {
-        let mut served: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for route in crate::router::ROUTES.split(".route(").skip(1) {
-            let (path, methods) = route.trim_start().strip_prefix('"').and_then(|r| r.split_once('"')).unwrap();
-            let words =
-                ["get(", "post(", "delete(", "put(", "patch("].into_iter().filter(|word| methods.contains(word));
-            let methods = words.map(|word| word.trim_end_matches('(').to_uppercase()).collect();
-            served.insert(path.into(), methods);
-        }
+        let mut served = routed();
         for (route, methods) in ROUTES {
             let named: Vec<String> = methods.iter().map(|(method, _)| (*method).to_owned()).collect();
             assert_eq!(served.remove(*route), Some(named), "{route}");

@@ -1,4 +1,6 @@
 //! Reads a JSON object field by field, and gathers everything that is wrong with it before anything is done.
+mod json;
+
 use std::fmt::Display;
 use std::str::FromStr;
 
@@ -6,9 +8,9 @@ use leasehold::json::InvalidJson;
 use leasehold::{Json, Limits, Timestamp};
 use serde_json::value::RawValue;
 
+use self::json::{elements, expected, members, sort, whole};
 use crate::error::{Code, Problem};
 use crate::fault::{Fault, Place};
-use crate::raw::{elements, expected, members, sort, whole};
 
 /// Fields of one object that are looked at; no request has so many.
 const FIELDS_MAX: usize = 64;

@@ -1,29 +1,28 @@
 //! Leasehold's HTTP API: stateless, so that replicas share nothing but Redis.
 //!
-//! A request comes in by [`leasehold::server`], passes `request`, is sent on by `router`, read by `body` and `fields`
-//! (or `query` and `headers`), handled in `routes` or, for clients of the old systems, in `views`, and refused by `error`, where alone a status is chosen. What is
-//! allowed is decided here and in `submission`, what is true by the Store.
+//! Reading order: a connection arrives through [`leasehold::server`]; `request` gives each request its id, span and
+//! deadline; `access` checks its token; `router` finds its handler. Handlers are in `routes`, those for clients of the old
+//! systems in `views`; they take their arguments by `extract` and `fields`. Submissions are validated in `submission`;
+//! every other guard is the Store's. A refusal is an `error::Problem`, and `error` alone chooses its status.
 mod access;
-mod body;
 mod deadline;
 mod error;
+mod extract;
 mod fault;
 mod fields;
-mod headers;
 mod metrics;
 mod openapi;
-mod query;
-mod range;
-mod raw;
 mod request;
+#[cfg(test)]
+mod routed;
 mod router;
 mod routes;
 mod state;
 mod stream;
 mod submission;
-mod upload;
+mod token_file;
 mod views;
 
-pub use access::Guard;
 pub use router::router;
 pub use state::Api;
+pub use token_file::Guard;

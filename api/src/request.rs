@@ -11,9 +11,9 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::body::Lent;
 use crate::deadline::Clock;
 use crate::error::{Cause, Code, Problem};
+use crate::extract::body::Lent;
 use crate::state::Api;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -37,7 +37,3 @@ pub fn router(api: Api) -> Router {
         .layer(from_fn(views::refuse))
         .with_state(api)
 }
-
-/// The text of every route, for the tests that hold other tables against it.
-#[cfg(test)]
-pub const ROUTES: &str = concat!(include_str!("router.rs"), include_str!("views/mod.rs"));

@@ -9,10 +9,10 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::Guard;
 use crate::error::{Code, Problem};
 use crate::metrics::Metrics;
 use crate::submission::Rules;
+use crate::token_file::Guard;
 
 /// How long what the workers serve is taken to be as it was.
 const SERVED_FOR: Duration = Duration::from_secs(1);

@@ -20,7 +20,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Answer, found};
 use crate::error::Problem;
-use crate::query::{Named, NoQuery};
+use crate::extract::query::{Named, NoQuery};
 
 use crate::state::Api;
 

@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use super::{Answer, object};
 use crate::error::{Code, Problem};
-use crate::query::{Named, NamedFile, NoQuery, Query};
-use crate::range::{Range, requested};
+use crate::extract::query::{Named, NamedFile, NoQuery, Query};
+use crate::extract::range::{Range, requested};
 use crate::state::Api;
 
 /// Whether a file came with the submit, or an attempt left it.

@@ -6,12 +6,13 @@ use leasehold::{JobId, limits};
 
 use super::jobs::{existing, page, page_of};
 use super::{Answer, changed};
-use crate::body::BulkText;
 use crate::error::Problem;
+use crate::extract::accept::wants_json_lines;
+use crate::extract::body::BulkText;
+use crate::extract::query::{Named, NoQuery, Query};
 use crate::fields::Reader;
-use crate::query::{Named, NoQuery, Query};
 use crate::state::Api;
-use crate::stream::{json_lines, wants_json_lines};
+use crate::stream::json_lines;
 
 /// `GET /api/v1/jobs/{id}/items`: a page of them, in their order; or, by `Accept: application/x-ndjson`, all that are there
 /// now, a line each.

@@ -11,9 +11,9 @@ use leasehold::{Job, JobId, Kind, QueueName, Refusal, State as JobState, Store, 
 use super::{Answer, changed, found, object, only};
 use crate::deadline::Clock;
 use crate::error::Problem;
+use crate::extract::headers::prefer_wait;
+use crate::extract::query::{Named, NoQuery, Query};
 use crate::fault::Fault;
-use crate::headers::prefer_wait;
-use crate::query::{Named, NoQuery, Query};
 use crate::state::Api;
 
 /// Jobs in a page when the client names no number.

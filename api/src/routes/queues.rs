@@ -7,7 +7,7 @@ use leasehold::store::QueueStatus;
 
 use super::{Answer, object};
 use crate::error::{Code, Problem};
-use crate::query::{Named, NoQuery};
+use crate::extract::query::{Named, NoQuery};
 use crate::state::Api;
 
 /// `GET /api/v1/queues`

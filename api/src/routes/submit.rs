@@ -12,15 +12,15 @@ use serde_json::value::RawValue;
 use tracing::Instrument;
 
 use super::{Answer, object};
-use crate::body::{BulkText, SubmitBody};
 use crate::error::Problem;
+use crate::extract::body::BulkText;
+use crate::extract::headers::{check_key, idempotency_key};
+use crate::extract::query::NoQuery;
+use crate::extract::upload::{Form, SubmitBody, Upload};
 use crate::fault::Fault;
 use crate::fields::Reader;
-use crate::headers::{check_key, idempotency_key};
-use crate::query::NoQuery;
 use crate::state::Api;
 use crate::submission;
-use crate::upload::{Form, Upload};
 
 /// `POST /api/v1/jobs`: a job, or a job with files.
 pub async fn submit(State(api): State<Api>, headers: HeaderMap, _: NoQuery, body: SubmitBody) -> Answer {

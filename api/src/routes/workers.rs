@@ -3,7 +3,7 @@ use axum::extract::State;
 
 use super::{Answer, object};
 use crate::error::Problem;
-use crate::query::NoQuery;
+use crate::extract::query::NoQuery;
 use crate::state::Api;
 
 /// `GET /api/v1/workers`: those alive, and those gone within the hour.

@@ -8,18 +8,18 @@ use leasehold::{Job, JobId, Json, State as JobState, Store};
 use serde::{Deserialize, Serialize};
 
 use super::record::{Clock, Record, Words, json};
-use super::{Asked, View, answer};
+use super::view::{Asked, View, answer};
 use crate::deadline::Clock as Deadline;
 use crate::error::{Code, Problem};
-use crate::headers::idempotency_key;
-use crate::query::{NoQuery, Query};
+use crate::extract::headers::idempotency_key;
+use crate::extract::query::{NoQuery, Query};
+use crate::extract::upload::{Announced, Form};
 use crate::routes::jobs::a_number;
 use crate::routes::submit::take_upload;
 use crate::routes::{Answer, only};
 use crate::state::Api;
 use crate::stream::{JSON, document, stream};
 use crate::submission::{self, Work};
-use crate::upload::{Announced, Form};
 
 pub(super) const VIEW: View = View { kind: "analyze-audio", is_batch: false };
 const WORDS: Words = ["pending", "processing", "completed", "failed", "cancelled"];

@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::record::{Clock, Record, Words, json};
 use super::url::WebUrl;
-use super::{Asked, View, answer};
-use crate::body::JsonText;
+use super::view::{Asked, View, answer};
 use crate::error::{Code, Problem};
+use crate::extract::body::JsonText;
+use crate::extract::query::NoQuery;
 use crate::fields::Reader;
-use crate::query::NoQuery;
 use crate::routes::files::send;
 use crate::routes::{Answer, only};
 use crate::state::Api;

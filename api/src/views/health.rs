@@ -8,9 +8,10 @@ use leasehold::store::{Counts, address};
 use leasehold::{Kind, Kinds};
 use serde::Serialize;
 
-use super::{answer, audio, gap_analysis};
+use super::view::answer;
+use super::{audio, gap_analysis};
 use crate::error::Problem;
-use crate::query::NoQuery;
+use crate::extract::query::NoQuery;
 use crate::routes::Answer;
 use crate::state::Api;
 

@@ -5,11 +5,11 @@ use leasehold::{Job, JobId, Json, State as JobState};
 use serde::Serialize;
 
 use super::record::{Clock, Record, Words, json, number};
-use super::{Asked, View, answer};
-use crate::body::JsonText;
+use super::view::{Asked, View, answer};
 use crate::error::{Code, Problem};
+use crate::extract::body::JsonText;
+use crate::extract::query::NoQuery;
 use crate::fields::Reader;
-use crate::query::NoQuery;
 use crate::routes::Answer;
 use crate::routes::events::{Shown, follow};
 use crate::state::Api;

@@ -11,11 +11,11 @@ use serde_json::value::RawValue;
 
 use super::record::{Clock, Record, Words, json};
 use super::url::WebUrl;
-use super::{Asked, View, answer, has_begun, opened};
-use crate::body::BulkText;
+use super::view::{Asked, View, answer, has_begun, opened};
 use crate::error::Problem;
+use crate::extract::body::BulkText;
+use crate::extract::query::NoQuery;
 use crate::fields::Reader;
-use crate::query::NoQuery;
 use crate::routes::Answer;
 use crate::routes::files::escaped;
 use crate::state::Api;

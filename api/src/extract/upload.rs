@@ -19,7 +19,7 @@ use leasehold::store::request_digest;
 use leasehold::{FileEntry, FileError, JobId, NewJob, Store, limits};
 use multer::{Field, Multipart};
 
-use crate::body::{self, Lent};
+use super::body::{self, JsonText, Lent};
 use crate::deadline::Clock;
 use crate::error::{Code, Problem};
 use crate::fields::Reader;
@@ -55,6 +55,24 @@ impl FromRequestParts<Api> for Announced {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
         Upload::announced(parts, api).map(Self)
+    }
+}
+
+/// The body of a submit: JSON, or an upload.
+pub enum SubmitBody {
+    /// The job alone.
+    Json(JsonText),
+    /// The job with its files.
+    Upload(Upload),
+}
+
+impl FromRequestParts<Api> for SubmitBody {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        match Upload::announced(parts, api)? {
+            Some(upload) => Ok(Self::Upload(upload)),
+            None => JsonText::from_request_parts(parts, api).await.map(Self::Json),
+        }
     }
 }
 

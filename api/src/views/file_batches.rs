@@ -10,10 +10,10 @@ use leasehold::{Job, JobId, Json, State as JobState, limits};
 use serde::{Deserialize, Serialize};
 
 use super::record::{Clock, Record, Words, json, number};
-use super::{Asked, View, answer, begun, has_begun, opened};
-use crate::body::BulkText;
+use super::view::{Asked, View, answer, begun, has_begun, opened};
+use crate::extract::body::BulkText;
+use crate::extract::query::NoQuery;
 use crate::fields::Reader;
-use crate::query::NoQuery;
 use crate::routes::Answer;
 use crate::state::Api;
 use crate::stream::{JSON, JSON_LINES, document, stream};

@@ -16,7 +16,6 @@ use tokio::time::timeout;
 use crate::deadline::Clock;
 use crate::error::{Code, Problem};
 use crate::state::Api;
-use crate::upload::Upload;
 
 /// A request's body, shared between its handler and what comes after it.
 #[derive(Clone)]
@@ -171,24 +170,6 @@ pub fn utf8(text: Vec<u8>) -> Result<String, Problem> {
 /// How long the body will be, if the client says.
 pub fn announced(headers: &HeaderMap) -> Option<u64> {
     text_of(headers, CONTENT_LENGTH)?.parse().ok()
-}
-
-/// The body of a submit: JSON, or an upload.
-pub enum SubmitBody {
-    /// The job alone.
-    Json(JsonText),
-    /// The job with its files.
-    Upload(Upload),
-}
-
-impl FromRequestParts<Api> for SubmitBody {
-    type Rejection = Problem;
-    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        match Upload::announced(parts, api)? {
-            Some(upload) => Ok(Self::Upload(upload)),
-            None => JsonText::from_request_parts(parts, api).await.map(Self::Json),
-        }
-    }
 }
 
 /// Extends a body's share of memory to `bytes`; bodies that find no room are turned away rather than kept waiting, or

@@ -1,0 +1,9 @@
+//! Extractors: the parts of a request that handlers take as arguments.
+//!
+//! The fields of a JSON body are read by [`crate::fields`], since submissions know no HTTP.
+pub mod accept;
+pub mod body;
+pub mod headers;
+pub mod query;
+pub mod range;
+pub mod upload;
