@@ -6,8 +6,9 @@ use clap::{Args, ValueEnum};
 use leasehold::config::LogConfig;
 use leasehold::{Config, Error, Store, Timestamp};
 
-use crate::door::Door;
+use crate::backend::Backend;
 use crate::failure::Failure;
+use crate::print::without_password;
 
 /// How long a command rides out an outage of Redis, ms.
 const OUTAGE_MS_MAX: u64 = 2_000;
@@ -141,16 +142,16 @@ impl Source {
 
 impl Common {
     /// The way into the system that was asked for.
-    pub(crate) async fn door(&self) -> Result<Door, Failure> {
+    pub(crate) async fn backend(&self) -> Result<Backend, Failure> {
         if let Some(address) = self.via.address(&self.source) {
-            return Door::http(&address, self.via.token()?.as_deref());
+            return Backend::http(&address, self.via.token()?.as_deref());
         }
         if self.via.token.is_some() || self.via.token_file.is_some() {
             return Err(Failure::Usage("a token is for the API: give --api URL, or LEASEHOLD_API_URL, too".into()));
         }
         let config = self.source.load_for_command()?;
         let store = reached(Store::connect(&config).await, &config)?;
-        Ok(Door::redis(store, config))
+        Ok(Backend::redis(store, config))
     }
 
     /// Whether the output is for programs.
@@ -169,14 +170,6 @@ pub(crate) fn reached(store: leasehold::Result<Store>, config: &Config) -> Resul
         }
         other => other.into(),
     })
-}
-
-/// A URL as it may be shown.
-pub(crate) fn without_password(url: &str) -> String {
-    match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{rest}"),
-        _ => url.to_owned(),
-    }
 }
 
 /// Reads a duration with its unit: `500ms`, `5s`, `2m`, `1h`, `7d`.

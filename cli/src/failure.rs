@@ -2,7 +2,7 @@
 use std::io;
 use std::process::ExitCode;
 
-use crate::door::Problem;
+use crate::problem::Problem;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]

@@ -1,21 +1,18 @@
-//! `leasehold`: the operator's and newcomer's command. One file per noun; each works through a [`door::Door`], which is the
+//! `leasehold`: the operator's and newcomer's command. One file per noun; each works through a [`backend::Backend`], which is the
 //! HTTP API or, for operators, Redis itself.
 mod arguments;
-mod child;
+mod backend;
 mod completions;
 mod demo;
 mod doctor;
-mod door;
 mod failure;
 mod import;
 mod jobs;
-mod keeper;
-mod port;
+mod local;
 mod print;
+mod problem;
 mod queues;
-mod redis_server;
 mod stop;
-mod system;
 mod tokens;
 mod up;
 mod workers;

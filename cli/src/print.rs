@@ -207,6 +207,14 @@ pub(crate) fn age(time: Timestamp) -> String {
     if ms < -500 { format!("in {}", span(-ms)) } else { format!("{} ago", span(ms)) }
 }
 
+/// A URL as it may be shown.
+pub(crate) fn without_password(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{rest}"),
+        _ => url.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@ use leasehold::QueueName;
 use leasehold::store::QueueStatus;
 
 use crate::arguments::Common;
-use crate::door::Door;
+use crate::backend::Backend;
 use crate::failure::Failure;
 use crate::print::{self, Table, span};
 
@@ -56,7 +56,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
 }
 
 async fn list(common: &Common) -> Result<(), Failure> {
-    let queues = common.door().await?.queues().await?;
+    let queues = common.backend().await?.queues().await?;
     if common.json() {
         return Ok(print::json_list("queues", &queues)?);
     }
@@ -89,13 +89,13 @@ fn wait(ms: u64) -> String {
     span(i64::try_from(ms).unwrap_or(i64::MAX))
 }
 
-async fn find(door: &Door, name: &QueueName) -> Result<QueueStatus, Failure> {
+async fn find(backend: &Backend, name: &QueueName) -> Result<QueueStatus, Failure> {
     let unknown = || Failure::Failed(format!("there is no queue {name}; `leasehold queues ls` lists them"));
-    door.queue(name).await?.ok_or_else(unknown)
+    backend.queue(name).await?.ok_or_else(unknown)
 }
 
 async fn show(name: &QueueName, common: &Common) -> Result<(), Failure> {
-    let queue = find(&common.door().await?, name).await?;
+    let queue = find(&common.backend().await?, name).await?;
     if common.json() {
         return Ok(print::json(&queue)?);
     }
@@ -112,10 +112,10 @@ async fn show(name: &QueueName, common: &Common) -> Result<(), Failure> {
 }
 
 async fn pause(names: &[QueueName], paused: bool, common: &Common) -> Result<(), Failure> {
-    let door = common.door().await?;
+    let backend = common.backend().await?;
     let mut queues = Vec::new();
     for name in names {
-        door.pause(name, paused).await?;
+        backend.pause(name, paused).await?;
         if !common.json() {
             print::line(format_args!("{name}  {}", if paused { "paused" } else { "resumed" }))?;
         } else {
@@ -129,7 +129,7 @@ async fn pause(names: &[QueueName], paused: bool, common: &Common) -> Result<(),
                 served: false,
                 partitions: Vec::new(),
             };
-            queues.push(door.queue(name).await?.unwrap_or_else(blank));
+            queues.push(backend.queue(name).await?.unwrap_or_else(blank));
         }
     }
     if common.json() { Ok(print::json_list("queues", &queues)?) } else { Ok(()) }

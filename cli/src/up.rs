@@ -8,12 +8,12 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::arguments::{NotVia, Source, reached};
 use crate::failure::{Failure, complain};
-use crate::keeper::Keeper;
-use crate::port::{self, Port};
+use crate::local::keeper::Keeper;
+use crate::local::port::{self, Port};
+use crate::local::redis_server::RedisServer;
+use crate::local::system::{self, Plan};
 use crate::print;
-use crate::redis_server::RedisServer;
 use crate::stop::Signals;
-use crate::system::{self, Plan};
 
 /// How long the API may take to finish its requests.
 const API_GRACE: Duration = Duration::from_secs(35);
@@ -202,7 +202,7 @@ fn welcome(
         Some(server) => {
             format!("{}  (Redis {}, private; its data stays in {data}/redis)", server.url(), server.version)
         }
-        None => format!("{}  (yours)", crate::arguments::without_password(&config.redis_url)),
+        None => format!("{}  (yours)", print::without_password(&config.redis_url)),
     };
     let workers =
         format!("{} of {} slots, lease {} s", arguments.workers, config.worker.concurrency, config.lease_ms / 1_000);

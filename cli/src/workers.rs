@@ -20,7 +20,7 @@ pub(crate) enum Command {
 /// Runs the command.
 pub(crate) async fn run(command: Command) -> Result<(), Failure> {
     let Command::Ls { common } = command;
-    let workers = common.door().await?.workers().await?;
+    let workers = common.backend().await?.workers().await?;
     if common.json() {
         return Ok(print::json_list("workers", &workers)?);
     }

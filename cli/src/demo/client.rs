@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::documents;
 use crate::failure::Failure;
-use crate::system;
+use crate::local::system;
 
 /// The kind of the demo's batches.
 const KIND: &str = "process-files";

@@ -5,7 +5,7 @@ use leasehold::Job;
 use sha2::{Digest, Sha256};
 
 use crate::failure::Failure;
-use crate::system;
+use crate::local::system;
 
 /// A document that cannot be read, on purpose.
 const BROKEN: &str = "broken-report.pdf";

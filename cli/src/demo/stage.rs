@@ -7,11 +7,11 @@ use leasehold::{Config, Store, WorkerId};
 use nix::sys::signal::Signal;
 
 use super::narrator::Narrator;
-use crate::child::{Child, Program};
 use crate::failure::{Failure, complain};
-use crate::port::Port;
-use crate::redis_server::RedisServer;
-use crate::system::{self, Plan};
+use crate::local::child::{Child, Program};
+use crate::local::port::Port;
+use crate::local::redis_server::RedisServer;
+use crate::local::system::{self, Plan};
 
 /// A short lease, so that a dead worker's job is taken over soon.
 const LEASE_MS: u64 = 2_000;
@@ -25,7 +25,7 @@ const GRACE: Duration = Duration::from_secs(10);
 pub(super) struct Stage {
     /// The API's address.
     pub base: String,
-    /// A door to Redis for the check of its keys.
+    /// A backend to Redis for the check of its keys.
     pub store: Store,
     config: Config,
     redis: RedisServer,

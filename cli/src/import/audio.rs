@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use super::database::{Database, locked_by};
 use super::fields::{Fields, meaning, shown};
 use super::found::{Attachment, Flow, Found, OldJob, Out, Place};
-use super::gap_analysis::{Status, cannot_run};
 use super::input;
+use super::old::{Status, cannot_run};
 use crate::print;
 
 const WORDS: [(&str, Status); 5] = [

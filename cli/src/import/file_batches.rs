@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 
 use super::fields::Fields;
 use super::found::{Flow, Found, OldItem, OldJob, Out, Place};
-use super::gap_analysis::{Status, is_copy, is_record, named};
 use super::input::{self, Lines};
+use super::old::{Status, is_copy, is_record, named};
 use crate::print;
 
 const METADATA: &str = "job_metadata";
@@ -196,7 +196,7 @@ impl Store<'_> {
                 let why = format!(
                     "the old store does not name {lost} of its files that are not done; {done} are; submit the others anew"
                 );
-                let (ending, note) = super::gap_analysis::cannot_run(&why, ended_at);
+                let (ending, note) = super::old::cannot_run(&why, ended_at);
                 return self.out.send(Found::End(Some(ending), Some(place.told(note))));
             }
         };

@@ -3,9 +3,9 @@ use std::fmt;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use leasehold::Json;
 use leasehold::files::name;
 use leasehold::store::Ending;
-use leasehold::{Json, Timestamp};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::json;
@@ -13,19 +13,11 @@ use serde_json::json;
 use super::fields::Fields;
 use super::found::{Attachment, Flow, OldJob, Out, Place};
 use super::input;
+use super::old::{Status, cannot_run, is_copy, is_record, named};
 use crate::print;
 
 const JOBS: &str = "gap_analysis_jobs";
 const RESULTS: &str = "gap_analysis_results";
-
-/// How a job stood.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Status {
-    Open,
-    Completed,
-    Failed,
-    Cancelled,
-}
 
 const WORDS: [(&str, Status); 5] = [
     ("pending", Status::Open),
@@ -58,24 +50,6 @@ fn beside(path: &Path) -> Vec<PathBuf> {
     let mut folders = input::nearby(path, RESULTS);
     folders.extend(path.is_dir().then(|| path.to_owned()));
     folders
-}
-
-/// A folder that has the name of a record stands in its place.
-pub(super) fn is_record(folder: &Path) -> bool {
-    folder.extension().is_some_and(|ending| ending == "json")
-}
-
-/// The id that the name of a file says, and what is wrong when its record says another that has a file of its own.
-pub(super) fn named<'a>(path: &'a Path, head: &str) -> Option<&'a str> {
-    let stem = path.file_stem()?.to_str()?;
-    Some(stem.strip_prefix(head).unwrap_or(stem))
-}
-
-/// Why a copy of a record that has a file of its own is left out.
-pub(super) fn is_copy(path: &Path, file: &str) -> Option<String> {
-    let own = path.with_file_name(file);
-    let differs = path.file_name().is_some_and(|name| name != file);
-    (differs && own.is_file()).then(|| format!("its id is that of {}, which is taken", own.display()))
 }
 
 fn one(path: &Path, results: &[PathBuf], out: &Out) -> Flow {
@@ -221,11 +195,4 @@ fn shape(path: &Path, bytes_max: u64) -> Result<Shape, String> {
     }
     serde_json::from_reader(BufReader::new(file.take(bytes_max)))
         .map_err(|e| format!("not a result in valid JSON: {e}"))
-}
-
-/// A failure of what had not ended and cannot run here.
-pub(super) fn cannot_run(why: &str, at: Timestamp) -> (Ending, String) {
-    let message = format!("it had not ended in the old store, and cannot run: {why}");
-    let note = format!("imported as failed: {message}");
-    (Ending::Failed { message, at }, note)
 }

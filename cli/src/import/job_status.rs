@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::fields::{Fields, meaning, time};
 use super::found::{Flow, OldJob, Out, Place};
-use super::gap_analysis::{Status, cannot_run, is_copy, is_record, named};
 use super::input::{self, Lines};
+use super::old::{Status, cannot_run, is_copy, is_record, named};
 use crate::print;
 
 const LOG: &str = "events.log";

@@ -11,8 +11,8 @@ use serde_json::{Map, Value, json};
 
 use super::fields::Fields;
 use super::found::{Flow, Found, OldItem, OldJob, Out, Place, Terms};
-use super::gap_analysis::{Status, cannot_run, is_copy, is_record, named};
 use super::input;
+use super::old::{Status, cannot_run, is_copy, is_record, named};
 use crate::print;
 
 const WORDS: [(&str, Status); 5] = [

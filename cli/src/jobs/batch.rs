@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use leasehold::{Job, JobId, Json};
 
-use crate::door::{Door, Draft};
+use crate::backend::{Backend, Draft};
 use crate::failure::Failure;
 use crate::print;
 
@@ -37,28 +37,28 @@ struct Part {
 }
 
 /// Submits a batch with the items of a file.
-pub(super) async fn submit(door: &Door, draft: Draft, path: &Path) -> Result<Job, Failure> {
+pub(super) async fn submit(backend: &Backend, draft: Draft, path: &Path) -> Result<Job, Failure> {
     let is_file = path.metadata().is_ok_and(|metadata| metadata.is_file());
     // Each line is looked at before anything is submitted, where a file can be read twice.
-    let total = if is_file { Some(count(path, door)?) } else { None };
+    let total = if is_file { Some(count(path, backend)?) } else { None };
     let mut lines = Lines::open(path)?;
-    let mut part = lines.part(door)?;
+    let mut part = lines.part(backend)?;
     if part.items.is_empty() {
         let name = &lines.name;
         return Err(Failure::Usage(format!("--items: {name} has no items; nothing was submitted")));
     }
-    let batch = door.submit(draft).await?;
+    let batch = backend.submit(draft).await?;
     let id = &batch.id;
     let (mut meter, mut first) = (Meter::new(total), 0);
     loop {
-        let next = match lines.part(door) {
+        let next = match lines.part(backend) {
             Ok(next) => next,
-            Err(bad) => return Err(give_up(door, id, bad).await),
+            Err(bad) => return Err(give_up(backend, id, bad).await),
         };
         let last = next.items.is_empty();
-        if let Err(failure) = door.add_items(id, first, &part.items, last).await {
+        if let Err(failure) = backend.add_items(id, first, &part.items, last).await {
             return Err(match bad_line(&failure, &part, &lines.name) {
-                Some(bad) => give_up(door, id, bad).await,
+                Some(bad) => give_up(backend, id, bad).await,
                 None => interrupted(failure, id, first),
             });
         }
@@ -72,10 +72,10 @@ pub(super) async fn submit(door: &Door, draft: Draft, path: &Path) -> Result<Job
 }
 
 /// Reads a whole file; how many items it has.
-fn count(path: &Path, door: &Door) -> Result<u64, Failure> {
+fn count(path: &Path, backend: &Backend) -> Result<u64, Failure> {
     let (mut lines, mut total) = (Lines::open(path)?, 0);
     loop {
-        match lines.part(door)?.items.len() as u64 {
+        match lines.part(backend)?.items.len() as u64 {
             0 => return Ok(total),
             items => total += items,
         }
@@ -93,10 +93,10 @@ fn bad_line(failure: &Failure, part: &Part, name: &str) -> Option<Failure> {
 }
 
 /// A batch that cannot be completed is cancelled, unless it was complete before.
-async fn give_up(door: &Door, id: &JobId, bad: Failure) -> Failure {
+async fn give_up(backend: &Backend, id: &JobId, bad: Failure) -> Failure {
     let is_open = |job: &Job| !job.state.is_final() && job.items.is_some_and(|items| items.open);
-    let cancelled = match door.find(id).await {
-        Ok(Some(job)) if is_open(&job) => door.cancel(std::slice::from_ref(id)).await.map(|_| true),
+    let cancelled = match backend.find(id).await {
+        Ok(Some(job)) if is_open(&job) => backend.cancel(std::slice::from_ref(id)).await.map(|_| true),
         Ok(_) => Ok(false),
         Err(failure) => Err(failure),
     };
@@ -152,11 +152,11 @@ impl Lines {
     }
 
     /// The next part; an empty one at the end.
-    fn part(&mut self, door: &Door) -> Result<Part, Failure> {
+    fn part(&mut self, backend: &Backend) -> Result<Part, Failure> {
         let mut part = Part::default();
         while part.items.len() < PART_ITEMS && part.bytes < PART_BYTES {
             let Some(line) = self.line()? else { break };
-            let payload = Draft::payload(&line, door).map_err(|e| self.bad(e))?;
+            let payload = Draft::payload(&line, backend).map_err(|e| self.bad(e))?;
             part.bytes += payload.as_str().len();
             part.items.push(payload);
             part.lines.push(self.number);

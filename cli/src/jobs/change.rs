@@ -5,7 +5,7 @@ use leasehold::{Job, JobId};
 use serde::Serialize;
 
 use crate::arguments::Common;
-use crate::door::Changed;
+use crate::backend::Changed;
 use crate::failure::{Failure, complain};
 use crate::print;
 
@@ -42,17 +42,17 @@ impl From<Changed> for Answer {
 
 /// Cancels jobs.
 pub(super) async fn cancel(ids: &[JobId], common: &Common) -> Result<(), Failure> {
-    tell(common.door().await?.cancel(&distinct(ids)).await?, common)
+    tell(common.backend().await?.cancel(&distinct(ids)).await?, common)
 }
 
 /// Retries jobs.
 pub(super) async fn retry(ids: &[JobId], common: &Common) -> Result<(), Failure> {
-    tell(common.door().await?.retry(&distinct(ids)).await?, common)
+    tell(common.backend().await?.retry(&distinct(ids)).await?, common)
 }
 
 /// Removes jobs.
 pub(super) async fn remove(ids: &[JobId], common: &Common) -> Result<(), Failure> {
-    tell(common.door().await?.remove(&distinct(ids)).await?, common)
+    tell(common.backend().await?.remove(&distinct(ids)).await?, common)
 }
 
 /// The ids, each once: a second mention of one would be answered with what the first has done.

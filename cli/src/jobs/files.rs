@@ -10,7 +10,7 @@ use leasehold::JobId;
 use leasehold::files::FileBytes;
 
 use crate::arguments::Common;
-use crate::door::{Direction, FileView, path_for};
+use crate::backend::{Direction, FileView, path_for};
 use crate::failure::Failure;
 use crate::print::{self, Table, cell};
 
@@ -48,8 +48,8 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
         (Some(name), None) => path_for(name)?.to_owned(),
         (None, None) => PathBuf::new(),
     };
-    let door = common.door().await?;
-    let mut files = door.files(&id).await?;
+    let backend = common.backend().await?;
+    let mut files = backend.files(&id).await?;
     files.retain(|file| direction.is_none_or(|wanted| wanted == file.direction));
     let Some(name) = get else { return list(&files, &common) };
     let missing = || Failure::Failed(format!("job {id} has no file {name:?}; `leasehold jobs files {id}` lists them"));
@@ -57,7 +57,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     if !force && target.as_os_str() != "-" && target.exists() {
         return Err(there(&target));
     }
-    let bytes = door.file(&id, file).await?;
+    let bytes = backend.file(&id, file).await?;
     if target.as_os_str() == "-" {
         return copy(bytes, file, &mut std::io::stdout().lock()).await;
     }

@@ -4,7 +4,7 @@ use comfy_table::Cell;
 use leasehold::{Job, JobId, Kind, QueueName, State, limits};
 
 use crate::arguments::Common;
-use crate::door::{Door, Listing};
+use crate::backend::{Backend, Listing};
 use crate::failure::Failure;
 use crate::print::{self, Table, age, cell, span};
 
@@ -79,26 +79,26 @@ pub(super) fn state(word: &str) -> Result<State, String> {
 /// Lists jobs.
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { state, kind, queue, parent, pages, common } = arguments;
-    let door = common.door().await?;
-    print(&door, Listing { state, kind, queue, parent, ..Listing::default() }, pages, &common).await
+    let backend = common.backend().await?;
+    print(&backend, Listing { state, kind, queue, parent, ..Listing::default() }, pages, &common).await
 }
 
 /// Lists items.
 pub(super) async fn items(arguments: ItemsArguments) -> Result<(), Failure> {
     let ItemsArguments { id, state, pages, common } = arguments;
-    let door = common.door().await?;
-    if door.get(&id).await?.items.is_none() {
+    let backend = common.backend().await?;
+    if backend.get(&id).await?.items.is_none() {
         return Err(Failure::Failed(format!("job {id} is no batch, so it has no items")));
     }
-    print(&door, Listing { state, parent: Some(id), ..Listing::default() }, pages, &common).await
+    print(&backend, Listing { state, parent: Some(id), ..Listing::default() }, pages, &common).await
 }
 
-async fn print(door: &Door, listing: Listing, pages: Pages, common: &Common) -> Result<(), Failure> {
+async fn print(backend: &Backend, listing: Listing, pages: Pages, common: &Common) -> Result<(), Failure> {
     let Pages { limit, cursor, all } = pages;
     let mut listing = Listing { limit: if all { ALL_PAGE } else { limit.into() }, cursor, ..listing };
     let mut heads = true;
     loop {
-        let page = door.list(&listing).await?;
+        let page = backend.list(&listing).await?;
         match (common.json(), all) {
             (true, false) => return Ok(print::json(&page)?),
             (true, true) => print::json_lines(&page.jobs)?,

@@ -8,7 +8,7 @@ use leasehold::{Kind, State};
 use serde::Serialize;
 
 use crate::arguments::{Common, duration};
-use crate::door::{Door, millis};
+use crate::backend::{Backend, millis};
 use crate::failure::Failure;
 use crate::print;
 
@@ -61,13 +61,13 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     }
     let older_than_ms = older_than.map(millis);
     let query = PruneQuery { state, kind, older_than_ms, keep, bytes_max: max_bytes, dry_run: true, within: None };
-    let door = common.door().await?;
-    let counted = door.prune(&query).await?;
+    let backend = common.backend().await?;
+    let counted = backend.prune(&query).await?;
     let matching = counted.matching;
     let what = format!("{}{matching} {}", if counted.more { "at least " } else { "" }, jobs(matching));
     let mut deleted = 0;
     if matching > 0 && (yes || ask(&what)?) {
-        deleted = delete(&door, &PruneQuery { dry_run: false, ..query }).await?;
+        deleted = delete(&backend, &PruneQuery { dry_run: false, ..query }).await?;
     }
     if common.json() {
         return Ok(print::json(&Answer { matching, deleted })?);
@@ -80,10 +80,10 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn delete(door: &Door, query: &PruneQuery) -> Result<u64, Failure> {
+async fn delete(backend: &Backend, query: &PruneQuery) -> Result<u64, Failure> {
     let mut deleted = 0;
     loop {
-        let step = door.prune(query).await.map_err(|failure| match deleted {
+        let step = backend.prune(query).await.map_err(|failure| match deleted {
             0 => failure,
             n => Failure::Failed(format!("{failure}; {n} {} deleted before", jobs(n))),
         })?;

@@ -8,12 +8,12 @@ use crate::print::{self, Table, age, cell, span};
 
 /// Shows a job, whole.
 pub(super) async fn job(id: &JobId, common: &Common) -> Result<(), Failure> {
-    let door = common.door().await?;
-    let job = door.get(id).await?;
+    let backend = common.backend().await?;
+    let job = backend.get(id).await?;
     if common.json() {
         return Ok(print::json(&job)?);
     }
-    Ok(print::list(&entries(door.partition_of(&job).await?, &job))?)
+    Ok(print::list(&entries(backend.partition_of(&job).await?, &job))?)
 }
 
 fn entries(partition: Option<u16>, job: &Job) -> Vec<(&'static str, String)> {
@@ -79,9 +79,9 @@ pub(super) fn progress(progress: &leasehold::job::Progress) -> String {
 
 /// Shows a job's history.
 pub(super) async fn history(id: &JobId, common: &Common) -> Result<(), Failure> {
-    let door = common.door().await?;
-    let job = door.get(id).await?;
-    let history = door.history(id).await?;
+    let backend = common.backend().await?;
+    let job = backend.get(id).await?;
+    let history = backend.history(id).await?;
     if common.json() {
         return Ok(print::json_list("history", &history)?);
     }

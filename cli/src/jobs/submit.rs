@@ -9,7 +9,7 @@ use leasehold::{Job, Kind, QueueName, Timestamp, limits};
 
 use super::{batch, watch};
 use crate::arguments::{Common, duration, time};
-use crate::door::{Attachment, Batch, Door, Draft, millis};
+use crate::backend::{Attachment, Backend, Batch, Draft, millis};
 use crate::failure::Failure;
 use crate::print;
 
@@ -77,26 +77,26 @@ pub(crate) struct Arguments {
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let json = arguments.common.json();
     let payload = read(&arguments.payload, arguments.items.as_ref())?;
-    let door = arguments.common.door().await?;
-    let draft = draft(&arguments, &payload, &door)?;
+    let backend = arguments.common.backend().await?;
+    let draft = draft(&arguments, &payload, &backend)?;
     let job = match &arguments.items {
-        Some(path) => batch::submit(&door, draft, path).await?,
-        None => door.submit(draft).await?,
+        Some(path) => batch::submit(&backend, draft, path).await?,
+        None => backend.submit(draft).await?,
     };
     if !json {
         print::line(&job.id)?;
     }
     let job: Job = match arguments.wait {
-        Some(limit) => watch::wait(&door, &job.id, limit).await?,
-        None if arguments.watch => watch::follow(&door, &job.id).await?,
-        None if json => return Ok(print::json(&door.find(&job.id).await?.unwrap_or(job))?),
+        Some(limit) => watch::wait(&backend, &job.id, limit).await?,
+        None if arguments.watch => watch::follow(&backend, &job.id).await?,
+        None if json => return Ok(print::json(&backend.find(&job.id).await?.unwrap_or(job))?),
         None => return Ok(()),
     };
     watch::finish(&job, json)
 }
 
-fn draft(arguments: &Arguments, payload: &str, door: &Door) -> Result<Draft, Failure> {
-    let payload = Draft::payload(payload, door).map_err(|e| Failure::Usage(format!("--payload: {e}")))?;
+fn draft(arguments: &Arguments, payload: &str, backend: &Backend) -> Result<Draft, Failure> {
+    let payload = Draft::payload(payload, backend).map_err(|e| Failure::Usage(format!("--payload: {e}")))?;
     let due = arguments.delay.map(|delay| Due::In(millis(delay)));
     Ok(Draft {
         kind: arguments.kind.clone(),

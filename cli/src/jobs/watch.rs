@@ -7,7 +7,7 @@ use leasehold::{Job, JobId, Refusal, State};
 
 use super::show;
 use crate::arguments::Common;
-use crate::door::Door;
+use crate::backend::Backend;
 use crate::failure::{Failure, complain};
 use crate::print::{self, plain, span};
 
@@ -24,14 +24,14 @@ const TICK: Duration = Duration::from_millis(120);
 
 /// Follows a job.
 pub(super) async fn run(id: &JobId, common: &Common) -> Result<(), Failure> {
-    let door = common.door().await?;
-    let job = follow(&door, id).await?;
+    let backend = common.backend().await?;
+    let job = follow(&backend, id).await?;
     finish(&job, common.json())
 }
 
 /// Follows a job to its end and shows how far it is.
-pub(super) async fn follow(door: &Door, id: &JobId) -> Result<Job, Failure> {
-    let (mut follower, mut meter) = (door.follow(id)?, Meter::new());
+pub(super) async fn follow(backend: &Backend, id: &JobId) -> Result<Job, Failure> {
+    let (mut follower, mut meter) = (backend.follow(id)?, Meter::new());
     let mut seen = false;
     loop {
         let Some(job) = follower.next().await? else {
@@ -46,8 +46,8 @@ pub(super) async fn follow(door: &Door, id: &JobId) -> Result<Job, Failure> {
 }
 
 /// Waits for a job's end, at most so long; the job as it is then.
-pub(super) async fn wait(door: &Door, id: &JobId, limit: Duration) -> Result<Job, Failure> {
-    let mut follower = door.follow(id)?;
+pub(super) async fn wait(backend: &Backend, id: &JobId, limit: Duration) -> Result<Job, Failure> {
+    let mut follower = backend.follow(id)?;
     let end = async {
         loop {
             match follower.next().await? {
@@ -59,7 +59,7 @@ pub(super) async fn wait(door: &Door, id: &JobId, limit: Duration) -> Result<Job
     };
     match tokio::time::timeout(limit, end).await {
         Ok(ended) => ended,
-        Err(_) => door.find(id).await?.ok_or_else(|| removed(id)),
+        Err(_) => backend.find(id).await?.ok_or_else(|| removed(id)),
     }
 }
 

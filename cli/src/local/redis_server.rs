@@ -1,12 +1,12 @@
 //! A Redis of our own: the server program of this machine with the settings we ship.
 use std::path::{Path, PathBuf};
 
-use crate::child::Program;
 use crate::failure::Failure;
-use crate::port::Port;
+use crate::local::child::Program;
+use crate::local::port::Port;
 
 /// The settings we ship, so that the binary needs no file beside it.
-const SETTINGS: &str = include_str!("../../redis.conf");
+const SETTINGS: &str = include_str!("../../../redis.conf");
 /// The oldest Redis that has all we use.
 const MAJOR_MIN: u32 = 7;
 

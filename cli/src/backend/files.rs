@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::io::ReaderStream;
 
 use super::client::{Client, Repeat};
-use super::{Direct, Door, Draft};
+use super::{Backend, Direct};
 use crate::failure::Failure;
 
 /// How long an upload or a download may take; the API gives an upload an hour.
@@ -95,26 +95,26 @@ impl Attachment {
     }
 }
 
-impl Door {
+impl Backend {
     /// The files of a job: what an attempt left first.
     pub(crate) async fn files(&self, id: &JobId) -> Result<Vec<FileView>, Failure> {
         match self {
-            Door::Redis(direct) => Ok(direct.files(id).await?.into_iter().map(|(_, view)| view).collect()),
-            Door::Http(api) => Ok(api.get::<Files>(&["jobs", id.as_str(), "files"], &[]).await?.files),
+            Backend::Redis(direct) => Ok(direct.files(id).await?.into_iter().map(|(_, view)| view).collect()),
+            Backend::Http(api) => Ok(api.get::<Files>(&["jobs", id.as_str(), "files"], &[]).await?.files),
         }
     }
 
     /// The bytes of one of them.
     pub(crate) async fn file(&self, id: &JobId, file: &FileView) -> Result<FileBytes, Failure> {
         match self {
-            Door::Redis(direct) => {
+            Backend::Redis(direct) => {
                 let of = |view: &FileView| view.name == file.name && view.direction == file.direction;
                 let found = direct.files(id).await?.into_iter().find(|(_, view)| of(view));
                 let (place, _) = found.ok_or_else(|| FileError::Missing(file.name.clone()))?;
                 let files = direct.store.files().ok_or(FileError::NoStore)?;
                 Ok(files.read(id, place, &file.name, None).await?)
             }
-            Door::Http(api) => {
+            Backend::Http(api) => {
                 let direction = if file.direction == Direction::In { "in" } else { "out" };
                 let path = ["jobs", id.as_str(), "files", &file.name];
                 let build = || {
@@ -180,13 +180,12 @@ impl Direct {
 
 impl Client {
     /// Submits a job with files: the submit's JSON as the first part, a part for each file.
-    pub(super) async fn submit_with_files(&self, draft: &Draft, key: &str) -> Result<Job, Failure> {
-        let json = serde_json::to_string(&draft.body()).expect("a submit is plain JSON");
+    pub(super) async fn submit_with_files(&self, json: &str, files: &[Attachment], key: &str) -> Result<Job, Failure> {
         let build = || {
             let is_plain = "a fixed type is well formed";
             let mut form =
-                Form::new().part("job", Part::text(json.clone()).mime_str("application/json").expect(is_plain));
-            for file in &draft.files {
+                Form::new().part("job", Part::text(json.to_owned()).mime_str("application/json").expect(is_plain));
+            for file in files {
                 let (opened, bytes) = file.open()?;
                 let part = Part::stream_with_length(Body::wrap_stream(ReaderStream::new(opened)), bytes);
                 let part = part.file_name(file.name.clone());

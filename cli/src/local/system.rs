@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use leasehold::{Config, Store};
 
-use crate::child::{Child, Program, ending};
 use crate::failure::Failure;
+use crate::local::child::{Child, Program, ending};
 
 /// How long a process may take to be ready; a Redis with much to load takes its time.
 const READY_LIMIT: Duration = Duration::from_secs(60);

@@ -8,7 +8,8 @@ use reqwest::Method;
 use serde::Serialize;
 
 use super::client::{Client, Repeat};
-use super::{Attachment, Direct, Door};
+use super::files::Attachment;
+use super::{Backend, Direct};
 use crate::failure::Failure;
 
 /// A job to submit; what is absent comes from its kind.
@@ -45,7 +46,7 @@ pub(crate) struct Batch {
 
 /// The body of `POST /api/v1/jobs`.
 #[derive(Serialize)]
-pub(super) struct Submit<'a> {
+struct Submit<'a> {
     kind: &'a Kind,
     payload: &'a Json,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,13 +81,13 @@ pub(crate) fn millis(duration: Duration) -> u64 {
 }
 
 impl Draft {
-    /// Reads a payload within the limits of this door. Over HTTP they are the server's to know.
-    pub(crate) fn payload(text: &str, door: &Door) -> Result<Json, leasehold::json::InvalidJson> {
-        match door {
-            Door::Redis(direct) => {
+    /// Reads a payload within the limits of this backend. Over HTTP they are the server's to know.
+    pub(crate) fn payload(text: &str, backend: &Backend) -> Result<Json, leasehold::json::InvalidJson> {
+        match backend {
+            Backend::Redis(direct) => {
                 Json::parse(text, direct.config.limits.json_depth, direct.config.limits.payload_bytes)
             }
-            Door::Http(_) => Json::parse(text, usize::MAX, usize::MAX),
+            Backend::Http(_) => Json::parse(text, usize::MAX, usize::MAX),
         }
     }
 
@@ -110,7 +111,7 @@ impl Draft {
         })
     }
 
-    /// The digest that the API gives the same submit, so that a key means the same over both doors.
+    /// The digest that the API gives the same submit, so that a key means the same over both backends.
     fn digest(&self) -> String {
         let due = match self.due {
             Some(Due::At(at)) => at.0.to_string(),
@@ -134,7 +135,7 @@ impl Draft {
         ])
     }
 
-    pub(super) fn body(&self) -> Submit<'_> {
+    fn body(&self) -> Submit<'_> {
         Submit {
             kind: &self.kind,
             payload: &self.payload,
@@ -150,15 +151,15 @@ impl Draft {
     }
 }
 
-impl Door {
+impl Backend {
     /// Submits a job.
     pub(crate) async fn submit(&self, draft: Draft) -> Result<Job, Failure> {
         match self {
-            Door::Redis(direct) => {
+            Backend::Redis(direct) => {
                 let id = direct.submit(draft).await?;
                 self.get(&id).await
             }
-            Door::Http(api) => api.submit(&draft).await,
+            Backend::Http(api) => api.submit(&draft).await,
         }
     }
 
@@ -166,8 +167,8 @@ impl Door {
     /// items the batch has.
     pub(crate) async fn add_items(&self, id: &JobId, first: u64, items: &[Json], last: bool) -> Result<u64, Failure> {
         match self {
-            Door::Redis(direct) => Ok(direct.store.add_items(id, first, items, last).await?),
-            Door::Http(api) => {
+            Backend::Redis(direct) => Ok(direct.store.add_items(id, first, items, last).await?),
+            Backend::Http(api) => {
                 let body = serde_json::to_vec(&Part { first, items, last }).expect("payloads are JSON");
                 let body = bytes::Bytes::from(body);
                 let path = ["jobs", id.as_str(), "items"];
@@ -196,7 +197,8 @@ impl Client {
         let key = draft.key.clone().unwrap_or_else(|| format!("cli-{}", uuid::Uuid::now_v7()));
         let quoted = format!("\"{}\"", key.replace('\\', "\\\\").replace('"', "\\\""));
         if !draft.files.is_empty() {
-            return self.submit_with_files(draft, &quoted).await;
+            let json = serde_json::to_string(&draft.body()).expect("a submit is plain JSON");
+            return self.submit_with_files(&json, &draft.files, &quoted).await;
         }
         let body = draft.body();
         let build = || Ok(self.request(Method::POST, &["jobs"]).header("idempotency-key", &quoted).json(&body));

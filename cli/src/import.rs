@@ -12,6 +12,7 @@ mod gap_analysis;
 mod importer;
 mod input;
 mod job_status;
+mod old;
 mod report;
 mod screenshots;
 

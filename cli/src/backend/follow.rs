@@ -7,9 +7,10 @@ use leasehold::{Job, JobId, Store};
 use reqwest::{Method, Response};
 use tokio::time::sleep;
 
+use super::Backend;
 use super::client::{Client, Repeat};
-use super::{Door, Problem};
 use crate::failure::Failure;
+use crate::problem::Problem;
 
 /// The pause before a stream that broke is opened again.
 const PAUSE: Duration = Duration::from_millis(300);
@@ -50,15 +51,15 @@ struct Open {
     frames: Frames,
 }
 
-impl Door {
+impl Backend {
     /// Follows a job from now on.
     pub(crate) fn follow(&self, id: &JobId) -> Result<Follower, Failure> {
         let way = match self {
-            Door::Redis(direct) => {
+            Backend::Redis(direct) => {
                 let watch = Box::new(Watcher::spawn(direct.store.clone()).watch(id)?);
                 Way::Redis { store: direct.store.clone(), watch, begun: false }
             }
-            Door::Http(api) => {
+            Backend::Http(api) => {
                 Way::Http(Box::new(Stream { api: api.patient(OUTAGE), open: None, polls: false, begun: false }))
             }
         };

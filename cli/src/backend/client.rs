@@ -1,4 +1,4 @@
-//! The transport of the HTTP door: requests that ride out a short outage, a token that is never shown, and errors in one
+//! The transport of the HTTP backend: requests that ride out a short outage, a token that is never shown, and errors in one
 //! sentence.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,9 +9,9 @@ use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
 
-use super::problem::Problem;
-use crate::arguments::without_password;
 use crate::failure::Failure;
+use crate::print::without_password;
+use crate::problem::Problem;
 
 /// How long a request may take; the API gives itself 30 s.
 const REQUEST_LIMIT: Duration = Duration::from_secs(45);

@@ -39,7 +39,7 @@ struct Body {
 
 impl Problem {
     /// Reads an answer; `base` is the address that was asked.
-    pub(super) async fn read(answer: Response, base: &str, with_token: bool) -> Self {
+    pub(crate) async fn read(answer: Response, base: &str, with_token: bool) -> Self {
         let status = answer.status();
         let text = answer.text().await.unwrap_or_default();
         let mut problem = match serde_json::from_str::<Body>(&text) {
@@ -57,13 +57,13 @@ impl Problem {
     }
 
     /// Whether another try may fare better.
-    pub(super) fn is_passing(&self) -> bool {
+    pub(crate) fn is_passing(&self) -> bool {
         let status = matches!(self.status.as_u16(), 429 | 502 | 503 | 504);
         status && self.code != "redis_full"
     }
 
     /// Whether it is known that nothing was done.
-    pub(super) fn nothing_done(&self) -> bool {
+    pub(crate) fn nothing_done(&self) -> bool {
         ["redis_unavailable", "busy", "shutting_down"].contains(&self.code.as_str())
     }
 

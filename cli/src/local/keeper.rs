@@ -5,8 +5,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::child::{Child, Program, ending};
 use crate::failure::complain;
+use crate::local::child::{Child, Program, ending};
 use crate::print;
 
 /// The pause before a process that died is started again: the first, and the longest.

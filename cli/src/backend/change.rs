@@ -5,7 +5,7 @@ use reqwest::{Method, Response, StatusCode};
 use serde::Deserialize;
 
 use super::client::{Client, Repeat};
-use super::{Direct, Door};
+use super::{Backend, Direct};
 use crate::failure::Failure;
 
 /// What became of one id: what was done, or why it was refused; and the job after it, absent when it is gone.
@@ -22,13 +22,13 @@ const CANCELLED: [&str; 2] = ["cancelled", "asked to stop"];
 const RETRIED: [&str; 2] = ["queued", "waiting for its failed and cancelled items, which run again"];
 const REMOVED: [&str; 2] = ["removed", "being removed, its items first"];
 
-impl Door {
+impl Backend {
     /// Cancels jobs.
     pub(crate) async fn cancel(&self, ids: &[JobId]) -> Result<Vec<Changed>, Failure> {
         let word = |done| CANCELLED[usize::from(done == Cancelled::Requested)];
         match self {
-            Door::Redis(direct) => direct.changed(ids, direct.store.cancel(ids).await?, word).await,
-            Door::Http(api) => each(ids, async |id| api.change(id, Repeat::Safe, "cancel", CANCELLED).await).await,
+            Backend::Redis(direct) => direct.changed(ids, direct.store.cancel(ids).await?, word).await,
+            Backend::Http(api) => each(ids, async |id| api.change(id, Repeat::Safe, "cancel", CANCELLED).await).await,
         }
     }
 
@@ -36,9 +36,9 @@ impl Door {
     pub(crate) async fn retry(&self, ids: &[JobId]) -> Result<Vec<Changed>, Failure> {
         let word = |done| RETRIED[usize::from(done == Retried::Waiting)];
         match self {
-            Door::Redis(direct) => direct.changed(ids, direct.store.retry(ids).await?, word).await,
+            Backend::Redis(direct) => direct.changed(ids, direct.store.retry(ids).await?, word).await,
             // A second one might retry what has failed again since.
-            Door::Http(api) => each(ids, async |id| api.change(id, Repeat::Undone, "retry", RETRIED).await).await,
+            Backend::Http(api) => each(ids, async |id| api.change(id, Repeat::Undone, "retry", RETRIED).await).await,
         }
     }
 
@@ -46,8 +46,8 @@ impl Door {
     pub(crate) async fn remove(&self, ids: &[JobId]) -> Result<Vec<Changed>, Failure> {
         let word = |done| REMOVED[usize::from(done == Removed::Begun)];
         match self {
-            Door::Redis(direct) => direct.changed(ids, direct.store.remove(ids).await?, word).await,
-            Door::Http(api) => each(ids, async |id| api.remove(id).await).await,
+            Backend::Redis(direct) => direct.changed(ids, direct.store.remove(ids).await?, word).await,
+            Backend::Http(api) => each(ids, async |id| api.remove(id).await).await,
         }
     }
 }
@@ -67,12 +67,12 @@ impl Direct {
     }
 }
 
-impl Door {
+impl Backend {
     /// Removes the ended jobs that a query takes, or counts them; `more` says that it is to be asked again.
     pub(crate) async fn prune(&self, query: &PruneQuery) -> Result<Pruned, Failure> {
         match self {
-            Door::Redis(direct) => Ok(direct.store.prune(query).await?),
-            Door::Http(api) => {
+            Backend::Redis(direct) => Ok(direct.store.prune(query).await?),
+            Backend::Http(api) => {
                 let texts = [
                     ("state", query.state.map(|state| state.to_string())),
                     ("kind", query.kind.as_ref().map(ToString::to_string)),

@@ -1,12 +1,11 @@
 //! The two ways into a system: straight on Redis, for operators, and over the HTTP API, for everybody who may.
 //!
-//! Each command is written once, against [`Door`]; here each call stands once for both ways, and both give the same.
+//! Each command is written once, against [`Backend`]; here each call stands once for both ways, and both give the same.
 mod change;
 mod client;
-mod draft;
 mod files;
 mod follow;
-mod problem;
+mod submit;
 
 use leasehold::store::{HistoryEntry, ListQuery, Page, QueueStatus, WorkerStatus, partition_of};
 use leasehold::{Config, Job, JobId, Kind, QueueName, Refusal, State, Store};
@@ -17,12 +16,11 @@ use crate::failure::Failure;
 use client::{Client, Repeat};
 
 pub(crate) use change::Changed;
-pub(crate) use draft::{Batch, Draft, millis};
 pub(crate) use files::{Attachment, Direction, FileView, path_for};
-pub(crate) use problem::Problem;
+pub(crate) use submit::{Batch, Draft, millis};
 
 /// A way into a system.
-pub(crate) enum Door {
+pub(crate) enum Backend {
     /// Straight on Redis.
     Redis(Box<Direct>),
     /// Over the HTTP API.
@@ -67,26 +65,26 @@ struct History {
     history: Vec<HistoryEntry>,
 }
 
-impl Door {
-    /// The door on Redis.
+impl Backend {
+    /// The backend on Redis.
     pub(crate) fn redis(store: Store, config: Config) -> Self {
-        Door::Redis(Box::new(Direct { store, config }))
+        Backend::Redis(Box::new(Direct { store, config }))
     }
 
-    /// The door over the API at `base`; nothing is sent yet.
+    /// The backend over the API at `base`; nothing is sent yet.
     pub(crate) fn http(base: &str, token: Option<&str>) -> Result<Self, Failure> {
-        Ok(Door::Http(Client::new(base, token)?))
+        Ok(Backend::Http(Client::new(base, token)?))
     }
 
     /// One job, if it is there.
     pub(crate) async fn find(&self, id: &JobId) -> Result<Option<Job>, Failure> {
         match self {
-            Door::Redis(direct) => {
+            Backend::Redis(direct) => {
                 let mut job = direct.store.get(id).await?;
                 say_served(&direct.store, job.iter_mut()).await?;
                 Ok(job)
             }
-            Door::Http(api) => api.find(id).await,
+            Backend::Http(api) => api.find(id).await,
         }
     }
 
@@ -98,9 +96,9 @@ impl Door {
     /// The partition of a job.
     pub(crate) async fn partition_of(&self, job: &Job) -> Result<Option<u16>, Failure> {
         match self {
-            Door::Redis(direct) => Ok(Some(direct.store.partition_of(&job.id))),
+            Backend::Redis(direct) => Ok(Some(direct.store.partition_of(&job.id))),
             // How many there are is seen in a queue's depths.
-            Door::Http(_) => {
+            Backend::Http(_) => {
                 let depths = self.queue(&job.queue).await?.map_or(0, |queue| queue.partitions.len());
                 Ok(u16::try_from(depths).ok().filter(|n| *n > 0).map(|n| partition_of(&job.id, n)))
             }
@@ -111,7 +109,7 @@ impl Door {
     pub(crate) async fn list(&self, listing: &Listing) -> Result<Page, Failure> {
         let Listing { state, kind, queue, parent, limit, cursor } = listing.clone();
         match self {
-            Door::Redis(direct) => {
+            Backend::Redis(direct) => {
                 let mut query = ListQuery { state, kind, queue, parent, limit, cursor: None };
                 if let Some(cursor) = cursor {
                     query = query.with_cursor(&cursor).map_err(|e| Failure::Usage(format!("--cursor: {e}")))?;
@@ -120,7 +118,7 @@ impl Door {
                 say_served(&direct.store, page.jobs.iter_mut()).await?;
                 Ok(page)
             }
-            Door::Http(api) => {
+            Backend::Http(api) => {
                 let limit = limit.to_string();
                 let query = [
                     ("state", state.map(State::as_str)),
@@ -139,24 +137,24 @@ impl Door {
     /// A job's attempts, phases and interventions.
     pub(crate) async fn history(&self, id: &JobId) -> Result<Vec<HistoryEntry>, Failure> {
         match self {
-            Door::Redis(direct) => Ok(direct.store.history(id).await?),
-            Door::Http(api) => Ok(api.get::<History>(&["jobs", id.as_str(), "history"], &[]).await?.history),
+            Backend::Redis(direct) => Ok(direct.store.history(id).await?),
+            Backend::Http(api) => Ok(api.get::<History>(&["jobs", id.as_str(), "history"], &[]).await?.history),
         }
     }
 
     /// All queues.
     pub(crate) async fn queues(&self) -> Result<Vec<QueueStatus>, Failure> {
         match self {
-            Door::Redis(direct) => Ok(direct.store.queues(None).await?),
-            Door::Http(api) => Ok(api.get::<Queues>(&["queues"], &[]).await?.queues),
+            Backend::Redis(direct) => Ok(direct.store.queues(None).await?),
+            Backend::Http(api) => Ok(api.get::<Queues>(&["queues"], &[]).await?.queues),
         }
     }
 
     /// One queue, if it is known.
     pub(crate) async fn queue(&self, name: &QueueName) -> Result<Option<QueueStatus>, Failure> {
         match self {
-            Door::Redis(direct) => Ok(direct.store.queues(Some(name)).await?.into_iter().next()),
-            Door::Http(api) => match api.get(&["queues", name.as_str()], &[]).await {
+            Backend::Redis(direct) => Ok(direct.store.queues(Some(name)).await?.into_iter().next()),
+            Backend::Http(api) => match api.get(&["queues", name.as_str()], &[]).await {
                 Ok(queue) => Ok(Some(queue)),
                 Err(Failure::Refused(problem)) if problem.code == "no_such_queue" => Ok(None),
                 Err(failure) => Err(failure),
@@ -167,8 +165,8 @@ impl Door {
     /// Stops (`true`) or resumes claims from a queue.
     pub(crate) async fn pause(&self, name: &QueueName, paused: bool) -> Result<(), Failure> {
         match self {
-            Door::Redis(direct) => Ok(direct.store.pause(name, paused).await?),
-            Door::Http(api) => {
+            Backend::Redis(direct) => Ok(direct.store.pause(name, paused).await?),
+            Backend::Http(api) => {
                 let path = ["queues", name.as_str(), if paused { "pause" } else { "resume" }];
                 api.send(Repeat::Safe, || Ok(api.request(Method::POST, &path))).await.map(drop)
             }
@@ -178,8 +176,8 @@ impl Door {
     /// Who runs jobs, or did within the hour.
     pub(crate) async fn workers(&self) -> Result<Vec<WorkerStatus>, Failure> {
         match self {
-            Door::Redis(direct) => Ok(direct.store.workers().await?),
-            Door::Http(api) => Ok(api.get::<Workers>(&["workers"], &[]).await?.workers),
+            Backend::Redis(direct) => Ok(direct.store.workers().await?),
+            Backend::Http(api) => Ok(api.get::<Workers>(&["workers"], &[]).await?.workers),
         }
     }
 }
