@@ -26,7 +26,7 @@ up: ## The same, but it stays up until Ctrl-C; with LEASEHOLD_REDIS_URL set it u
 	$(TARGET_DIR)/demo/leasehold up
 
 test: ## Install what the tests need, build, and run them all.
-	$(TOOLS) cargo cc redis python3 chromium
+	$(TOOLS) cargo cc redis python3 venv node chromium
 	$(MAKE) --no-print-directory build
 	cargo test --release --workspace --locked
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes sure of the tools named as arguments: make, cc, cargo, lint, redis, python3, chromium.
+# Makes sure of the tools named as arguments: make, cc, cargo, lint, redis, python3, venv,
+# node, chromium.
 #
 # What is missing comes from the system's packages (apt-get, through sudo when not root). Where that
 # cannot be done, the command that mends it is named, and nothing is changed.
@@ -92,6 +93,21 @@ need_lint() {
     done
 }
 
+need_venv() {
+    has python3 || apt_install python3
+    python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv
+}
+
+# Node.js and npm, for the clients and linters that the tests run.
+need_node() {
+    local version
+    has node || apt_install nodejs
+    has npm || apt_install npm
+    version=$(node --version | sed 's/^v\([0-9]*\)\..*/\1/')
+    [ "${version:-0}" -ge 18 ] ||
+        fail "$(command -v node) is too old ($(node --version)): install Node.js 18.18 or newer (https://nodejs.org)"
+}
+
 need_chromium() {
     local name
     for name in chromium chromium-browser google-chrome google-chrome-stable; do
@@ -104,7 +120,7 @@ for tool in "$@"; do
     case $tool in
     make | python3) has "$tool" || apt_install "$tool" ;;
     cc) has cc || apt_install build-essential ;;
-    cargo | chromium | lint | redis) "need_$tool" ;;
+    cargo | chromium | lint | node | redis | venv) "need_$tool" ;;
     *) fail "no such tool: $tool" ;;
     esac
 done

@@ -1,13 +1,19 @@
-//! What this API is, in OpenAPI 3.1. The document is written by hand; tests hold it against the router, the scopes, the codes
-//! and, over the whole suite, against what is really answered.
+//! What this API is, in OpenAPI 3.1: one document for the API, one for the views. They are written by hand; tests hold them
+//! against the router, the scopes, the codes, clients generated from them and, over the whole suite, every answer.
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 
 const DOCUMENT: &str = include_str!("../openapi.json");
+const VIEWS: &str = include_str!("../openapi-views.json");
 
 /// `GET /openapi.json`
 pub async fn describe() -> impl IntoResponse {
     ([(CONTENT_TYPE, "application/json")], DOCUMENT)
+}
+
+/// `GET /openapi-views.json`
+pub async fn describe_views() -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/json")], VIEWS)
 }
 
 #[cfg(test)]
@@ -20,10 +26,10 @@ mod tests {
 
     use super::*;
     use crate::access::needed;
-    use crate::routed::routed;
+    use crate::routed;
 
-    fn document() -> Value {
-        serde_json::from_str(DOCUMENT).unwrap()
+    fn documents() -> [Value; 2] {
+        [DOCUMENT, VIEWS].map(|text| serde_json::from_str(text).unwrap())
     }
 
     /// Every method of every path, with its operation.
@@ -44,26 +50,34 @@ mod tests {
 
     #[test]
     fn every_route_is_described_and_nothing_else() {
-        let routed = routed().into_iter();
-        let routed =
-            routed.flat_map(|(path, methods)| methods.into_iter().map(move |method| format!("{method} {path}")));
-        let document = document();
-        let described = operations(&document).into_iter().map(|(path, method, _)| format!("{method} {path}"));
-        assert_eq!(described.collect::<BTreeSet<_>>(), routed.collect());
+        let [api, views] = documents().map(|document| {
+            let described = operations(&document).into_iter().map(|(path, method, _)| format!("{method} {path}"));
+            described.collect::<BTreeSet<_>>()
+        });
+        let of = |source| {
+            let routed = routed::of(source).into_iter();
+            routed
+                .flat_map(|(path, methods)| methods.into_iter().map(move |method| format!("{method} {path}")))
+                .collect::<BTreeSet<_>>()
+        };
+        assert_eq!(api, of(routed::OWN));
+        assert_eq!(views, of(routed::VIEWS));
     }
 
     #[test]
     fn every_operation_names_the_scope_it_asks_for() {
-        for (path, method, operation) in operations(&document()) {
-            let scope = match needed(&method, &path) {
-                None => None,
-                Some(Scope::Read) => Some("read"),
-                Some(Scope::Submit) => Some("submit"),
-                Some(Scope::Admin) => Some("admin"),
-            };
-            assert_eq!(operation["x-scope"].as_str(), scope, "{method} {path}");
-            let documented = operation["responses"].as_object().unwrap();
-            assert_eq!(documented.contains_key("401"), scope.is_some(), "{method} {path}");
+        for document in documents() {
+            for (path, method, operation) in operations(&document) {
+                let scope = match needed(&method, &path) {
+                    None => None,
+                    Some(Scope::Read) => Some("read"),
+                    Some(Scope::Submit) => Some("submit"),
+                    Some(Scope::Admin) => Some("admin"),
+                };
+                assert_eq!(operation["x-scope"].as_str(), scope, "{method} {path}");
+                let documented = operation["responses"].as_object().unwrap();
+                assert_eq!(documented.contains_key("401"), scope.is_some(), "{method} {path}");
+            }
         }
     }
 
@@ -71,23 +85,79 @@ mod tests {
     fn every_code_and_the_version_are_described() {
         let table = include_str!("error.rs").split("(S::").skip(1);
         let mut codes: BTreeSet<&str> = table.filter_map(|row| row.split('"').nth(1)).collect();
-        // Said below the router, of a head that does not come.
+        // Sent below the router, when the head of a request does not arrive.
         codes.insert("head_timeout");
-        let document = document();
-        let described = document["components"]["schemas"]["Code"]["enum"].as_array().unwrap();
+        let [api, views] = documents();
+        let described = api["components"]["schemas"]["Code"]["enum"].as_array().unwrap();
         assert_eq!(described.iter().filter_map(Value::as_str).collect::<BTreeSet<_>>(), codes);
-        assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+        for document in [api, views] {
+            assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+        }
+    }
+
+    /// What a value is, or what its reference leads to.
+    fn resolved<'a>(value: &'a Value, document: &'a Value) -> &'a Value {
+        match value["$ref"].as_str() {
+            Some(to) => document.pointer(to.trim_start_matches('#')).unwrap_or_else(|| panic!("{to}")),
+            None => value,
+        }
     }
 
     #[test]
     fn every_reference_leads_somewhere() {
         fn walk(value: &Value, document: &Value) {
-            if let Some(to) = value["$ref"].as_str() {
-                assert!(document.pointer(to.trim_start_matches('#')).is_some(), "{to}");
-            }
+            resolved(value, document);
             let of_object = value.as_object().into_iter().flat_map(|object| object.values());
             of_object.chain(value.as_array().into_iter().flatten()).for_each(|part| walk(part, document));
         }
-        walk(&document(), &document());
+        documents().iter().for_each(|document| walk(document, document));
+    }
+
+    #[test]
+    fn every_operation_tag_and_parameter_is_explained() {
+        let is_explained = |value: &Value| value["description"].as_str().is_some_and(|text| !text.is_empty());
+        for document in documents() {
+            let tags = document["tags"].as_array().unwrap();
+            assert!(tags.iter().all(is_explained), "{tags:?}");
+            for (path, method, operation) in operations(&document) {
+                let name = format!("{method} {path}");
+                assert!(is_explained(operation) && operation["summary"].is_string(), "{name}");
+                assert!(tags.iter().any(|tag| tag["name"] == operation["tags"][0]), "{name}");
+                let bodies = operation.get("requestBody").into_iter();
+                let successes = operation["responses"].as_object().unwrap().iter();
+                let successes = successes.filter(|(status, _)| status.starts_with('2')).map(|(_, response)| response);
+                for content in bodies.chain(successes).filter_map(|body| body["content"].as_object()) {
+                    for (sort, content) in content {
+                        let examples = content["examples"].as_object();
+                        assert!(examples.is_some_and(|examples| !examples.is_empty()), "{name} has no example: {sort}");
+                    }
+                }
+            }
+            for (name, parameter) in document["components"]["parameters"].as_object().unwrap() {
+                assert!(is_explained(parameter) && !parameter["example"].is_null(), "parameter {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_response_may_gain_fields() {
+        /// Everything that a part of the document consists of, by way of its references.
+        fn walk<'a>(value: &'a Value, document: &'a Value, seen: &mut Vec<&'a Value>) {
+            let value = resolved(value, document);
+            if seen.iter().any(|before| std::ptr::eq(*before, value)) {
+                return;
+            }
+            seen.push(value);
+            let of_object = value.as_object().into_iter().flat_map(|object| object.values());
+            of_object.chain(value.as_array().into_iter().flatten()).for_each(|part| walk(part, document, seen));
+        }
+        for document in &documents() {
+            let mut seen = Vec::new();
+            for (_, _, operation) in operations(document) {
+                walk(&operation["responses"], document, &mut seen);
+            }
+            let closed = seen.into_iter().find(|value| value["additionalProperties"] == Value::Bool(false));
+            assert_eq!(closed, None);
+        }
     }
 }

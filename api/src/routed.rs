@@ -1,9 +1,18 @@
 //! Every route of the router's source, for the tests that compare other tables with it.
 use std::collections::BTreeMap;
 
-/// Each path with its methods, in the order of the source.
+/// The routes of the API itself.
+pub const OWN: &str = include_str!("router.rs");
+/// The routes of the views.
+pub const VIEWS: &str = include_str!("views.rs");
+
+/// Each path of both with its methods.
 pub fn routed() -> BTreeMap<String, Vec<String>> {
-    let source = concat!(include_str!("router.rs"), include_str!("views.rs"));
+    of(OWN).into_iter().chain(of(VIEWS)).collect()
+}
+
+/// Each path of a source with its methods.
+pub fn of(source: &str) -> BTreeMap<String, Vec<String>> {
     let routes = source.split(".route(").skip(1).map(|route| {
         let (path, handlers) = route.trim_start().strip_prefix('"').and_then(|r| r.split_once('"')).unwrap();
         let words = ["get(", "post(", "delete(", "put(", "patch("].into_iter().filter(|word| handlers.contains(word));

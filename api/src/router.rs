@@ -29,6 +29,7 @@ pub fn router(api: Api) -> Router {
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
         .route("/openapi.json", get(openapi::describe))
+        .route("/openapi-views.json", get(openapi::describe_views))
         .merge(views::routes())
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)

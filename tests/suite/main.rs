@@ -7,6 +7,7 @@ mod batches;
 mod behaviour;
 mod chaos;
 mod cli;
+mod clients;
 mod docs;
 mod doctor;
 mod examples;

@@ -1,6 +1,6 @@
-//! `/openapi.json`: what it describes is what is there. That every answer is as described, the harness asserts in every
-//! test; here each operation is asked, and each success that is described is seen.
-use std::collections::BTreeSet;
+//! `/openapi.json` and `/openapi-views.json`: what they describe is what is there. The harness asserts in every test that each
+//! answer is as described; here each operation is called, and each success that is described is seen.
+use std::collections::{BTreeMap, BTreeSet};
 
 use leasehold_tests::api::answer;
 use leasehold_tests::{Answer, Api, contract, eventually};
@@ -50,7 +50,16 @@ async fn each_described_success_is_seen() {
     let api = work.system.api(&[]).await;
     api.wait_ready().await;
     let mut asker = Asker { api, seen: BTreeSet::new() };
-    for path in ["/livez", "/readyz", "/metrics", "/openapi.json", "/api/v1/workers", "/api/v1/jobs?state=queued"] {
+    for path in [
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/openapi.json",
+        "/openapi-views.json",
+        "/",
+        "/api/v1/workers",
+        "/api/v1/jobs?state=queued",
+    ] {
         assert_eq!(asker.ask(Method::GET, path, None).await.status, 200, "{path}");
     }
     let job = json!({"kind": "step", "payload": {"a": [1, null]}, "priority": "low"});
@@ -85,7 +94,7 @@ async fn each_described_success_is_seen() {
     assert!(events.text.contains("event: end"), "{}", events.text);
     let shown = events.text.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
     let shown: Value = serde_json::from_str(shown).unwrap();
-    assert_eq!(contract::faults(&json!({"$ref": "#/components/schemas/Job"}), &shown), [""; 0]);
+    assert_eq!(contract::api().faults(&json!({"$ref": "#/components/schemas/Job"}), &shown), [""; 0]);
     asker.ask(Method::GET, &format!("{path}/history"), None).await;
     batches(&mut asker, &work).await;
     files(&mut asker).await;
@@ -183,30 +192,29 @@ fn is_success(seen: &str) -> bool {
 /// Every success that the document describes.
 fn described() -> BTreeSet<String> {
     let mut described = BTreeSet::new();
-    for (path, methods) in contract::document()["paths"].as_object().unwrap() {
-        for (method, operation) in methods.as_object().unwrap().iter().filter(|(key, _)| *key != "parameters") {
-            let statuses = operation["responses"].as_object().unwrap().keys().filter(|status| status.starts_with('2'));
-            described.extend(statuses.map(|status| format!("{} {path} {status}", method.to_uppercase())));
-        }
+    for (path, method, operation) in contract::documents().iter().flat_map(contract::Document::operations) {
+        let statuses = operation["responses"].as_object().unwrap().keys().filter(|status| status.starts_with('2'));
+        described.extend(statuses.map(|status| format!("{method} {path} {status}")));
     }
     described
 }
 
 #[tokio::test]
 async fn each_described_path_has_the_methods_described_and_no_others() {
-    let work = Work::start(&[]).await;
-    let api = work.system.api(&[]).await;
-    for (path, methods) in contract::document()["paths"].as_object().unwrap() {
+    let five = Five::start(&[]).await;
+    let mut described: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for (path, method, _) in contract::documents().iter().flat_map(contract::Document::operations) {
+        described.entry(path).or_default().insert(method);
+    }
+    for (path, mut wanted) in described {
         let path = path.replace("{id}", "x").replace("{queue}", "x").replace("{name}", "x").replace("{job_id}", "x");
-        let refused = answer(api.request(Method::PATCH, &path)).await;
+        let refused = answer(five.api.request(Method::PATCH, &path)).await;
         assert_eq!(refused.status, 405, "{path}");
         let allowed = refused.headers["allow"].to_str().unwrap().split(',').map(str::trim).map(str::to_owned);
-        let mut wanted: BTreeSet<String> =
-            methods.as_object().unwrap().keys().filter(|key| *key != "parameters").map(|m| m.to_uppercase()).collect();
         if wanted.contains("GET") {
             wanted.insert("HEAD".into());
         }
         assert_eq!(allowed.collect::<BTreeSet<_>>(), wanted, "{path}");
     }
-    work.system.finish().await;
+    five.system.finish().await;
 }

@@ -6,15 +6,8 @@ use super::*;
 
 /// Every operation of the views: its method, and a path with `id` in it.
 fn operations(id: &str) -> Vec<(Method, String)> {
-    let mut all = Vec::new();
-    for (path, methods) in contract::document()["paths"].as_object().unwrap() {
-        for (method, operation) in methods.as_object().unwrap().iter().filter(|(key, _)| *key != "parameters") {
-            if operation["responses"]["401"]["$ref"] == "#/components/responses/OldUnauthorized" {
-                let method = method.to_uppercase().parse().unwrap();
-                all.push((method, path.replace("{job_id}", id)));
-            }
-        }
-    }
+    let operation = |(path, method, _): (&str, String, &Value)| (method.parse().unwrap(), path.replace("{job_id}", id));
+    let all: Vec<(Method, String)> = contract::views().operations().map(operation).collect();
     assert!(all.len() > 20, "{all:?}");
     all
 }

@@ -1,0 +1,3 @@
+import type { components } from "./api";
+
+export const job: components["schemas"]["Submit"] = {};
