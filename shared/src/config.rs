@@ -9,7 +9,7 @@ use crate::{Error, Kinds, Limits, QueueName, limits};
 
 pub use crate::log::{LogConfig, LogFormat};
 
-/// Every setting. A field's comment is its documentation; README's table is held against [`KEYS`] by a test.
+/// Every setting. A field's comment is its documentation; a test compares the table in docs/settings.md with [`KEYS`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {

@@ -195,7 +195,10 @@ fn every_link_leads_somewhere() {
     let examples =
         std::fs::read_dir(root().join("examples")).unwrap().map(|entry| entry.unwrap().path().join("README.md"));
     let examples = examples.filter(|page| page.exists());
-    for page in pages.chain(examples).chain(["README.md", "examples/README.md"].map(|page| root().join(page))) {
+    for page in pages.chain(examples).chain(
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "examples/README.md"]
+            .map(|page| root().join(page)),
+    ) {
         let text = std::fs::read_to_string(&page).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let file = link.split('#').next().unwrap();

@@ -36,9 +36,9 @@ fn architecture_draws_every_transition() {
 }
 
 #[test]
-fn readme_documents_every_setting() {
-    let text = read("README.md");
+fn the_settings_page_documents_every_setting() {
+    let text = read("docs/settings.md");
     for key in leasehold::config::KEYS {
-        assert!(text.contains(&format!("| `{key}` |")), "README.md lacks the setting {key}");
+        assert!(text.contains(&format!("| `{key}` |")), "docs/settings.md lacks the setting {key}");
     }
 }
