@@ -17,7 +17,7 @@ use crate::state::Api;
 pub fn needed(method: &Method, route: &str) -> Option<Scope> {
     let reads = method.is_safe();
     match route {
-        "/livez" | "/readyz" | "/openapi.json" | "/openapi-views.json" if reads => None,
+        "/" | "/livez" | "/readyz" | "/openapi.json" | "/openapi-views.json" if reads => None,
         _ if reads => Some(Scope::Read),
         "/api/v1/jobs" | "/api/v1/jobs/bulk" | "/api/v1/jobs/{id}/items" if method == Method::POST => {
             Some(Scope::Submit)
@@ -115,6 +115,7 @@ mod tests {
             ("/api/jobs/{job_id}", &[("DELETE", ADMIN)]),
             ("/api/jobs/cleanup", &[("DELETE", ADMIN)]),
             ("/health", &[("GET", READ)]),
+            ("/", &[("GET", None)]),
             ("/livez", &[("GET", None)]),
             ("/readyz", &[("GET", None)]),
             ("/metrics", &[("GET", READ)]),

@@ -23,7 +23,7 @@ struct Flags {
     /// Configuration file (without it: leasehold.toml, when there is one)
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Address to listen on, as 127.0.0.1:8080
+    /// Address to listen on, e.g. 127.0.0.1:8080, or :8080 for that port on 127.0.0.1
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
     /// Address of Redis, as redis://127.0.0.1:6379

@@ -14,7 +14,8 @@ pub fn routed() -> BTreeMap<String, Vec<String>> {
 /// Each path of a source with its methods.
 pub fn of(source: &str) -> BTreeMap<String, Vec<String>> {
     let routes = source.split(".route(").skip(1).map(|route| {
-        let (path, handlers) = route.trim_start().strip_prefix('"').and_then(|r| r.split_once('"')).unwrap();
+        let line = route.lines().next().unwrap();
+        let (path, handlers) = line.strip_prefix('"').and_then(|r| r.split_once('"')).unwrap();
         let words = ["get(", "post(", "delete(", "put(", "patch("].into_iter().filter(|word| handlers.contains(word));
         (path.to_owned(), words.map(|word| word.trim_end_matches('(').to_uppercase()).collect())
     });

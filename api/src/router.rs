@@ -1,15 +1,16 @@
 //! Every route on one screen, but for those of the views.
 use axum::Router;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 
-use crate::routes::{events, files, health, items, jobs, no_method, no_route, queues, submit, workers};
+use crate::routes::{events, files, health, items, jobs, landing, no_method, no_route, queues, submit, workers};
 use crate::state::Api;
 use crate::{access, openapi, request, views};
 
 /// The API as a service.
 pub fn router(api: Api) -> Router {
     Router::new()
+        .route("/", get(landing::index))
         .route("/api/v1/jobs", get(jobs::list).post(submit::submit).delete(jobs::prune))
         .route("/api/v1/jobs/bulk", post(submit::bulk))
         .route("/api/v1/jobs/{id}", get(jobs::get).delete(jobs::remove))
@@ -30,11 +31,11 @@ pub fn router(api: Api) -> Router {
         .route("/metrics", get(health::metrics))
         .route("/openapi.json", get(openapi::describe))
         .route("/openapi-views.json", get(openapi::describe_views))
-        .merge(views::routes())
+        .merge(views::routes(api.kinds()))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(from_fn_with_state(api.clone(), access::check))
         .layer(from_fn_with_state(api.clone(), request::handle))
-        .layer(from_fn(views::refuse))
+        .layer(from_fn_with_state(api.clone(), views::refuse))
         .with_state(api)
 }

@@ -4,6 +4,7 @@ pub mod files;
 pub mod health;
 pub mod items;
 pub mod jobs;
+pub mod landing;
 pub mod queues;
 pub mod submit;
 pub mod workers;
@@ -24,7 +25,10 @@ pub type Answer = Result<Response, Problem>;
 
 /// Any path that is no route.
 pub async fn no_route() -> Problem {
-    Problem::new(Code::NoRoute, "the routes begin with /api/v1/jobs, /api/v1/queues and /api/v1/workers")
+    Problem::new(
+        Code::NoRoute,
+        "the routes begin with /api/v1/jobs, /api/v1/queues and /api/v1/workers; /openapi.json lists them all",
+    )
 }
 
 /// Any method that its route does not have.

@@ -171,6 +171,11 @@ impl Api {
         Rules { kinds: &self.0.kinds, known_kinds_only, limits: &self.0.config.limits }
     }
 
+    /// The configured kinds.
+    pub fn kinds(&self) -> &Kinds {
+        &self.0.kinds
+    }
+
     /// The tokens, when requests need one.
     pub fn guard(&self) -> Option<&Guard> {
         self.0.guard.as_ref()

@@ -235,7 +235,10 @@ impl Config {
         {
             builder = builder.set_override(key, value.as_str()).map_err(fault)?;
         }
-        let config: Config = builder.build().and_then(config::Config::try_deserialize).map_err(fault)?;
+        let mut config: Config = builder.build().and_then(config::Config::try_deserialize).map_err(fault)?;
+        for listen in std::iter::once(&mut config.api.listen).chain(&mut config.worker.listen) {
+            on_loopback(listen);
+        }
         config.check().map_err(Error::Config)?;
         Ok(config)
     }
@@ -289,6 +292,13 @@ impl Config {
     /// [`Kinds::load`]'s.
     pub fn load_kinds(&self) -> Result<Kinds, Error> {
         self.kinds.as_deref().map_or_else(|| Ok(Kinds::default()), Kinds::load)
+    }
+}
+
+/// A port alone (`:8080`) is one of loopback.
+fn on_loopback(listen: &mut String) {
+    if listen.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok()) {
+        listen.insert_str(0, "127.0.0.1");
     }
 }
 
@@ -362,6 +372,18 @@ mod tests {
         let mut listed: Vec<_> = KEYS.iter().map(|k| (*k).to_owned()).collect();
         listed.sort();
         assert_eq!(keys, listed);
+    }
+
+    #[test]
+    fn a_port_alone_is_one_of_loopback() {
+        let config = from(&[("LEASEHOLD_API__LISTEN", ":9190"), ("LEASEHOLD_WORKER__LISTEN", ":0")]).unwrap();
+        assert_eq!(config.api.listen, "127.0.0.1:9190");
+        assert_eq!(config.worker.listen.as_deref(), Some("127.0.0.1:0"));
+        let flags = [("api.listen", ":9191".to_owned())];
+        assert_eq!(Config::from_sources(None, Vec::new(), &flags).unwrap().api.listen, "127.0.0.1:9191");
+        for other in ["0.0.0.0:9190", "[::1]:9190", ":x", ":", ":99999", "localhost:1"] {
+            assert_eq!(from(&[("LEASEHOLD_API__LISTEN", other)]).unwrap().api.listen, other);
+        }
     }
 
     #[test]

@@ -55,7 +55,8 @@ struct Crowd {
 /// [`Error::Config`] names the key, and what to write instead.
 pub async fn listen(key: &str, address: &str, closed: Option<&str>) -> Result<TcpListener> {
     let fault = |reason: String| Error::Config(format!("{key} is {address:?}: {reason}"));
-    let resolved = tokio::net::lookup_host(address).await.map_err(|e| fault(format!("{e}; write 127.0.0.1:8080")))?;
+    let resolved =
+        tokio::net::lookup_host(address).await.map_err(|e| fault(format!("{e}; write 127.0.0.1:8080 or :8080")))?;
     let resolved: Vec<SocketAddr> = resolved.collect();
     let outside = resolved.iter().find(|a| !a.ip().is_loopback());
     if let Some((outside, reason)) = outside.zip(closed) {

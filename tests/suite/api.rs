@@ -3,6 +3,7 @@ mod events;
 mod hostile;
 mod idempotency;
 mod jobs;
+mod landing;
 mod outage;
 mod refused;
 mod start_stop;

@@ -14,6 +14,18 @@ use std::path::{Path, PathBuf};
 use leasehold_tests::System;
 use serde_json::Value;
 
+/// A kinds file with one kind, so that the API serves the view of its jobs.
+fn kinds_file(kind: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), format!("[kinds.{kind}]\n")).unwrap();
+    file
+}
+
+/// The path of a file.
+fn named(file: &tempfile::NamedTempFile) -> &str {
+    file.path().to_str().unwrap()
+}
+
 /// What an import said.
 struct Said {
     report: Value,

@@ -55,30 +55,19 @@ fn unquote(text: &str) -> Option<String> {
     }
 }
 
-/// How long the client asks to wait (`Prefer: wait=30`), if it does; other preferences are passed over (RFC 7240).
-///
-/// # Errors
-/// A problem when the time is no whole number of seconds up to `most_s`.
-pub fn prefer_wait(headers: &HeaderMap, most_s: u64) -> Result<Option<Duration>, Problem> {
-    let invalid = || {
-        let rule = format!("write wait=N with N the seconds to wait, a whole number from 0 to {most_s}");
-        Problem::invalid(vec![Fault::header("Prefer", rule)])
-    };
-    for value in headers.get_all("prefer") {
-        let Ok(text) = value.to_str() else { continue };
-        for preference in text.split(',') {
-            let preference = preference.split(';').next().unwrap_or_default();
-            let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
-            if !name.trim().eq_ignore_ascii_case("wait") {
-                continue;
-            }
-            let digits = unquote(value.trim()).ok_or_else(invalid)?;
-            let whole = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-            let seconds: Option<u64> = if whole { digits.parse().ok() } else { None };
-            return seconds.filter(|s| *s <= most_s).map(|s| Some(Duration::from_secs(s))).ok_or_else(invalid);
-        }
-    }
-    Ok(None)
+/// How long the client prefers to wait (`Prefer: wait=30`), at most `most_s`. Preferences are not requirements (RFC 7240): a
+/// longer wait is shortened, a malformed one ignored, as are other preferences.
+pub fn prefer_wait(headers: &HeaderMap, most_s: u64) -> Option<Duration> {
+    let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    let preferences = values.flat_map(|value| value.split(',')).map(|preference| {
+        let preference = preference.split(';').next().unwrap_or_default();
+        preference.split_once('=').unwrap_or((preference, ""))
+    });
+    let mut waits = preferences.filter(|(name, _)| name.trim().eq_ignore_ascii_case("wait"));
+    let digits = unquote(waits.next()?.1.trim())?;
+    let is_whole = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    // A number too large for the machine is beyond any limit.
+    is_whole.then(|| Duration::from_secs(digits.parse().unwrap_or(u64::MAX).min(most_s)))
 }
 
 #[cfg(test)]
@@ -109,9 +98,12 @@ mod tests {
         assert!(idempotency_key(&headers("idempotency-key", &["a", "a"])).is_err());
     }
 
+    fn wait(texts: &[&str]) -> Option<u64> {
+        prefer_wait(&headers("prefer", texts), 60).map(|wait| wait.as_secs())
+    }
+
     #[test]
     fn a_wait_is_found_among_other_preferences() {
-        let wait = |texts: &[&str]| prefer_wait(&headers("prefer", texts), 60).unwrap().map(|d| d.as_secs());
         assert_eq!(wait(&["wait=30"]), Some(30));
         assert_eq!(wait(&["respond-async, Wait=\"5\"; x=y"]), Some(5));
         assert_eq!(wait(&["respond-async", "wait=0"]), Some(0));
@@ -120,10 +112,12 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_beyond_the_limit_or_malformed_is_refused() {
-        for bad in ["wait=61", "wait", "wait=", "wait=-1", "wait=+1", "wait=1.5", "wait=x", "wait=99999999999999999999"]
-        {
-            assert!(prefer_wait(&headers("prefer", &[bad]), 60).is_err(), "{bad}");
+    fn a_wait_beyond_the_limit_is_shortened_and_a_malformed_one_ignored() {
+        for long in ["wait=60", "wait=61", "wait=1000", "wait=99999999999999999999"] {
+            assert_eq!(wait(&[long]), Some(60), "{long}");
+        }
+        for malformed in ["wait", "wait=", "wait=-1", "wait=+1", "wait=1.5", "wait=x", "wait=\"1"] {
+            assert_eq!(wait(&[malformed]), None, "{malformed}");
         }
     }
 }

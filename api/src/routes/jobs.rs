@@ -77,7 +77,7 @@ pub async fn get(
     clock: Clock,
     headers: HeaderMap,
 ) -> Answer {
-    let wait = prefer_wait(&headers, api.limits().wait_s)?;
+    let wait = prefer_wait(&headers, api.limits().wait_s);
     let (store, watcher) = api.watcher().await?;
     let read = match wait {
         None => store.get(&id).await,

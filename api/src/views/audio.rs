@@ -21,7 +21,7 @@ use crate::state::Api;
 use crate::stream::{JSON, document, stream};
 use crate::submission::{self, Work};
 
-pub(super) const VIEW: View = View { kind: "analyze-audio", is_batch: false };
+pub const VIEW: View = View { kind: "analyze-audio", is_batch: false };
 const WORDS: Words = ["pending", "processing", "completed", "failed", "cancelled"];
 /// How long a delete waits for a running job that it has asked to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(10);

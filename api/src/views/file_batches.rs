@@ -18,7 +18,7 @@ use crate::routes::Answer;
 use crate::state::Api;
 use crate::stream::{JSON, JSON_LINES, document, stream};
 
-const VIEW: View = View { kind: "process-files", is_batch: true };
+pub const VIEW: View = View { kind: "process-files", is_batch: true };
 const WORDS: Words = ["Pending", "Processing", "Completed", "Failed", "Cancelled"];
 
 /// An item's payload.

@@ -18,7 +18,7 @@ use crate::routes::{Answer, only};
 use crate::state::Api;
 use crate::stream::{JSON, document, stream};
 
-pub(super) const VIEW: View = View { kind: "gap-analysis", is_batch: false };
+pub const VIEW: View = View { kind: "gap-analysis", is_batch: false };
 const WORDS: Words = ["pending", "running", "completed", "failed", "cancelled"];
 /// The first message of every job.
 const QUEUED: &str = "Job queued for processing";

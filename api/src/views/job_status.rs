@@ -14,7 +14,7 @@ use crate::routes::Answer;
 use crate::routes::events::{Shown, follow};
 use crate::state::Api;
 
-const VIEW: View = View { kind: "suggestions", is_batch: false };
+pub const VIEW: View = View { kind: "suggestions", is_batch: false };
 const WORDS: Words = ["queued", "running", "completed", "failed", "cancelled"];
 
 #[derive(Serialize)]

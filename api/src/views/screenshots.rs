@@ -21,7 +21,7 @@ use crate::routes::files::escaped;
 use crate::state::Api;
 use crate::stream::{JSON, document, stream};
 
-const VIEW: View = View { kind: "screenshots", is_batch: true };
+pub const VIEW: View = View { kind: "screenshots", is_batch: true };
 const WORDS: Words = ["pending", "processing", "completed", "failed", "cancelled"];
 const ITEM_WORDS: Words = ["pending", "pending", "success", "failed", "cancelled"];
 /// Those of an item that there was no need to render.

@@ -113,6 +113,24 @@ async fn a_wait_ends_when_its_time_is_up() {
 }
 
 #[tokio::test]
+async fn a_wait_beyond_the_limit_is_shortened_and_a_malformed_one_ignored() {
+    let (system, api) = start(&[("LEASEHOLD_LIMITS__WAIT_S", "1")]).await;
+    let job = api.post("/api/v1/jobs", &json!({"kind": "echo"})).await;
+    let path = format!("/api/v1/jobs/{}", id(&job));
+    for long in ["wait=2", "wait=1000", "wait=99999999999999999999"] {
+        let waited = answer(api.request(Method::GET, &path).header("prefer", long)).await;
+        assert_eq!((waited.status, &waited.json["state"]), (200, &json!("queued")), "{long}");
+        assert_eq!(waited.headers["preference-applied"], "wait=1", "{long}");
+    }
+    for malformed in ["wait", "wait=x", "wait=-1", "wait=1.5"] {
+        let read = answer(api.request(Method::GET, &path).header("prefer", malformed)).await;
+        assert_eq!(read.status, 200, "{malformed}");
+        assert!(!read.headers.contains_key("preference-applied"), "{malformed}");
+    }
+    system.finish().await;
+}
+
+#[tokio::test]
 async fn the_time_of_a_request_does_not_count_a_wait_or_a_slow_body() {
     let (system, api) = start(&[("LEASEHOLD_LIMITS__REQUEST_MS", "500")]).await;
     let mut stream = connect(&api).await;

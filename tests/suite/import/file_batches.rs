@@ -5,7 +5,7 @@ use std::path::Path;
 use leasehold_tests::{System, eventually};
 use serde_json::{Value, json};
 
-use super::{finish, import, items, job, records, round, shipped};
+use super::{finish, import, items, job, kinds_file, named, records, round, shipped};
 use crate::work::SOON;
 
 fn states(items: &[Value]) -> Vec<(&str, &str)> {
@@ -64,7 +64,8 @@ async fn batches_come_along_and_what_is_not_done_runs() {
 
 #[tokio::test]
 async fn a_batch_ends_as_it_had_ended_and_its_lines_are_the_truth() {
-    let system = System::start(&[]).await;
+    let kinds = kinds_file("process-files");
+    let system = System::start(&[("LEASEHOLD_KINDS", named(&kinds))]).await;
     let (metadata, results) = (system.folder().join("job_metadata"), system.folder().join("job_results"));
     fs::create_dir(&metadata).unwrap();
     fs::create_dir(&results).unwrap();

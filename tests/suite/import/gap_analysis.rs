@@ -4,7 +4,7 @@ use std::fs;
 use leasehold_tests::{System, run};
 use serde_json::{Value, json};
 
-use super::{Said, finish, import, job, round, shipped};
+use super::{Said, finish, import, job, kinds_file, named, round, shipped};
 use crate::work::SOON;
 
 const DONE: &str = "3f0d4a52-6a0e-4c55-8a5e-6f0c7d9b1e01";
@@ -14,7 +14,8 @@ const RUNNING: &str = "c94f6a7b-9c0b-4e0f-8a0e-5a2d3c4b5a03";
 #[tokio::test]
 async fn jobs_come_along_as_they_were_with_their_results() {
     for partitions in ["1", "4"] {
-        let system = System::start(&[("LEASEHOLD_PARTITIONS", partitions)]).await;
+        let kinds = kinds_file("gap-analysis");
+        let system = System::start(&[("LEASEHOLD_PARTITIONS", partitions), ("LEASEHOLD_KINDS", named(&kinds))]).await;
         let old = shipped(&system, "gap-analysis");
         let said = round(&system, "gap-analysis", &[&old]).await;
         assert_eq!(said.counts(), (3, 0, 1));

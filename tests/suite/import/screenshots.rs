@@ -4,12 +4,13 @@ use std::fs;
 use leasehold_tests::System;
 use serde_json::json;
 
-use super::{finish, import, items, job, round, shipped};
+use super::{finish, import, items, job, kinds_file, named, round, shipped};
 
 #[tokio::test]
 async fn batches_come_along_with_their_items() {
     for partitions in ["1", "4"] {
-        let system = System::start(&[("LEASEHOLD_PARTITIONS", partitions)]).await;
+        let kinds = kinds_file("screenshots");
+        let system = System::start(&[("LEASEHOLD_PARTITIONS", partitions), ("LEASEHOLD_KINDS", named(&kinds))]).await;
         let old = shipped(&system, "screenshots");
         let said = round(&system, "screenshots", &[&old]).await;
         assert_eq!((said.counts(), &said.report["items"]), ((2, 0, 1), &json!(4)));

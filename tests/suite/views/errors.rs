@@ -145,3 +145,34 @@ async fn what_stands_before_the_routes_refuses_in_their_form() {
     refused(&leasehold_tests::api::answer(broken).await, "/jobs", 400, "EOF");
     five.system.finish().await;
 }
+
+#[tokio::test]
+async fn a_view_is_served_only_where_the_kinds_file_names_its_kind() {
+    let folder = TempDir::with_prefix("leasehold-test-").unwrap();
+    let kinds = folder.path().join("kinds.toml");
+    std::fs::write(&kinds, "[kinds.suggestions]\n[kinds.other]\n").unwrap();
+    let system = System::start(&[]).await;
+    let none = system.api(&[]).await;
+    let one = system.api(&[("LEASEHOLD_KINDS", kinds.to_str().unwrap())]).await;
+    none.wait_ready().await;
+    one.wait_ready().await;
+    for (method, path) in operations("12345678-1234-1234-1234-123456789abc") {
+        absent(&none, &method, &path).await;
+        if !(path.contains("job-status") || path == "/api/suggestions" || path == "/health") {
+            absent(&one, &method, &path).await;
+        }
+    }
+    let id = taken(&one.post("/api/suggestions", &json!({"text": "It was done."})).await);
+    assert_eq!(one.get(&format!("/api/job-status/{id}")).await.json["status"], "queued");
+    assert_eq!(one.get("/health").await.status, 200);
+    system.finish().await;
+}
+
+/// Asserts that a path is no route. The answer is not compared with `openapi.json`, which describes an API with all views.
+async fn absent(api: &Api, method: &Method, path: &str) {
+    let response = api.request(method.clone(), path).send().await.unwrap();
+    assert_eq!(response.status().as_u16(), 404, "{method} {path}");
+    assert_eq!(response.headers()["content-type"], "application/problem+json", "{method} {path}");
+    let problem: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+    assert_eq!(problem["code"], "no_such_route", "{method} {path}");
+}
