@@ -1,9 +1,9 @@
-//! Files of jobs: what came with a submit, and what attempts left. They live in a folder, never in Redis, and go with
-//! their job.
+//! Files of jobs: those sent with a submit, and those that attempts leave. They are in a folder, never in Redis, and are removed
+//! with their job.
 //!
-//! A job's files stand at `<id>/in/<name>` and `<id>/out/<token>/<name>`: an attempt that has lost its lease cannot
-//! touch the winner's. A job's record says which files it has; whatever else is in the folder, a death has left, and the
-//! walk removes it ([`walk`]). Names are checked where they enter ([`name`]). Everything is streamed.
+//! A job's files are at `<id>/in/<name>` and `<id>/out/<token>/<name>`: an attempt that has lost its lease cannot touch the
+//! winner's. A job's record lists its files; anything else in the folder was left by a crash, and the sweep removes it ([`walk`]).
+//! Names are checked where they enter ([`name`]); [`folder`] says whose a folder is. Everything is streamed.
 pub mod folder;
 pub mod name;
 pub mod walk;
@@ -19,7 +19,7 @@ use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
-use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt};
+use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore};
 use serde::{Deserialize, Serialize};
 
 use crate::JobId;
@@ -101,7 +101,9 @@ pub type FileBytes = BoxStream<'static, io::Result<Bytes>>;
 /// A folder of files; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct FileStore {
+    /// Reads and writes files, and syncs each to disk before it counts as written.
     objects: Arc<LocalFileSystem>,
+    /// The folder, for what object stores lack: removing a whole folder, and walking by age.
     root: PathBuf,
 }
 
@@ -116,19 +118,6 @@ impl FileStore {
     /// The folder.
     pub fn root(&self) -> &Path {
         &self.root
-    }
-
-    /// Begins a file. It is there once [`FileWriter::finish`] has returned; a writer that is dropped leaves nothing.
-    ///
-    /// # Errors
-    /// [`FileError::Name`]; [`FileError::Failed`].
-    pub async fn create(&self, id: &JobId, place: Place, name: &str) -> Result<FileWriter, FileError> {
-        let path = object(id, place, name)?;
-        let (objects, runtime) = (Arc::clone(&self.objects), tokio::runtime::Handle::current());
-        // It makes folders and the staged file before it first yields.
-        let upload = blocking(move || runtime.block_on(objects.put_multipart(&path)));
-        let upload = upload.await?.map_err(|e| failed(&e, name))?;
-        Ok(FileWriter::new(upload, name))
     }
 
     /// Opens a file, or a part of it that lies within: its bytes in pieces.
@@ -195,7 +184,7 @@ impl FileStore {
         let folder = self.outputs(id);
         let older = blocking(move || {
             let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-            let is_older = |path: &PathBuf| walk::token_of(path).is_some_and(|t| t < token);
+            let is_older = |path: &PathBuf| name::token_of(path).is_some_and(|t| t < token);
             entries.map(|entry| entry.path()).filter(is_older).collect()
         });
         self.remove_folders(older.await.unwrap_or_default()).await;

@@ -1,7 +1,14 @@
 //! Leasehold's core: the job and its state machine, and [`Store`], the only door to Redis.
 //!
-//! The domain ([`job`], [`lifecycle`], [`retry`], [`limits`], [`canonical`]) is pure: no clock, no I/O. [`config`] and [`kinds`] read what
-//! operators write. The API and the worker are thin shells over [`Store`]; neither spells a Redis key.
+//! Reading order:
+//! 1. The domain is pure, without clock or I/O: [`names`], [`time`] and [`json`] are its values, [`job`] and [`lifecycle`] the job
+//!    and its state machine, [`retry`] the delay of the next attempt, [`canonical`] the digests by which requests are compared,
+//!    [`limits`] every bound, and [`error`] what a caller can act on.
+//! 2. [`config`], [`kinds`] and [`tokens`] read what operators write.
+//! 3. [`files`] keeps the files of jobs, and [`store`] everything else.
+//! 4. [`log`], [`metrics`] and [`server`] are what every process needs.
+//!
+//! The API and the worker are thin shells over [`Store`]; neither spells a Redis key.
 pub mod canonical;
 pub mod config;
 pub mod error;

@@ -1,4 +1,6 @@
-//! Names of files: each is checked once, where it enters, so that none can leave its place.
+//! Names of files and folders: a file's name is checked once, where it enters, so that it cannot leave its place.
+use std::path::Path;
+
 use crate::limits::FILE_NAME_BYTES_MAX;
 
 /// A file name that is not allowed; says what would be right.
@@ -40,6 +42,11 @@ pub(super) fn stored(name: &str) -> Result<String, InvalidFileName> {
 /// Control characters, and those that turn the direction of a text: a name must look like what it is.
 fn is_hidden(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The token that a folder of outputs is named after.
+pub(super) fn token_of(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.parse().ok()
 }
 
 /// What a file of that name usually is.

@@ -1,9 +1,10 @@
 //! What a death has left in the store, found step by step: folders of jobs that are not there, and of attempts that did
 //! not complete their job. What is young is passed over, since a submit or an attempt may still be at it.
 use std::fs::{DirEntry, Metadata, ReadDir};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use super::name::token_of;
 use super::{FileError, FileStore, blocking};
 use crate::JobId;
 
@@ -61,11 +62,6 @@ fn old_folder(entry: &DirEntry, older_than: Duration) -> Option<OldFolder> {
     }
     let outputs = std::fs::read_dir(path.join("out")).into_iter().flatten().flatten();
     Some(OldFolder { id, tokens: outputs.filter_map(|entry| token_of(&entry.path())).collect() })
-}
-
-/// The token that a folder of outputs is named after.
-pub(super) fn token_of(path: &Path) -> Option<u64> {
-    path.file_name()?.to_str()?.parse().ok()
 }
 
 /// Whether neither a folder nor anything in it, `depth` levels down, has changed since.

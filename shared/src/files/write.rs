@@ -1,10 +1,13 @@
 //! Writing a file: staged beside its place, and put there whole.
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
-use object_store::{MultipartUpload, PutPayload};
+use object_store::{MultipartUpload, ObjectStoreExt, PutPayload};
 use sha2::Digest;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::{FileEntry, FileError, failed};
+use super::{FileEntry, FileError, FileStore, Place, blocking, failed, object};
+use crate::JobId;
 use crate::limits::FILE_PART_BYTES;
 
 /// A file that is being written. Nothing of it is seen before [`FileWriter::finish`]; dropped before, it leaves nothing.
@@ -16,8 +19,23 @@ pub struct FileWriter {
     hash: sha2::Sha256,
 }
 
+impl FileStore {
+    /// Begins a file. It is there once [`FileWriter::finish`] has returned; a writer that is dropped leaves nothing.
+    ///
+    /// # Errors
+    /// [`FileError::Name`]; [`FileError::Failed`].
+    pub async fn create(&self, id: &JobId, place: Place, name: &str) -> Result<FileWriter, FileError> {
+        let path = object(id, place, name)?;
+        let (objects, runtime) = (Arc::clone(&self.objects), tokio::runtime::Handle::current());
+        // It makes folders and the staged file before it first yields.
+        let upload = blocking(move || runtime.block_on(objects.put_multipart(&path)));
+        let upload = upload.await?.map_err(|e| failed(&e, name))?;
+        Ok(FileWriter::new(upload, name))
+    }
+}
+
 impl FileWriter {
-    pub(super) fn new(upload: Box<dyn MultipartUpload>, name: &str) -> Self {
+    fn new(upload: Box<dyn MultipartUpload>, name: &str) -> Self {
         Self { upload, name: name.to_owned(), buffer: BytesMut::new(), bytes: 0, hash: sha2::Sha256::new() }
     }
 
