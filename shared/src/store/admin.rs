@@ -35,7 +35,7 @@ pub enum Removed {
 }
 
 impl Store {
-    /// Cancels jobs: what runs is flagged and its holder told.
+    /// Cancels jobs: a running one is flagged, and its holder receives a hint.
     ///
     /// # Errors
     /// For each job: [`Refusal::NotFound`], or [`Refusal::WrongState`] when it has ended. A cancelled job counts as done.
@@ -49,7 +49,7 @@ impl Store {
         .await
     }
 
-    /// Requeues failed and cancelled jobs, attempts and crashes counted anew; a parent's such items.
+    /// Requeues failed and cancelled jobs, with attempts and crashes counted from zero; of a parent, such items.
     ///
     /// # Errors
     /// For each job a [`Refusal`] that names the state or the parent in the way.
@@ -82,7 +82,7 @@ impl Store {
         .await
     }
 
-    /// Removes final jobs; a parent with its items, which [`Store::sweep`] goes on with.
+    /// Removes final jobs; a parent with its items, which [`Store::sweep`] continues.
     ///
     /// # Errors
     /// For each job a [`Refusal`] that names what is in the way.

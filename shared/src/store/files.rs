@@ -116,7 +116,7 @@ impl Store {
         for folder in old {
             let partition = self.partition_of(&folder.id);
             pipeline.cmd("HMGET").arg(keys::job(partition, &folder.id)).arg(&["kind", "state", "output"]);
-            // A record that was set aside may yet be mended by hand.
+            // A record that was set aside may yet be repaired by hand.
             pipeline.cmd("EXISTS").arg(keys::fixed(partition, &format!("quarantined:job:{}", folder.id)));
         }
         if old.is_empty() {

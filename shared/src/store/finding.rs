@@ -40,7 +40,7 @@ pub enum Repair {
         /// What is wrong with it.
         reason: String,
     },
-    /// The counter of tokens goes on above the highest one given.
+    /// The counter of tokens continues above the highest one given.
     Tokens(u64),
     /// A parent's counts become those of its items.
     Counts {

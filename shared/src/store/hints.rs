@@ -1,4 +1,5 @@
-//! Messages from others, over a subscription that is made anew whenever it is lost. They are hints, never the truth.
+//! Hints: messages from other processes, over a subscription that is restored whenever it is lost. They may be missed, so
+//! nothing may depend on one.
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -10,10 +11,10 @@ use crate::{Error, JobId, QueueName, Result, WorkerId};
 
 /// How long a subscription may be silent before it is asked whether it lives.
 const SILENCE: Duration = Duration::from_secs(5);
-/// The pause before a lost subscription is made anew.
+/// The pause before a lost subscription is restored.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// What a worker may be told between its renewals.
+/// What a worker can receive between its renewals.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hint {
     /// A job it holds is asked to stop.
@@ -29,7 +30,7 @@ pub enum Hint {
     Resume(QueueName),
     /// A queue was paused.
     Pause(QueueName),
-    /// The subscription was made anew: anything may have been missed.
+    /// The subscription was restored: anything may have been missed.
     Reconnected,
 }
 
@@ -52,7 +53,7 @@ impl Store {
 }
 
 /// Hands each message of a channel, in every partition, to `each`, for ever; a `None` comes first, and again whenever the
-/// subscription had to be made anew, since anything may have been missed.
+/// subscription had to be restored, since anything may have been missed.
 pub(super) async fn listen(store: &Store, channel: &str, each: impl Fn(Option<&str>)) {
     loop {
         if let Err(e) = subscribe(store, channel, &each).await {

@@ -12,7 +12,7 @@ use crate::{Error, Job, JobId, Kind, QueueName, Result, State, canonical, limits
 
 /// Jobs of a page that are read at once, so that large ones are never all in memory.
 const LIST_READ: usize = 100;
-/// Bytes that a cursor keeps of a member of a sorted set: of what is no id, enough to go on behind it.
+/// Bytes that a cursor keeps of a member of a sorted set: of one that is not an id, enough to continue after it.
 const MEMBER_BYTES: usize = 128;
 
 /// Which jobs, and where to go on.
@@ -160,7 +160,7 @@ impl Store {
         }
     }
 
-    /// The next ids and where each stands; `None` for what is no id but was put where one belongs.
+    /// The next ids and their positions; `None` for a member that is not an id.
     async fn next_ids(
         &self,
         query: &ListQuery,

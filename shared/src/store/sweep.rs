@@ -1,4 +1,4 @@
-//! The sweep: promotes, reclaims, recovers, prunes, goes on with cascades. Needs no leader: each step is one bounded
+//! The sweep: promotes, reclaims, recovers, prunes, continues cascades. Needs no leader: each step is one bounded
 //! script, and all workers may take it at once.
 use std::collections::VecDeque;
 

@@ -1,7 +1,7 @@
 //! Watching jobs: any number of watchers in a process, one subscription, and one reader for all of them.
 //!
 //! A message says that a job has changed, and the reader reads it, once for all who watch it. Messages are hints and may be
-//! lost: the reader reads whatever is watched when the subscription stands, again whenever it was made anew, and every few
+//! lost: the reader reads whatever is watched when the subscription is ready, again whenever it was restored, and every few
 //! seconds. A watcher has the latest state and no queue, so one that is slow misses states in between and nothing else.
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -177,7 +177,7 @@ impl Drop for Watch {
 
 impl Shared {
     fn watched(&self) -> MutexGuard<'_, Watched> {
-        self.watched.lock().expect("nobody panics with it")
+        self.watched.lock().expect("lock not poisoned")
     }
 
     /// Has the job read; the number of the last round that may have been too early.

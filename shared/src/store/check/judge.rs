@@ -27,7 +27,7 @@ struct Judge<'a> {
 }
 
 impl<'a> Judge<'a> {
-    /// A finding that is mended by putting the job's id where it belongs.
+    /// A finding that is repaired by putting the job's id where it belongs.
     fn find(&mut self, id: &JobId, problem: impl Into<String>) {
         self.find_under(id, problem, BTreeSet::new(), BTreeSet::new());
     }
