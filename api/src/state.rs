@@ -1,10 +1,9 @@
 //! What all requests share: the configuration, and the Store once Redis has been reached.
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use leasehold::store::Watcher;
-use leasehold::{Config, Error, Job, Kind, Kinds, Limits, State, Store, limits};
+use leasehold::store::{Serving, Watcher};
+use leasehold::{Config, Error, Job, Kinds, Limits, State, Store, limits};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -44,11 +43,11 @@ struct Connection {
     watcher: Watcher,
 }
 
-/// The kinds that live workers serve, as they were last read; `None` when that failed.
+/// What living workers serve, as last read; `None` when the read failed.
 #[derive(Default)]
 struct Served {
     read_at: Option<Instant>,
-    kinds: Option<Arc<HashSet<Kind>>>,
+    serving: Option<Arc<Serving>>,
 }
 
 impl Api {
@@ -142,7 +141,7 @@ impl Api {
         )
     }
 
-    /// Fills in, for jobs that wait for a worker, whether a live one serves their kind. A queued parent waits for one that
+    /// Fills in, for jobs that wait for a worker, whether a living one serves their kind and queue. A queued parent waits for one that
     /// serves its `then`, which it does not name.
     pub async fn say_served<'a>(&self, store: &Store, jobs: impl IntoIterator<Item = &'a mut Job>) {
         let waits = |job: &&mut Job| job.state == State::Queued && job.items.is_none();
@@ -150,19 +149,19 @@ impl Api {
         if waiting.is_empty() {
             return;
         }
-        let Some(kinds) = self.served_kinds(store).await else { return };
-        waiting.into_iter().for_each(|job| job.served = Some(kinds.contains(&job.kind)));
+        let Some(serving) = self.serving(store).await else { return };
+        waiting.into_iter().for_each(|job| job.served = Some(serving.serves(&job.kind, &job.queue)));
     }
 
-    async fn served_kinds(&self, store: &Store) -> Option<Arc<HashSet<Kind>>> {
+    async fn serving(&self, store: &Store) -> Option<Arc<Serving>> {
         let mut served = self.0.served.lock().await;
         if served.read_at.is_none_or(|at| at.elapsed() >= SERVED_FOR) {
             // An answer must not fail, or be late, for want of this.
-            let read = tokio::time::timeout(SERVED_WAIT, store.served_kinds()).await;
-            served.kinds = read.ok().and_then(Result::ok).map(Arc::new);
+            let read = tokio::time::timeout(SERVED_WAIT, store.serving()).await;
+            served.serving = read.ok().and_then(Result::ok).map(Arc::new);
             served.read_at = Some(Instant::now());
         }
-        served.kinds.clone()
+        served.serving.clone()
     }
 
     /// What submits are held against.

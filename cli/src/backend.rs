@@ -7,7 +7,7 @@ mod files;
 mod follow;
 mod submit;
 
-use leasehold::store::{HistoryEntry, ListQuery, Page, QueueStatus, WorkerStatus, partition_of};
+use leasehold::store::{HistoryEntry, ListQuery, Page, QueueStatus, Serving, WorkerStatus, partition_of};
 use leasehold::{Config, Job, JobId, Kind, QueueName, Refusal, State, Store};
 use reqwest::Method;
 use serde::Deserialize;
@@ -182,6 +182,25 @@ impl Backend {
     }
 }
 
+impl Backend {
+    /// What the living workers serve, when one of these jobs waits for a worker that is missing.
+    pub(crate) async fn serving(&self, jobs: &[Job]) -> Result<Serving, Failure> {
+        let lacks = jobs.iter().any(|job| job.served == Some(false));
+        if lacks { Ok(Serving::of(self.workers().await?)) } else { Ok(Serving::default()) }
+    }
+
+    /// Why a job has no worker: what no living worker serves.
+    pub(crate) async fn lack(&self, job: &Job) -> Option<String> {
+        if job.served != Some(false) {
+            return None;
+        }
+        match self.workers().await {
+            Ok(workers) => Serving::of(workers).lack(&job.kind, &job.queue),
+            Err(_) => Some("no living worker serves its kind and queue".into()),
+        }
+    }
+}
+
 impl Client {
     /// One job, if it is there.
     async fn find(&self, id: &JobId) -> Result<Option<Job>, Failure> {
@@ -193,13 +212,13 @@ impl Client {
     }
 }
 
-/// Fills in, for jobs that wait for a worker, whether a living one serves their kind, as the API does.
+/// Fills in, for jobs that wait for a worker, whether a living one serves their kind and queue, as the API does.
 async fn say_served<'a>(store: &Store, jobs: impl Iterator<Item = &'a mut Job>) -> Result<(), Failure> {
     let waits = |job: &&mut Job| job.state == State::Queued && job.items.is_none();
     let waiting: Vec<&mut Job> = jobs.filter(waits).collect();
     if !waiting.is_empty() {
-        let kinds = store.served_kinds().await?;
-        waiting.into_iter().for_each(|job| job.served = Some(kinds.contains(&job.kind)));
+        let serving = store.serving().await?;
+        waiting.into_iter().for_each(|job| job.served = Some(serving.serves(&job.kind, &job.queue)));
     }
     Ok(())
 }

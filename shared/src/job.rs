@@ -207,7 +207,7 @@ pub struct Job {
     pub finished_at: Option<Timestamp>,
     /// When its holder loses it unless it renews.
     pub lease_expires_at: Option<Timestamp>,
-    /// Whether a live worker serves its kind; only asked for a job that waits for one.
+    /// Whether a living worker serves both its kind and its queue; only for a job that waits for one.
     #[serde(default)]
     pub served: Option<bool>,
     /// Its record in the store that it was imported from, as it stood there; absent for a job that was submitted here.

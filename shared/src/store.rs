@@ -54,7 +54,7 @@ pub use prune::{PruneQuery, Pruned};
 pub use renew::{RenewRequest, Renewal, Renewed};
 pub use server::{ServerFault, Standing};
 pub use settle::{Outcome, Report, Settle, Settled};
-pub use status::{Counts, QueueStatus, WorkerInfo, WorkerStatus};
+pub use status::{Counts, QueueStatus, Serving, WorkerInfo, WorkerStatus};
 pub use submit::{Accepted, Submitted};
 pub use sweep::{SweepRequest, Swept};
 pub use watch::{Watch, Watcher};

@@ -72,6 +72,41 @@ async fn a_job_is_submitted_shown_listed_cancelled_retried_and_removed() {
 }
 
 #[tokio::test]
+async fn a_submit_that_no_living_worker_serves_is_warned_of_by_kind_and_queue() {
+    let system = System::start(&[]).await;
+    let kinds = system.folder().join("kinds.toml");
+    std::fs::write(&kinds, "[kinds.count]\ncommand = [\"true\"]\n").unwrap();
+    let worker = system.worker(&[("LEASEHOLD_KINDS", &kinds.display().to_string())]);
+    let api = system.api(&[]).await;
+    eventually(SOON, "a worker is there", async || {
+        (api.get("/api/v1/workers").await.json["workers"][0]["alive"] == true).then_some(())
+    })
+    .await;
+    let url = api.url("");
+    for way in [&[][..], &["--api", &url]] {
+        for (words, said) in [
+            (&["--kind", "count"][..], ""),
+            (&["--kind", "cuont"], "warning: no living worker serves kind cuont; the job waits until one does\n"),
+            (
+                &["--kind", "count", "--queue", "reports"],
+                "warning: no living worker serves queue reports; the job waits until one does\n",
+            ),
+        ] {
+            // The API looks at the workers once a second.
+            let submit = [&["jobs", "submit"], words, way].concat();
+            let output = system.command(&submit, &[]).await;
+            assert_eq!((output.status.code(), output.stderr.as_str()), (Some(0), said), "{submit:?}");
+            if !said.is_empty() {
+                let shown = ok(&system, &[&["jobs", "show", output.stdout.trim()], way].concat()).await;
+                assert!(shown.contains("queued; no living worker serves"), "{shown}");
+            }
+        }
+    }
+    drop((worker, api));
+    system.finish().await;
+}
+
+#[tokio::test]
 async fn a_key_means_the_same_over_http_and_the_command_line() {
     let system = System::start(&[]).await;
     let api = system.api(&[]).await;

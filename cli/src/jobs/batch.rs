@@ -89,7 +89,7 @@ fn bad_line(failure: &Failure, part: &Part, name: &str) -> Option<Failure> {
         let number = fault.pointer.as_deref()?.strip_prefix("/items/")?.split('/').next()?;
         Some((*part.lines.get(number.parse::<usize>().ok()?)?, fault))
     })?;
-    Some(Failure::Failed(format!("--items: {name}, line {at}: {}", print::plain(&fault.detail))))
+    Some(Failure::Usage(format!("--items: {name}, line {at}: {}", print::plain(&fault.detail))))
 }
 
 /// A batch that cannot be completed is cancelled, unless it was complete before.
@@ -100,13 +100,14 @@ async fn give_up(backend: &Backend, id: &JobId, bad: Failure) -> Failure {
         Ok(_) => Ok(false),
         Err(failure) => Err(failure),
     };
-    Failure::Failed(match cancelled {
+    let said = match cancelled {
         Ok(true) => format!("{bad}; batch {id} with the lines before it is cancelled"),
         Ok(false) => format!("{bad}; batch {id} was complete before, and is left as it is"),
         Err(failure) => {
             format!("{bad}; batch {id} could not be cancelled ({failure}): cancel it with `jobs cancel {id}`")
         }
-    })
+    };
+    if matches!(bad, Failure::Usage(_)) { Failure::Usage(said) } else { Failure::Failed(said) }
 }
 
 fn interrupted(failure: Failure, id: &JobId, first: u64) -> Failure {
@@ -128,7 +129,7 @@ impl Lines {
     }
 
     fn bad(&self, why: impl std::fmt::Display) -> Failure {
-        Failure::Failed(format!("--items: {}, line {}: {why}", self.name, self.number))
+        Failure::Usage(format!("--items: {}, line {}: {why}", self.name, self.number))
     }
 
     /// The next line that is not blank.

@@ -1,6 +1,7 @@
 //! `jobs ls` and `jobs items`: a page, or all pages as they come.
 use clap::Args;
 use comfy_table::Cell;
+use leasehold::store::Serving;
 use leasehold::{Job, JobId, Kind, QueueName, State, limits};
 
 use crate::arguments::Common;
@@ -102,7 +103,9 @@ async fn print(backend: &Backend, listing: Listing, pages: Pages, common: &Commo
         match (common.json(), all) {
             (true, false) => return Ok(print::json(&page)?),
             (true, true) => print::json_lines(&page.jobs)?,
-            (false, _) if heads || !page.jobs.is_empty() => table(&page.jobs, heads)?,
+            (false, _) if heads || !page.jobs.is_empty() => {
+                table(&page.jobs, &backend.serving(&page.jobs).await?, heads)?;
+            }
             (false, _) => {}
         }
         heads = false;
@@ -117,7 +120,7 @@ async fn print(backend: &Backend, listing: Listing, pages: Pages, common: &Commo
     }
 }
 
-fn table(jobs: &[Job], heads: bool) -> std::io::Result<()> {
+fn table(jobs: &[Job], serving: &Serving, heads: bool) -> std::io::Result<()> {
     let mut table = Table::new(&["ID", "KIND", "QUEUE", "STATE", "ATTEMPT", "AGE", "DETAIL"]);
     for job in jobs {
         table.row(vec![
@@ -127,14 +130,14 @@ fn table(jobs: &[Job], heads: bool) -> std::io::Result<()> {
             print::state_cell(job.state),
             Cell::new(format!("{}/{}", job.attempt, job.max_attempts)),
             Cell::new(span(print::now().0 - job.created_at.0)),
-            cell(detail(job)),
+            cell(detail(job, serving)),
         ]);
     }
     table.print_after(if heads { 0 } else { 1 })
 }
 
 /// What is most worth knowing about a job besides its state.
-fn detail(job: &Job) -> String {
+fn detail(job: &Job, serving: &Serving) -> String {
     let mut parts = Vec::new();
     if job.cancel_requested {
         parts.push("cancel asked".to_owned());
@@ -162,7 +165,7 @@ fn detail(job: &Job) -> String {
             parts.extend(job.skipped.as_ref().map(|reason| format!("skipped: {reason}")));
         }
         State::Failed => parts.extend(job.error.as_ref().map(|error| error.message.clone())),
-        State::Queued if job.served == Some(false) => parts.push("no living worker serves its kind".to_owned()),
+        State::Queued if job.served == Some(false) => parts.extend(serving.lack(&job.kind, &job.queue)),
         State::Waiting | State::Queued | State::Cancelled => {}
     }
     parts.join(", ")

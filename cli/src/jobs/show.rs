@@ -13,16 +13,17 @@ pub(super) async fn job(id: &JobId, common: &Common) -> Result<(), Failure> {
     if common.json() {
         return Ok(print::json(&job)?);
     }
-    Ok(print::list(&entries(backend.partition_of(&job).await?, &job))?)
+    let lack = backend.lack(&job).await;
+    Ok(print::list(&entries(backend.partition_of(&job).await?, &job, lack))?)
 }
 
-fn entries(partition: Option<u16>, job: &Job) -> Vec<(&'static str, String)> {
+fn entries(partition: Option<u16>, job: &Job, lack: Option<String>) -> Vec<(&'static str, String)> {
     let mut entries = vec![
         ("id", job.id.to_string()),
         ("kind", job.kind.to_string()),
         ("queue", format!("{}, priority {}", job.queue, job.priority.as_str())),
         ("partition", partition.map_or_else(|| "not known".into(), |partition| partition.to_string())),
-        ("state", state(job)),
+        ("state", state(job, lack)),
         ("attempt", format!("{} of {}, {} crashes", job.attempt, job.max_attempts, job.crashes)),
         ("created", format!("{} ({})", job.created_at, age(job.created_at))),
     ];
@@ -42,7 +43,7 @@ fn entries(partition: Option<u16>, job: &Job) -> Vec<(&'static str, String)> {
     entries
 }
 
-fn state(job: &Job) -> String {
+fn state(job: &Job, lack: Option<String>) -> String {
     let mut text = job.state.to_string();
     if job.cancel_requested {
         text += ", a cancel is asked";
@@ -53,8 +54,8 @@ fn state(job: &Job) -> String {
     if let (State::Completed, Some(start), Some(end)) = (job.state, job.started_at, job.finished_at) {
         text += &format!(", took {}", span(end.0 - start.0));
     }
-    if job.served == Some(false) {
-        text += &format!("; no living worker serves kind {}", job.kind);
+    if let Some(lack) = lack {
+        text += &format!("; {lack}");
     }
     text
 }

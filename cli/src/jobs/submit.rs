@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use leasehold::job::{Due, Priority};
+use leasehold::store::Serving;
 use leasehold::{Job, Kind, QueueName, Timestamp, limits};
 
 use super::{batch, watch};
@@ -86,6 +87,9 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     if !json {
         print::line(&job.id)?;
     }
+    if !arguments.watch {
+        warn_unserved(&backend, &job).await;
+    }
     let job: Job = match arguments.wait {
         Some(limit) => watch::wait(&backend, &job.id, limit).await?,
         None if arguments.watch => watch::follow(&backend, &job.id).await?,
@@ -93,6 +97,19 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
         None => return Ok(()),
     };
     watch::finish(&job, json)
+}
+
+/// Says when the job, or the items of the batch, will wait because no living worker serves them. It is only a warning: the
+/// job is submitted, so that a failure to look is not one of the command.
+async fn warn_unserved(backend: &Backend, job: &Job) {
+    if job.served != Some(false) && job.items.is_none() {
+        return;
+    }
+    if let Ok(workers) = backend.workers().await
+        && let Some(lack) = Serving::of(workers).lack(&job.kind, &job.queue)
+    {
+        print::aside(format_args!("warning: {lack}; the job waits until one does"));
+    }
 }
 
 fn draft(arguments: &Arguments, payload: &str, backend: &Backend) -> Result<Draft, Failure> {

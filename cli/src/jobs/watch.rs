@@ -38,7 +38,7 @@ pub(super) async fn follow(backend: &Backend, id: &JobId) -> Result<Job, Failure
             return Err(if seen { removed(id) } else { Failure::Failed(Refusal::NotFound(id.clone()).to_string()) });
         };
         seen = true;
-        meter.show(&job);
+        meter.show(&job, backend.lack(&job).await);
         if job.state.is_final() {
             return Ok(job);
         }
@@ -102,8 +102,8 @@ impl Meter {
         Self { bar, told: String::new() }
     }
 
-    fn show(&mut self, job: &Job) {
-        let text = text(job);
+    fn show(&mut self, job: &Job, lack: Option<String>) {
+        let text = text(job, lack);
         let Some(bar) = &self.bar else {
             let step = step(job);
             if self.told != step {
@@ -143,7 +143,7 @@ fn step(job: &Job) -> String {
 }
 
 /// Where a job is, in a line.
-fn text(job: &Job) -> String {
+fn text(job: &Job, lack: Option<String>) -> String {
     let mut parts = vec![job.state.to_string()];
     if let Some(items) = &job.items {
         let counts = [
@@ -158,7 +158,7 @@ fn text(job: &Job) -> String {
     match job.state {
         State::Running => parts.extend(job.progress.as_ref().map(show::progress)),
         State::Retrying => parts.extend(job.error.as_ref().map(|error| error.message.clone())),
-        State::Queued if job.served == Some(false) => parts.push("no living worker serves its kind".into()),
+        State::Queued => parts.extend(lack),
         State::Completed | State::Failed | State::Cancelled => {
             let took = job.finished_at.map(|end| end.0 - job.created_at.0);
             parts.extend(took.map(|ms| format!("{} after it was submitted", span(ms))));
@@ -169,7 +169,7 @@ fn text(job: &Job) -> String {
         parts.push(format!("attempt {} of {}", job.attempt, job.max_attempts));
     }
     if job.crashes > 0 {
-        parts.push(format!("{} workers lost", job.crashes));
+        parts.push(format!("{} {} lost", job.crashes, if job.crashes == 1 { "worker" } else { "workers" }));
     }
     if job.cancel_requested {
         parts.push("a cancel is asked".into());

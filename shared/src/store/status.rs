@@ -1,5 +1,5 @@
 //! What operators look at: queues, workers, and how many jobs there are.
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -105,6 +105,37 @@ pub struct Counts {
     pub running: u64,
 }
 
+/// What the living workers serve: a job needs one that serves both its kind and its queue.
+#[derive(Debug, Clone, Default)]
+pub struct Serving(Vec<WorkerStatus>);
+
+impl Serving {
+    /// What those of `workers` that are alive serve.
+    pub fn of(workers: Vec<WorkerStatus>) -> Self {
+        Self(workers.into_iter().filter(|worker| worker.alive).collect())
+    }
+
+    /// Whether one living worker serves both.
+    pub fn serves(&self, kind: &Kind, queue: &QueueName) -> bool {
+        self.0.iter().any(|worker| worker.kinds.contains(kind) && worker.queues.contains(queue))
+    }
+
+    /// What no living worker serves, as a sentence; `None` when one serves both.
+    pub fn lack(&self, kind: &Kind, queue: &QueueName) -> Option<String> {
+        if self.serves(kind, queue) {
+            return None;
+        }
+        let has_kind = self.0.iter().any(|worker| worker.kinds.contains(kind));
+        let has_queue = self.0.iter().any(|worker| worker.queues.contains(queue));
+        Some(match (has_kind, has_queue) {
+            (false, true) => format!("no living worker serves kind {kind}"),
+            (true, false) => format!("no living worker serves queue {queue}"),
+            (false, false) => format!("no living worker serves kind {kind}, and none queue {queue}"),
+            (true, true) => format!("no living worker serves both kind {kind} and queue {queue}"),
+        })
+    }
+}
+
 impl Store {
     /// All queues, or one that has been used, or that a worker serves or an operator paused.
     ///
@@ -189,13 +220,12 @@ impl Store {
         Ok(workers.into_values().collect())
     }
 
-    /// The kinds that live workers serve.
+    /// What the living workers serve.
     ///
     /// # Errors
     /// Those of any call.
-    pub async fn served_kinds(&self) -> Result<HashSet<Kind>> {
-        let workers = self.workers().await?;
-        Ok(workers.into_iter().filter(|w| w.alive).flat_map(|w| w.kinds).collect())
+    pub async fn serving(&self) -> Result<Serving> {
+        Ok(Serving::of(self.workers().await?))
     }
 
     /// Counts the jobs of a kind; `limited`: it has a `max_running`.
@@ -218,5 +248,46 @@ impl Store {
             of_each.filter_map(|n| u64::try_from(n).ok()).sum()
         };
         Ok(Counts { total: count(0), running: count(1) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker(queue: &str, kind: &str, alive: bool) -> WorkerStatus {
+        let info = WorkerInfo {
+            id: WorkerId::parse("w").expect("an id"),
+            host: "h".into(),
+            pid: 1,
+            version: "1".into(),
+            started_at: Timestamp(0),
+            queues: vec![QueueName::parse(queue).expect("a queue")],
+            kinds: vec![Kind::parse(kind).expect("a kind")],
+            slots: 1,
+            lease_ms: 1,
+            running: BTreeMap::new(),
+        };
+        WorkerStatus::new(info, Timestamp(0), alive)
+    }
+
+    #[test]
+    fn one_living_worker_must_serve_both_kind_and_queue() {
+        let serving = Serving::of(vec![
+            worker("reports", "count", true),
+            worker("default", "resize", true),
+            worker("default", "dead", false),
+        ]);
+        let lack =
+            |kind, queue| serving.lack(&Kind::parse(kind).expect("a kind"), &QueueName::parse(queue).expect("a queue"));
+        for (kind, queue, said) in [
+            ("count", "reports", None),
+            ("dead", "default", Some("no living worker serves kind dead")),
+            ("count", "other", Some("no living worker serves queue other")),
+            ("none", "other", Some("no living worker serves kind none, and none queue other")),
+            ("count", "default", Some("no living worker serves both kind count and queue default")),
+        ] {
+            assert_eq!(lack(kind, queue).as_deref(), said);
+        }
     }
 }

@@ -75,13 +75,13 @@ async fn a_bad_line_is_named_and_nothing_of_its_file_is_submitted() {
     let submit = ["jobs", "submit", "--kind", "count", "--items", &file];
     for (bad, said) in [("{oops}", "line 3: not valid JSON"), ("\u{0}", "line 3: not valid JSON")] {
         fs::write(&file, format!("1\n\n{bad}\n2\n")).unwrap();
-        fails(&system, 1, &submit, said).await;
-        fails(&system, 1, &[&submit[..], &["--api", &api.url("")]].concat(), said).await;
+        fails(&system, 2, &submit, said).await;
+        fails(&system, 2, &[&submit[..], &["--api", &api.url("")]].concat(), said).await;
     }
     fs::write(&file, b"1\n\xff\n").unwrap();
-    fails(&system, 1, &submit, "line 2: it is not UTF-8").await;
+    fails(&system, 2, &submit, "line 2: it is not UTF-8").await;
     fs::write(&file, format!("1\n\"{}\"\n", "x".repeat(200))).unwrap();
-    fails(&system, 1, &submit, "line 2: 202 bytes of compact JSON; at most 100").await;
+    fails(&system, 2, &submit, "line 2: 202 bytes of compact JSON; at most 100").await;
     fs::write(&file, " \n\n").unwrap();
     fails(&system, 2, &submit, "has no items; nothing was submitted").await;
     fails(&system, 2, &[&submit[..5], &["/no/such"]].concat(), "--items: /no/such: No such file").await;
@@ -89,7 +89,7 @@ async fn a_bad_line_is_named_and_nothing_of_its_file_is_submitted() {
     // What the command line cannot know, the API refuses by its own limits: the line is named all the same.
     fs::write(&file, format!("1\n\"{}\"\n", "x".repeat(200))).unwrap();
     let said = "line 2: 202 bytes of compact JSON; at most 100";
-    let refused = fails(&system, 1, &[&submit[..], &["--api", &api.url("")]].concat(), said).await;
+    let refused = fails(&system, 2, &[&submit[..], &["--api", &api.url("")]].concat(), said).await;
     assert!(refused.stderr.contains("is cancelled"), "{refused:?}");
     drop(api);
     system.finish().await;
@@ -105,7 +105,7 @@ async fn a_bad_line_from_a_pipe_cancels_what_was_submitted_before_it() {
         let said = process.stderr();
         assert!(said.contains("standard input, line 4501: not valid JSON"), "{said}");
         assert!(said.contains("with the lines before it is cancelled"), "{said}");
-        assert_eq!(process.exit_status().unwrap().code(), Some(1));
+        assert_eq!(process.exit_status().unwrap().code(), Some(2));
         let id = said.split("; batch ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
         let batch = json(&system, &["jobs", "show", &id]).await;
         assert_eq!((&batch["cancel_requested"], &batch["items"]["open"]), (&true.into(), &false.into()), "{batch}");

@@ -101,7 +101,7 @@ async fn a_watch_of_a_job_that_is_removed_ends() {
     for door in [&[][..], &["--api", &api.url("")]] {
         let id = gate.submit().await;
         let watch = gate.watch(&id, door);
-        said(&watch, "queued, no living worker serves its kind").await;
+        said(&watch, "queued, no living worker serves kind gate").await;
         let key = format!("lh:{{0}}:job:{id}");
         gate.system.redis().command::<i64>(&["DEL", &key]).await;
         assert_eq!(watch.wait_exit(SOON).await.code(), Some(1), "{}", watch.stderr());
