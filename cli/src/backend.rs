@@ -5,6 +5,7 @@ mod change;
 mod client;
 mod files;
 mod follow;
+mod ids;
 mod submit;
 
 use leasehold::store::{HistoryEntry, ListQuery, Page, QueueStatus, Serving, WorkerStatus, partition_of};

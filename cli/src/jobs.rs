@@ -47,7 +47,7 @@ pub(crate) enum Command {
 /// One job.
 #[derive(Args)]
 pub(crate) struct One {
-    /// The job's id.
+    /// The job's id, or its first or last characters.
     id: JobId,
     #[command(flatten)]
     common: Common,
@@ -56,7 +56,7 @@ pub(crate) struct One {
 /// One job or more.
 #[derive(Args)]
 pub(crate) struct Many {
-    /// The jobs' ids; each is answered alone.
+    /// The jobs' ids, or their first or last characters; each is reported separately.
     #[arg(required = true, value_name = "ID")]
     ids: Vec<JobId>,
     #[command(flatten)]

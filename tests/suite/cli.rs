@@ -107,6 +107,35 @@ async fn a_submit_that_no_living_worker_serves_is_warned_of_by_kind_and_queue() 
 }
 
 #[tokio::test]
+async fn the_first_or_last_characters_of_an_id_stand_for_it_where_they_are_of_one_job() {
+    let system = System::start(&[]).await;
+    let api = system.api(&[]).await;
+    let url = api.url("");
+    for way in [&[][..], &["--api", &url]] {
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            ids.push(ok(&system, &[&["jobs", "submit", "--kind", "a"], way].concat()).await.trim().to_owned());
+        }
+        let short = &ids[0][24..];
+        for command in ["show", "history"] {
+            let said = ok(&system, &[&["jobs", command, short], way].concat()).await;
+            assert!(said.contains(&ids[0]), "{command}: {said}");
+        }
+        // UUIDv7: ids of the same minute begin alike.
+        let output = fails(&system, 1, &[&["jobs", "rm", &ids[0][..4]], way].concat(), "write more of the id").await;
+        assert!(ids.iter().all(|id| output.stderr.contains(id)), "{output:?}");
+        let cancelled = ok(&system, &[&["jobs", "cancel", short, &ids[0]], way].concat()).await;
+        assert_eq!(cancelled, format!("{}  cancelled\n", ids[0]), "the same job is cancelled once");
+        fails(&system, 1, &[&["jobs", "watch", short], way].concat(), "cancelled").await;
+        fails(&system, 1, &[&["jobs", "items", short], way].concat(), "has no items").await;
+        ok(&system, &[&["jobs", "retry", short], way].concat()).await;
+        fails(&system, 1, &[&["jobs", "show", "zzzz"], way].concat(), "there is no job zzzz").await;
+    }
+    drop(api);
+    system.finish().await;
+}
+
+#[tokio::test]
 async fn a_key_means_the_same_over_http_and_the_command_line() {
     let system = System::start(&[]).await;
     let api = system.api(&[]).await;

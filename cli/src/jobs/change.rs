@@ -42,17 +42,23 @@ impl From<Changed> for Answer {
 
 /// Cancels jobs.
 pub(super) async fn cancel(ids: &[JobId], common: &Common) -> Result<(), Failure> {
-    tell(common.backend().await?.cancel(&distinct(ids)).await?, common)
+    let backend = common.backend().await?;
+    let ids = distinct(&backend.resolve_all(ids).await?);
+    tell(backend.cancel(&ids).await?, common)
 }
 
 /// Retries jobs.
 pub(super) async fn retry(ids: &[JobId], common: &Common) -> Result<(), Failure> {
-    tell(common.backend().await?.retry(&distinct(ids)).await?, common)
+    let backend = common.backend().await?;
+    let ids = distinct(&backend.resolve_all(ids).await?);
+    tell(backend.retry(&ids).await?, common)
 }
 
 /// Removes jobs.
 pub(super) async fn remove(ids: &[JobId], common: &Common) -> Result<(), Failure> {
-    tell(common.backend().await?.remove(&distinct(ids)).await?, common)
+    let backend = common.backend().await?;
+    let ids = distinct(&backend.resolve_all(ids).await?);
+    tell(backend.remove(&ids).await?, common)
 }
 
 /// The ids, each once: a second mention of one would be answered with what the first has done.

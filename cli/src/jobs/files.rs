@@ -22,7 +22,7 @@ Examples:
   leasehold jobs files ID --get report.pdf                 into this folder; a file that is there is left alone
   leasehold jobs files ID --get rows.csv --to - | head")]
 pub(crate) struct Arguments {
-    /// The job's id.
+    /// The job's id, or its first or last characters.
     id: JobId,
     /// Fetch the file of this name.
     #[arg(long, value_name = "NAME")]
@@ -49,6 +49,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
         (None, None) => PathBuf::new(),
     };
     let backend = common.backend().await?;
+    let id = backend.resolve(&id).await?;
     let mut files = backend.files(&id).await?;
     files.retain(|file| direction.is_none_or(|wanted| wanted == file.direction));
     let Some(name) = get else { return list(&files, &common) };

@@ -46,7 +46,7 @@ pub(crate) struct Arguments {
 /// Which items to list.
 #[derive(Args)]
 pub(crate) struct ItemsArguments {
-    /// The batch's id.
+    /// The batch's id, or its first or last characters.
     id: JobId,
     /// Only items in this state.
     #[arg(long, value_parser = state)]
@@ -88,6 +88,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
 pub(super) async fn items(arguments: ItemsArguments) -> Result<(), Failure> {
     let ItemsArguments { id, state, pages, common } = arguments;
     let backend = common.backend().await?;
+    let id = backend.resolve(&id).await?;
     if backend.get(&id).await?.items.is_none() {
         return Err(Failure::Failed(format!("job {id} is no batch, so it has no items")));
     }

@@ -9,6 +9,7 @@ use crate::print::{self, Table, age, cell, span};
 /// Shows a job, whole.
 pub(super) async fn job(id: &JobId, common: &Common) -> Result<(), Failure> {
     let backend = common.backend().await?;
+    let id = &backend.resolve(id).await?;
     let job = backend.get(id).await?;
     if common.json() {
         return Ok(print::json(&job)?);
@@ -81,6 +82,7 @@ pub(super) fn progress(progress: &leasehold::job::Progress) -> String {
 /// Shows a job's history.
 pub(super) async fn history(id: &JobId, common: &Common) -> Result<(), Failure> {
     let backend = common.backend().await?;
+    let id = &backend.resolve(id).await?;
     let job = backend.get(id).await?;
     let history = backend.history(id).await?;
     if common.json() {

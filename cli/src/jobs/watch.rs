@@ -25,7 +25,8 @@ const TICK: Duration = Duration::from_millis(120);
 /// Follows a job.
 pub(super) async fn run(id: &JobId, common: &Common) -> Result<(), Failure> {
     let backend = common.backend().await?;
-    let job = follow(&backend, id).await?;
+    let id = backend.resolve(id).await?;
+    let job = follow(&backend, &id).await?;
     finish(&job, common.json())
 }
 
