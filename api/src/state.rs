@@ -1,9 +1,9 @@
 //! What all requests share: the configuration, and the Store once Redis has been reached.
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use leasehold::store::{Serving, Watcher};
-use leasehold::{Config, Error, Job, Kinds, Limits, State, Store, limits};
+use leasehold::store::{Agreement, Serving, Watcher};
+use leasehold::{Config, Error, Job, Kind, Kinds, Limits, State, Store, limits};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,8 @@ use crate::token_file::Guard;
 const SERVED_FOR: Duration = Duration::from_secs(1);
 /// How long an answer waits for it.
 const SERVED_WAIT: Duration = Duration::from_millis(500);
+/// How often the kinds that others have published are read.
+const KINDS_EVERY: Duration = Duration::from_secs(5);
 /// The pause between two tries to reach Redis at the start.
 const CONNECT_PAUSE: Duration = Duration::from_millis(500);
 
@@ -26,7 +28,12 @@ pub struct Api(Arc<Inner>);
 
 struct Inner {
     config: Config,
+    /// The kinds file; without one it is empty, and the routes of the views are not served.
     kinds: Kinds,
+    /// What submits are held against: the kinds file, or without one what was published last.
+    defaults: RwLock<Arc<Kinds>>,
+    /// Kinds of the file that differ from what was published last.
+    differing: RwLock<Vec<Kind>>,
     guard: Option<Guard>,
     connection: watch::Sender<Option<Connection>>,
     served: Mutex<Served>,
@@ -64,6 +71,8 @@ impl Api {
         let streams = limits::WATCHERS_MAX.min(config.limits.connections.div_ceil(4) * 3);
         Self(Arc::new(Inner {
             config,
+            defaults: RwLock::new(Arc::new(kinds.clone())),
+            differing: RwLock::default(),
             kinds,
             guard,
             connection: watch::Sender::new(None),
@@ -86,7 +95,8 @@ impl Api {
                 Ok(store) => {
                     tracing::info!(redis = store.address(), partitions = store.partitions(), "connected");
                     let watcher = Watcher::spawn(store.clone());
-                    self.0.connection.send_replace(Some(Connection { store, watcher }));
+                    self.0.connection.send_replace(Some(Connection { store: store.clone(), watcher }));
+                    tokio::spawn(self.clone().follow_kinds(store));
                     return Ok(());
                 }
                 Err(e @ (Error::Config(_) | Error::Corrupt { .. } | Error::Refused(_))) => return Err(e),
@@ -99,7 +109,37 @@ impl Api {
     async fn try_connect(&self) -> Result<Store, Error> {
         let store = Store::connect_counted(&self.0.config, self.0.metrics.of_store()).await?;
         store.register_kinds(&self.0.kinds).await?;
+        self.adopt_kinds(&store).await?;
         Ok(store)
+    }
+
+    /// Without a kinds file of its own, an API applies the defaults that the others have published.
+    async fn adopt_kinds(&self, store: &Store) -> Result<(), Error> {
+        if self.0.kinds.is_empty()
+            && let Some(published) = store.published_kinds().await?
+        {
+            let adopted = Arc::new(Kinds::default().with_published(&published));
+            *self.0.defaults.write().unwrap_or_else(PoisonError::into_inner) = adopted;
+        }
+        Ok(())
+    }
+
+    /// Keeps up with the kinds that other processes publish, until this one stops.
+    async fn follow_kinds(self, store: Store) {
+        let mut agreement = Agreement::new(&self.0.kinds);
+        let stopping = self.0.stopping.clone();
+        while stopping.run_until_cancelled(tokio::time::sleep(KINDS_EVERY)).await.is_some() {
+            // An outage is reported by the requests that meet it; a record that cannot be read by the doctor.
+            let _ = self.adopt_kinds(&store).await;
+            if let Ok(differing) = agreement.check(&store).await {
+                *self.0.differing.write().unwrap_or_else(PoisonError::into_inner) = differing.to_vec();
+            }
+        }
+    }
+
+    /// The kinds whose settings differ from what another process has published since this one started.
+    pub fn differing_kinds(&self) -> Vec<Kind> {
+        self.0.differing.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The Store; waits for the first connection as long as any call rides out an outage.
@@ -167,7 +207,8 @@ impl Api {
     /// What submits are held against.
     pub fn rules(&self) -> Rules<'_> {
         let known_kinds_only = self.0.config.api.known_kinds_only;
-        Rules { kinds: &self.0.kinds, known_kinds_only, limits: &self.0.config.limits }
+        let kinds = self.0.defaults.read().unwrap_or_else(PoisonError::into_inner).clone();
+        Rules { kinds, known_kinds_only, limits: &self.0.config.limits }
     }
 
     /// The configured kinds.

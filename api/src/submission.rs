@@ -1,36 +1,23 @@
-//! A submit as a client writes it: checked whole, and with what hangs on its kind filled in. Pure.
-use leasehold::job::{Due, Idempotency, NewBatch, Priority};
+//! A submit as a client writes it: every field checked, all faults reported at once. Pure.
+use std::sync::Arc;
+
+use leasehold::job::{Due, NewBatch, Priority};
 use leasehold::json::InvalidJson;
-use leasehold::store::request_digest;
-use leasehold::{Json, Kind, Kinds, Limits, NewJob, QueueName, limits};
+use leasehold::{Draft, Json, Kind, Kinds, Limits, NewJob, limits};
 
 use crate::error::{Code, Problem};
 use crate::fault::Fault;
 use crate::fields::{FAULTS_MAX, Reader};
 
 /// What a submit is held against.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Rules<'a> {
     /// The configured kinds.
-    pub kinds: &'a Kinds,
+    pub kinds: Arc<Kinds>,
     /// Whether only those are taken.
     pub known_kinds_only: bool,
     /// Sizes.
     pub limits: &'a Limits,
-}
-
-/// A submit as it was sent: nothing filled in.
-struct Sent {
-    kind: Option<Kind>,
-    payload: Option<Json>,
-    queue: Option<QueueName>,
-    priority: Option<Priority>,
-    due: Option<Due>,
-    max_attempts: Option<u64>,
-    timeout_ms: Option<u64>,
-    items: Option<Vec<Json>>,
-    items_open: bool,
-    then: Option<Kind>,
 }
 
 /// Reads a submit; `key` is its Idempotency-Key.
@@ -38,9 +25,9 @@ struct Sent {
 /// # Errors
 /// A problem with every fault of every field; or, with [`Rules::known_kinds_only`], one that names the kind.
 pub fn read(mut reader: Reader<'_>, key: Option<String>, rules: &Rules<'_>) -> Result<NewJob, Problem> {
-    let sent = sent(&mut reader, rules.limits);
+    let draft = draft(&mut reader, key, rules.limits);
     reader.finish()?;
-    whole(sent, key, rules)
+    resolve(draft.expect("a missing kind is a fault"), rules)
 }
 
 /// What a route submits that stands for one kind.
@@ -71,75 +58,50 @@ pub fn of_kind(work: Work, key: Option<String>, rules: &Rules<'_>) -> Result<New
     if !faults.is_empty() {
         return Err(Problem::invalid(faults));
     }
-    let sent = Sent {
-        kind: Some(work.kind),
-        payload: Some(work.payload),
-        queue: None,
-        priority: None,
-        due: None,
-        max_attempts: None,
-        timeout_ms: None,
-        items: work.items.map(|(_, items)| items),
-        items_open: false,
-        then: None,
-    };
-    whole(sent, key, rules)
+    let batch = work.items.map(|(_, items)| NewBatch { items, open: false, then: None });
+    resolve(Draft { key, batch, ..Draft::new(work.kind, work.payload) }, rules)
 }
 
-fn whole(sent: Sent, key: Option<String>, rules: &Rules<'_>) -> Result<NewJob, Problem> {
-    let kind = sent.kind.clone().expect("a missing kind is a fault");
-    known(&kind, rules)?;
-    if let Some(then) = &sent.then {
+/// Applies the defaults of the kind, which must be known if only known kinds are taken.
+fn resolve(draft: Draft, rules: &Rules<'_>) -> Result<NewJob, Problem> {
+    known(&draft.kind, rules)?;
+    if let Some(then) = draft.batch.as_ref().and_then(|batch| batch.then.as_ref()) {
         known(then, rules)?;
     }
-    let config = rules.kinds.get(&kind);
-    let idempotency = key.map(|key| Idempotency { key, digest: digest(&sent) });
-    let max_attempts = sent.max_attempts.and_then(|n| u32::try_from(n).ok()).unwrap_or(config.max_attempts);
-    let is_batch = sent.items.is_some() || sent.items_open;
-    Ok(NewJob {
-        kind,
-        queue: sent.queue.unwrap_or_else(|| config.queue_name()),
-        priority: sent.priority.unwrap_or_default(),
-        payload: sent.payload.unwrap_or_else(Json::null),
-        due: sent.due.unwrap_or_default(),
-        max_attempts,
-        timeout_ms: sent.timeout_ms,
-        idempotency,
-        limited: config.max_running.is_some(),
-        batch: is_batch.then(|| NewBatch {
-            items: sent.items.unwrap_or_default(),
-            open: sent.items_open,
-            then: sent.then,
-        }),
-        uploaded: None,
-    })
+    Ok(draft.into_job(&rules.kinds))
 }
 
-fn sent(reader: &mut Reader<'_>, sizes: &Limits) -> Sent {
-    let sent = Sent {
-        kind: reader.required("kind"),
-        payload: reader.payload("payload", sizes),
-        queue: reader.name("queue"),
-        priority: priority(reader),
-        due: due(reader),
-        max_attempts: reader.whole("max_attempts", 1, limits::ATTEMPTS_MAX.into()),
-        timeout_ms: reader.whole("timeout_ms", 1, limits::TIMEOUT_MS_MAX),
-        items: reader.payloads("items", limits::ITEMS_PER_SUBMIT_MAX, sizes),
-        items_open: reader.flag("items_open"),
-        then: reader.name("then"),
-    };
-    let is_batch = sent.items.is_some() || sent.items_open;
-    if sent.then.is_some() && !is_batch {
+/// The submit that the fields make; `None` without a kind, which is among the reader's faults then.
+fn draft(reader: &mut Reader<'_>, key: Option<String>, sizes: &Limits) -> Option<Draft> {
+    let kind = reader.required("kind");
+    let payload = reader.payload("payload", sizes);
+    let (queue, priority, due) = (reader.name("queue"), priority(reader), due(reader));
+    let max_attempts = reader.whole("max_attempts", 1, limits::ATTEMPTS_MAX.into());
+    let timeout_ms = reader.whole("timeout_ms", 1, limits::TIMEOUT_MS_MAX);
+    let items = reader.payloads("items", limits::ITEMS_PER_SUBMIT_MAX, sizes);
+    let open = reader.flag("items_open");
+    let then = reader.name("then");
+    let is_batch = items.is_some() || open;
+    if then.is_some() && !is_batch {
         reader.fault("then", "it runs over the items of a batch: give items, or items_open");
     }
     if is_batch {
-        match sent.due {
+        match due {
             Some(Due::At(_)) => reader.fault("run_at", "a batch starts at once; leave it out"),
             Some(Due::In(ms)) if ms > 0 => reader.fault("delay_ms", "a batch starts at once; leave it out"),
             _ => {}
         }
     }
-    sent
+    Some(Draft {
+        queue,
+        priority,
+        due,
+        max_attempts: max_attempts.and_then(|n| u32::try_from(n).ok()),
+        timeout_ms,
+        key,
+        batch: is_batch.then(|| NewBatch { items: items.unwrap_or_default(), open, then }),
+        ..Draft::new(kind?, payload.unwrap_or_else(Json::null))
+    })
 }
 
 fn priority(reader: &mut Reader<'_>) -> Option<Priority> {
@@ -171,32 +133,6 @@ fn known(kind: &Kind, rules: &Rules<'_>) -> Result<(), Problem> {
     Err(Problem::new(Code::UnknownKind, format!("kind {kind} is not in the kinds file; {advice}")))
 }
 
-/// White space and the order of fields do not matter to it.
-fn digest(sent: &Sent) -> String {
-    let or_empty = |text: Option<&str>| text.unwrap_or_default().to_owned();
-    let number = |n: Option<u64>| n.map(|n| n.to_string()).unwrap_or_default();
-    let due = match sent.due {
-        None => String::new(),
-        Some(Due::Now) => "now".into(),
-        Some(Due::In(ms)) => format!("+{ms}"),
-        Some(Due::At(time)) => time.0.to_string(),
-    };
-    let fixed = [
-        or_empty(sent.kind.as_ref().map(Kind::as_str)),
-        or_empty(sent.payload.as_ref().map(Json::as_str)),
-        or_empty(sent.queue.as_ref().map(QueueName::as_str)),
-        or_empty(sent.priority.map(Priority::as_str)),
-        due,
-        number(sent.max_attempts),
-        number(sent.timeout_ms),
-        sent.items_open.to_string(),
-        or_empty(sent.then.as_ref().map(Kind::as_str)),
-        number(sent.items.as_ref().map(|items| items.len() as u64)),
-    ];
-    let items = sent.items.iter().flatten().map(Json::as_str);
-    request_digest(fixed.iter().map(String::as_str).chain(items))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,7 +142,7 @@ mod tests {
     fn read_with(text: &str, known_kinds_only: bool) -> Result<NewJob, serde_json::Value> {
         let kinds = Kinds::parse(KINDS, "/".into()).unwrap();
         let limits = Limits { payload_bytes: 100, ..Limits::default() };
-        let rules = Rules { kinds: &kinds, known_kinds_only, limits: &limits };
+        let rules = Rules { kinds: Arc::new(kinds), known_kinds_only, limits: &limits };
         let job = Reader::open(text).and_then(|reader| read(reader, Some("key".into()), &rules));
         job.map_err(|problem| serde_json::to_value(&problem).unwrap())
     }

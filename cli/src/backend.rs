@@ -18,7 +18,7 @@ use client::{Client, Repeat};
 
 pub(crate) use change::Changed;
 pub(crate) use files::{Attachment, Direction, FileView, path_for};
-pub(crate) use submit::{Batch, Draft, millis};
+pub(crate) use submit::{Submission, kinds, millis, payload};
 
 /// A way into a system.
 pub(crate) enum Backend {

@@ -157,6 +157,15 @@ impl Doctor {
                 age(worker.seen_at)
             ));
         }
+        if let Some(published) = self.store.published_kinds().await? {
+            let digest = published.digest();
+            let others =
+                workers.iter().filter(|w| w.alive && w.kinds_digest.as_ref().is_some_and(|own| *own != digest));
+            report.notes.extend(others.map(|worker| {
+                let advice = "give every API and worker the same file and restart those with the old one";
+                format!("worker {} has another kinds file than the process that started last; {advice}", worker.id)
+            }));
+        }
         for queue in self.store.queues(None).await? {
             if queue.queued > 0 && !queue.served {
                 let depth = queue.queued;

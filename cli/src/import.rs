@@ -23,6 +23,7 @@ use leasehold::{Config, Error, Kind, Store};
 use tokio::sync::mpsc;
 
 use crate::arguments::{NotVia, Output, Source, reached};
+use crate::backend;
 use crate::failure::Failure;
 use crate::stop::Signals;
 use found::{Out, Terms};
@@ -128,12 +129,9 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         std::fs::symlink_metadata(path).map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))?;
     }
     let config = arguments.source.load([])?;
-    let kinds = config.load_kinds()?;
     let mut signals = Signals::listen()?;
     let store = connect(&config, arguments.dry_run).await?;
-    if !arguments.dry_run {
-        store.register_kinds(&kinds).await?;
-    }
+    let kinds = backend::kinds(&store, &config).await?;
     let from = arguments.from;
     let report = Report::new(from.word(), arguments.dry_run, arguments.output == Output::Json);
     let terms = Terms::new(&config);

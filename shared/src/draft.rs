@@ -76,7 +76,7 @@ impl Draft {
 
     /// The job, with the defaults of its kind applied.
     pub fn into_job(self, kinds: &Kinds) -> NewJob {
-        let digest = self.key.is_some().then(|| self.digest()).unwrap_or_default();
+        let digest = if self.key.is_some() { self.digest() } else { String::new() };
         let kind = kinds.get(&self.kind);
         NewJob {
             queue: self.queue.unwrap_or_else(|| kind.queue_name()),

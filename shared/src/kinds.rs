@@ -1,14 +1,15 @@
 //! The kinds file: what an operator says about each sort of work. API and worker read the same one.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
+use crate::canonical::request_digest;
 use crate::retry::Backoff;
 use crate::{Error, Kind, QueueName, canonical, limits};
 
 /// One kind's settings; everything has a default.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KindConfig {
     /// The program that does the work and its arguments, run without a shell; `{dir}` is the folder of the kinds file.
@@ -56,7 +57,7 @@ impl KindConfig {
 }
 
 /// How long finished jobs are kept, from their end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retention {
     /// Completed ones, ms, at least a minute.
@@ -77,7 +78,7 @@ impl Default for Retention {
 }
 
 /// When a job is given a copy of what an earlier one made.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cache {
     /// How long ago the earlier one may have ended, ms, at least 1.
@@ -143,9 +144,72 @@ impl Kinds {
         self.kinds.iter()
     }
 
+    /// Whether the file names no kind, or there is no file.
+    pub fn is_empty(&self) -> bool {
+        self.kinds.is_empty()
+    }
+
+    /// What other processes need to know of these kinds.
+    pub fn published(&self) -> PublishedKinds {
+        let kinds = self.kinds.iter().map(|(kind, config)| {
+            let settings = serde_json::to_string(config).expect("settings are plain JSON");
+            let published = PublishedKind {
+                queue: config.queue_name(),
+                max_attempts: config.max_attempts,
+                timeout_ms: config.timeout_ms,
+                max_running: config.max_running,
+                digest: request_digest([settings.as_str()]),
+            };
+            (kind.clone(), published)
+        });
+        PublishedKinds { kinds: kinds.collect() }
+    }
+
+    /// These kinds, with what was published in place of what this file says: so a submit applies the defaults that API
+    /// and workers apply.
+    pub fn with_published(mut self, published: &PublishedKinds) -> Self {
+        for (kind, of) in &published.kinds {
+            let config = self.kinds.entry(kind.clone()).or_default();
+            config.queue = of.queue.to_string();
+            config.max_attempts = of.max_attempts;
+            config.timeout_ms = of.timeout_ms;
+            config.max_running = of.max_running;
+        }
+        self
+    }
+
     /// The folder of the file: what `{dir}` stands for.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+}
+
+/// The kinds of a kinds file, as a process that starts with one publishes them in Redis.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedKinds {
+    kinds: BTreeMap<Kind, PublishedKind>,
+}
+
+/// What a submit needs to know of a kind, and a digest of all its settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct PublishedKind {
+    queue: QueueName,
+    max_attempts: u32,
+    timeout_ms: Option<u64>,
+    max_running: Option<u32>,
+    digest: String,
+}
+
+impl PublishedKinds {
+    /// 32 hex digits that are equal for equal settings of all kinds.
+    pub fn digest(&self) -> String {
+        request_digest(self.kinds.iter().flat_map(|(kind, of)| [kind.as_str(), of.digest.as_str()]))
+    }
+
+    /// The kinds that only one of the two names, or that have other settings.
+    pub fn differing(&self, other: &Self) -> Vec<Kind> {
+        let all: BTreeSet<&Kind> = self.kinds.keys().chain(other.kinds.keys()).collect();
+        all.into_iter().filter(|kind| self.kinds.get(*kind) != other.kinds.get(*kind)).cloned().collect()
     }
 }
 
@@ -236,5 +300,22 @@ mod tests {
             let error = parse(text).expect_err(text);
             assert!(error.contains(named), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn what_was_published_replaces_what_a_file_says_and_differences_are_named() {
+        let read = |text| Kinds::parse(text, "/".into()).expect("a kinds file");
+        let (kind, other) = (Kind::parse("a").unwrap(), Kind::parse("b").unwrap());
+        let published = read("[kinds.a]\nqueue = \"gpu\"\nmax_attempts = 1\nmax_running = 2").published();
+        let kinds = read("[kinds.a]\nmax_attempts = 7\n[kinds.b]\nmax_attempts = 3").with_published(&published);
+        let a = kinds.get(&kind);
+        assert_eq!((a.queue.as_str(), a.max_attempts, a.max_running), ("gpu", 1, Some(2)));
+        assert_eq!(kinds.get(&other).max_attempts, 3);
+        let same = read("[kinds.a]\nmax_running = 2\nmax_attempts = 1\nqueue = \"gpu\"").published();
+        assert_eq!((same.differing(&published), same.digest()), (Vec::new(), published.digest()));
+        let backoff = read("[kinds.a]\nqueue = \"gpu\"\nmax_attempts = 1\nmax_running = 2\nbackoff = { first_ms = 5 }");
+        assert_eq!(backoff.published().differing(&published), vec![kind.clone()]);
+        assert_ne!(backoff.published().digest(), published.digest());
+        assert_eq!(read("[kinds.b]").published().differing(&published), [kind, other]);
     }
 }

@@ -3,7 +3,7 @@
 //! Reading order:
 //! 1. The domain is pure, without clock or I/O: [`names`], [`time`] and [`json`] are its values, [`job`] and [`lifecycle`] the job
 //!    and its state machine, [`retry`] the delay of the next attempt, [`canonical`] the digests by which requests are compared,
-//!    [`limits`] every bound, and [`error`] what a caller can act on.
+//!    [`draft`] what makes a request a job, [`limits`] every bound, and [`error`] what a caller can act on.
 //! 2. [`config`], [`kinds`] and [`tokens`] read what operators write.
 //! 3. [`files`] keeps the files of jobs, and [`store`] everything else.
 //! 4. [`log`], [`metrics`] and [`server`] are what every process needs.
@@ -11,6 +11,7 @@
 //! The API and the worker are thin shells over [`Store`]; neither spells a Redis key.
 pub mod canonical;
 pub mod config;
+pub mod draft;
 pub mod error;
 pub mod files;
 pub mod job;
@@ -28,6 +29,7 @@ pub mod time;
 pub mod tokens;
 
 pub use config::Config;
+pub use draft::Draft;
 pub use error::{Error, Refusal, Result};
 pub use files::{FileEntry, FileError, FileStore};
 pub use job::{Job, JobError, NewJob};

@@ -9,6 +9,7 @@
 //! `connect` makes a [`Store`], after `server` has checked the server and `meta` what the key space agrees on. All calls go
 //! through `wire`.
 mod admin;
+mod agreement;
 mod cache;
 mod check;
 mod claim;
@@ -42,6 +43,7 @@ use crate::files::FileStore;
 
 pub use crate::canonical::request_digest;
 pub use admin::{Cancelled, Removed, Retried};
+pub use agreement::{Agreement, names as kind_names};
 pub use claim::{ClaimRequest, Claimed, ClaimedJob, Held};
 pub use finding::{Finding, Repair};
 pub use hints::Hint;

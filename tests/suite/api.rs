@@ -88,6 +88,7 @@ impl Hand {
             kinds: vec![Kind::parse(kind).unwrap()],
             slots: 8,
             lease_ms: 30_000,
+            kinds_digest: None,
             running: Default::default(),
         };
         for partition in 0..self.store.partitions() {

@@ -153,6 +153,7 @@ impl Ground {
             kinds: vec![kind("work")],
             slots: 8,
             lease_ms: LEASE,
+            kinds_digest: None,
             running: Default::default(),
         };
         let mut answers = Vec::new();

@@ -3,7 +3,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use leasehold::store::WorkerInfo;
+use leasehold::store::{Agreement, WorkerInfo};
 use leasehold::{Config, Kinds, Store, Timestamp, WorkerId};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -92,16 +92,18 @@ async fn claim(running: Arc<Running>, events: mpsc::UnboundedReceiver<Event>) {
     running.claims_over.cancel();
 }
 
-/// Registers in Redis how long finished jobs are kept: once at the start, retried until it succeeds, and again whenever
-/// Redis has been emptied.
+/// Registers the kinds in Redis: once at the start, retried until it succeeds, and again whenever Redis has been emptied.
+/// Logs when another process has published other settings of them.
 async fn register(running: Arc<Running>) {
     let (mut registered, mut is_logged) = (None, false);
+    let mut agreement = Agreement::new(&running.kinds);
     loop {
         let check = async {
             let emptied_at = running.store.emptied_at().await?;
             if registered != Some(emptied_at) {
                 running.store.register_kinds(&running.kinds).await?;
             }
+            agreement.check(&running.store).await?;
             Ok(emptied_at)
         };
         match check.await {
@@ -165,6 +167,7 @@ fn worker_info(running: &Running, host: String) -> WorkerInfo {
         kinds: running.served.iter().map(|(kind, _)| kind.clone()).collect(),
         slots: running.slots.total(),
         lease_ms: running.config.lease_ms,
+        kinds_digest: (!running.kinds.is_empty()).then(|| running.kinds.published().digest()),
         running: Default::default(),
     }
 }

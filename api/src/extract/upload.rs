@@ -14,9 +14,7 @@ use axum::http::request::Parts;
 use bytes::Bytes;
 use futures_util::Stream;
 use leasehold::files::{FileStore, Place, name};
-use leasehold::job::Uploaded;
-use leasehold::store::request_digest;
-use leasehold::{FileEntry, FileError, JobId, NewJob, Store, limits};
+use leasehold::{FileEntry, FileError, JobId, NewJob, Store, draft, limits};
 use multer::{Field, Multipart};
 
 use super::body::{self, JsonText, Lent};
@@ -165,8 +163,7 @@ impl Upload {
             let store = store.files().ok_or_else(|| Problem::of_file(FileError::NoStore))?;
             files.push(reading.file(part, store, &minted, &file_name).await?);
         }
-        files.sort_by(|a, b| a.name.cmp(&b.name));
-        give(&mut job, minted, files);
+        draft::attach(&mut job, minted, files);
         Ok(job)
     }
 
@@ -198,19 +195,9 @@ impl Upload {
         if let Some(more) = reading.next().await? {
             return Err(invalid(format!("a second part {:?}", shown(&more))));
         }
-        give(&mut job, minted, vec![file]);
+        draft::attach(&mut job, minted, vec![file]);
         Ok(job)
     }
-}
-
-/// Gives a job what was written under its id; the request is one with its files.
-fn give(job: &mut NewJob, minted: JobId, files: Vec<FileEntry>) {
-    if let (Some(idempotency), false) = (&mut job.idempotency, files.is_empty()) {
-        let of_files = files.iter().flat_map(|file| [file.name.as_str(), file.sha256.as_str()]);
-        let digest = request_digest([idempotency.digest.as_str(), "files"].into_iter().chain(of_files));
-        idempotency.digest = digest;
-    }
-    job.uploaded = (!files.is_empty()).then_some(Uploaded { id: minted, files });
 }
 
 /// A body on its way through the parser.

@@ -39,6 +39,10 @@ pub async fn ready(State(api): State<Api>) -> Answer {
             if let Some(at) = emptied_at {
                 answer["emptied_at"] = at.to_string().into();
             }
+            let differing = api.differing_kinds();
+            if !differing.is_empty() {
+                answer["kinds_differ"] = json!(differing);
+            }
             Ok(Json(answer).into_response())
         }
         Standing::Full => Err(Problem::reading(Error::Full("used_memory has reached maxmemory".into()))),

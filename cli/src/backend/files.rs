@@ -5,9 +5,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use futures_util::{StreamExt, TryStreamExt};
 use leasehold::files::{FileBytes, Place, name};
-use leasehold::job::Uploaded;
-use leasehold::store::request_digest;
-use leasehold::{FileEntry, FileError, Job, JobId, NewJob, Refusal, limits};
+use leasehold::{FileEntry, FileError, Job, JobId, NewJob, Refusal, draft, limits};
 use reqwest::multipart::{Form, Part};
 use reqwest::{Body, Method};
 use serde::{Deserialize, Serialize};
@@ -152,12 +150,7 @@ impl Direct {
                 return Err(failure);
             }
         };
-        if let Some(idempotency) = &mut job.idempotency {
-            // As the API has it.
-            let of_files = written.iter().flat_map(|file| [file.name.as_str(), file.sha256.as_str()]);
-            idempotency.digest = request_digest([idempotency.digest.as_str(), "files"].into_iter().chain(of_files));
-        }
-        job.uploaded = Some(Uploaded { id, files: written });
+        draft::attach(&mut job, id, written);
         Ok(self.store.submit(job).await?.id)
     }
 
@@ -173,7 +166,6 @@ impl Direct {
             left -= writer.bytes();
             written.push(writer.finish(name::content_type_of(&file.name)).await?);
         }
-        written.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(written)
     }
 }

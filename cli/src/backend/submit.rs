@@ -1,47 +1,24 @@
-//! A job as somebody asks for it, before anything that hangs on its kind is filled in; and the items of its batch.
+//! Submitting a job, and the items of its batch.
 use std::time::Duration;
 
-use leasehold::job::{Due, Idempotency, NewBatch, Priority};
-use leasehold::store::request_digest;
-use leasehold::{Config, Job, JobId, Json, Kind, NewJob, QueueName, Timestamp};
+use leasehold::job::{Due, Priority};
+use leasehold::store::kind_names;
+use leasehold::{Config, Draft, Job, JobId, Json, Kind, Kinds, QueueName, Store, Timestamp};
 use reqwest::Method;
 use serde::Serialize;
 
 use super::client::{Client, Repeat};
 use super::files::Attachment;
 use super::{Backend, Direct};
-use crate::failure::Failure;
+use crate::failure::{Failure, complain};
 
-/// A job to submit; what is absent comes from its kind.
+/// A job to submit.
 #[derive(Debug, Clone)]
-pub(crate) struct Draft {
-    /// What it is.
-    pub kind: Kind,
-    /// For its handler.
-    pub payload: Json,
-    /// Where it waits.
-    pub queue: Option<QueueName>,
-    /// How soon.
-    pub priority: Option<Priority>,
-    /// When it may start.
-    pub due: Option<Due>,
-    /// Attempts it is given.
-    pub max_attempts: Option<u32>,
-    /// Its longest run.
-    pub timeout: Option<Duration>,
-    /// So that a second submit of the same is known.
-    pub key: Option<String>,
-    /// It is a batch, whose items follow.
-    pub batch: Option<Batch>,
-    /// What comes with it.
+pub(crate) struct Submission {
+    /// The job. The items of a batch follow in parts.
+    pub draft: Draft,
+    /// The files that go with it.
     pub files: Vec<Attachment>,
-}
-
-/// A batch whose items follow in parts.
-#[derive(Debug, Clone)]
-pub(crate) struct Batch {
-    /// The kind to run once they have ended.
-    pub then: Option<Kind>,
 }
 
 /// The body of `POST /api/v1/jobs`.
@@ -80,86 +57,57 @@ pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-impl Draft {
-    /// Reads a payload within the limits of this backend. Over HTTP they are the server's to know.
-    pub(crate) fn payload(text: &str, backend: &Backend) -> Result<Json, leasehold::json::InvalidJson> {
-        match backend {
-            Backend::Redis(direct) => {
-                Json::parse(text, direct.config.limits.json_depth, direct.config.limits.payload_bytes)
-            }
-            Backend::Http(_) => Json::parse(text, usize::MAX, usize::MAX),
+/// Reads a payload within the limits of this backend; over HTTP the server enforces them.
+pub(crate) fn payload(text: &str, backend: &Backend) -> Result<Json, leasehold::json::InvalidJson> {
+    match backend {
+        Backend::Redis(direct) => {
+            Json::parse(text, direct.config.limits.json_depth, direct.config.limits.payload_bytes)
         }
+        Backend::Http(_) => Json::parse(text, usize::MAX, usize::MAX),
     }
+}
 
-    /// Fills in what its kind says.
-    fn job(self, config: &Config) -> Result<NewJob, Failure> {
-        let kinds = config.load_kinds()?;
-        let kind = kinds.get(&self.kind);
-        let digest = self.digest();
-        Ok(NewJob {
-            queue: self.queue.unwrap_or_else(|| kind.queue_name()),
-            priority: self.priority.unwrap_or_default(),
-            payload: self.payload,
-            due: self.due.unwrap_or_default(),
-            max_attempts: self.max_attempts.unwrap_or(kind.max_attempts),
-            timeout_ms: self.timeout.map(millis),
-            idempotency: self.key.map(|key| Idempotency { key, digest }),
-            limited: kind.max_running.is_some(),
-            batch: self.batch.map(|batch| NewBatch { items: Vec::new(), open: true, then: batch.then }),
-            kind: self.kind,
-            uploaded: None,
-        })
+/// The kinds by whose defaults a job is submitted: those that API and workers have published, and otherwise those of the
+/// kinds file. A file that differs from what was published is reported.
+pub(crate) async fn kinds(store: &Store, config: &Config) -> Result<Kinds, Failure> {
+    let own = config.load_kinds()?;
+    let Some(published) = store.published_kinds().await? else { return Ok(own) };
+    let differing = if own.is_empty() { Vec::new() } else { own.published().differing(&published) };
+    if !differing.is_empty() {
+        complain(&format!(
+            "warning: this kinds file is not the one that the API and the workers use; theirs applies, which differs in {}",
+            kind_names(&differing)
+        ));
     }
+    Ok(own.with_published(&published))
+}
 
-    /// The digest that the API gives the same submit, so that a key means the same over both backends.
-    fn digest(&self) -> String {
-        let due = match self.due {
-            Some(Due::At(at)) => at.0.to_string(),
-            Some(Due::In(ms)) => format!("+{ms}"),
-            Some(Due::Now) | None => String::new(),
-        };
-        let number = |n: Option<u64>| n.map(|n| n.to_string()).unwrap_or_default();
-        let then = self.batch.as_ref().and_then(|batch| batch.then.as_ref());
-        request_digest([
-            self.kind.as_str(),
-            self.payload.as_str(),
-            self.queue.as_ref().map_or("", QueueName::as_str),
-            self.priority.map_or("", Priority::as_str),
-            &due,
-            &number(self.max_attempts.map(u64::from)),
-            &number(self.timeout.map(millis)),
-            if self.batch.is_some() { "true" } else { "false" },
-            then.map_or("", Kind::as_str),
-            // No items come with it.
-            "",
-        ])
-    }
-
-    fn body(&self) -> Submit<'_> {
+impl<'a> From<&'a Draft> for Submit<'a> {
+    fn from(draft: &'a Draft) -> Self {
         Submit {
-            kind: &self.kind,
-            payload: &self.payload,
-            queue: self.queue.as_ref(),
-            priority: self.priority,
-            delay_ms: if let Some(Due::In(ms)) = self.due { Some(ms) } else { None },
-            run_at: if let Some(Due::At(at)) = self.due { Some(at) } else { None },
-            max_attempts: self.max_attempts,
-            timeout_ms: self.timeout.map(millis),
-            items_open: self.batch.as_ref().map(|_| true),
-            then: self.batch.as_ref().and_then(|batch| batch.then.as_ref()),
+            kind: &draft.kind,
+            payload: &draft.payload,
+            queue: draft.queue.as_ref(),
+            priority: draft.priority,
+            delay_ms: if let Some(Due::In(ms)) = draft.due { Some(ms) } else { None },
+            run_at: if let Some(Due::At(at)) = draft.due { Some(at) } else { None },
+            max_attempts: draft.max_attempts,
+            timeout_ms: draft.timeout_ms,
+            items_open: draft.batch.as_ref().map(|_| true),
+            then: draft.batch.as_ref().and_then(|batch| batch.then.as_ref()),
         }
     }
 }
 
 impl Backend {
     /// Submits a job.
-    pub(crate) async fn submit(&self, draft: Draft) -> Result<Job, Failure> {
+    pub(crate) async fn submit(&self, submission: Submission) -> Result<Job, Failure> {
         match self {
             Backend::Redis(direct) => {
-                let id = direct.submit(draft).await?;
+                let id = direct.submit(submission).await?;
                 self.get(&id).await
             }
-            Backend::Http(api) => api.submit(&draft).await,
+            Backend::Http(api) => api.submit(&submission).await,
         }
     }
 
@@ -184,23 +132,22 @@ impl Backend {
 }
 
 impl Direct {
-    async fn submit(&self, draft: Draft) -> Result<JobId, Failure> {
-        let files = draft.files.clone();
-        let job = draft.job(&self.config)?;
+    async fn submit(&self, Submission { draft, files }: Submission) -> Result<JobId, Failure> {
+        let job = draft.into_job(&kinds(&self.store, &self.config).await?);
         if files.is_empty() { Ok(self.store.submit(job).await?.id) } else { self.submit_with_files(job, &files).await }
     }
 }
 
 impl Client {
     /// Without a key of the caller's it gets one of its own, so that it can be sent again when the answer is lost.
-    async fn submit(&self, draft: &Draft) -> Result<Job, Failure> {
+    async fn submit(&self, Submission { draft, files }: &Submission) -> Result<Job, Failure> {
         let key = draft.key.clone().unwrap_or_else(|| format!("cli-{}", uuid::Uuid::now_v7()));
         let quoted = format!("\"{}\"", key.replace('\\', "\\\\").replace('"', "\\\""));
-        if !draft.files.is_empty() {
-            let json = serde_json::to_string(&draft.body()).expect("a submit is plain JSON");
-            return self.submit_with_files(&json, &draft.files, &quoted).await;
+        let body = Submit::from(draft);
+        if !files.is_empty() {
+            let json = serde_json::to_string(&body).expect("a submit is plain JSON");
+            return self.submit_with_files(&json, files, &quoted).await;
         }
-        let body = draft.body();
         let build = || Ok(self.request(Method::POST, &["jobs"]).header("idempotency-key", &quoted).json(&body));
         self.json(self.send(Repeat::Safe, build).await?).await
     }

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 
 use leasehold::files::{FileEntry, FileError, Place as FilePlace, name};
-use leasehold::job::{Due, NewBatch, Priority};
+use leasehold::job::NewBatch;
 use leasehold::store::{Ending, IMPORTED_TOKEN, ImportedItem, ImportedJob, Known, Past};
-use leasehold::{Error, JobId, Kind, Kinds, NewJob, Store, limits};
+use leasehold::{Draft, Error, JobId, Kind, Kinds, Store, limits};
 
 use super::found::{Found, OldItem, OldJob, Place, Told};
 use super::input;
@@ -187,20 +187,7 @@ impl Importer {
 
     /// What the job is here.
     fn imported(&self, job: OldJob, input: Vec<FileEntry>, output: Vec<FileEntry>) -> ImportedJob {
-        let kind = self.kinds.get(&self.kind);
-        let new = NewJob {
-            kind: self.kind.clone(),
-            queue: kind.queue_name(),
-            priority: Priority::default(),
-            payload: job.payload,
-            due: Due::Now,
-            max_attempts: kind.max_attempts,
-            timeout_ms: None,
-            idempotency: None,
-            limited: kind.max_running.is_some(),
-            batch: None,
-            uploaded: None,
-        };
+        let new = Draft::new(self.kind.clone(), job.payload).into_job(&self.kinds);
         let past = Past { created_at: job.created_at, record: Some(job.record), ending: job.ending, output };
         ImportedJob { id: job.id, job: new, past, input }
     }

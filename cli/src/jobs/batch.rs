@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use leasehold::{Job, JobId, Json};
 
-use crate::backend::{Backend, Draft};
+use crate::backend::{self, Backend, Submission};
 use crate::failure::Failure;
 use crate::print;
 
@@ -37,7 +37,7 @@ struct Part {
 }
 
 /// Submits a batch with the items of a file.
-pub(super) async fn submit(backend: &Backend, draft: Draft, path: &Path) -> Result<Job, Failure> {
+pub(super) async fn submit(backend: &Backend, submission: Submission, path: &Path) -> Result<Job, Failure> {
     let is_file = path.metadata().is_ok_and(|metadata| metadata.is_file());
     // Each line is looked at before anything is submitted, where a file can be read twice.
     let total = if is_file { Some(count(path, backend)?) } else { None };
@@ -47,7 +47,7 @@ pub(super) async fn submit(backend: &Backend, draft: Draft, path: &Path) -> Resu
         let name = &lines.name;
         return Err(Failure::Usage(format!("--items: {name} has no items; nothing was submitted")));
     }
-    let batch = backend.submit(draft).await?;
+    let batch = backend.submit(submission).await?;
     let id = &batch.id;
     let (mut meter, mut first) = (Meter::new(total), 0);
     loop {
@@ -157,7 +157,7 @@ impl Lines {
         let mut part = Part::default();
         while part.items.len() < PART_ITEMS && part.bytes < PART_BYTES {
             let Some(line) = self.line()? else { break };
-            let payload = Draft::payload(&line, backend).map_err(|e| self.bad(e))?;
+            let payload = backend::payload(&line, backend).map_err(|e| self.bad(e))?;
             part.bytes += payload.as_str().len();
             part.items.push(payload);
             part.lines.push(self.number);

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use leasehold::job::{Due, Priority};
+use leasehold::job::{Due, NewBatch, Priority};
 use leasehold::store::Serving;
-use leasehold::{Job, Kind, QueueName, Timestamp, limits};
+use leasehold::{Draft, Job, Kind, QueueName, Timestamp, limits};
 
 use super::{batch, watch};
 use crate::arguments::{Common, duration, time};
-use crate::backend::{Attachment, Backend, Batch, Draft, millis};
+use crate::backend::{self, Attachment, Backend, Submission, millis};
 use crate::failure::Failure;
 use crate::print;
 
@@ -79,10 +79,10 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let json = arguments.common.json();
     let payload = read(&arguments.payload, arguments.items.as_ref())?;
     let backend = arguments.common.backend().await?;
-    let draft = draft(&arguments, &payload, &backend)?;
+    let submission = submission(&arguments, &payload, &backend)?;
     let job = match &arguments.items {
-        Some(path) => batch::submit(&backend, draft, path).await?,
-        None => backend.submit(draft).await?,
+        Some(path) => batch::submit(&backend, submission, path).await?,
+        None => backend.submit(submission).await?,
     };
     if !json {
         print::line(&job.id)?;
@@ -112,21 +112,21 @@ async fn warn_unserved(backend: &Backend, job: &Job) {
     }
 }
 
-fn draft(arguments: &Arguments, payload: &str, backend: &Backend) -> Result<Draft, Failure> {
-    let payload = Draft::payload(payload, backend).map_err(|e| Failure::Usage(format!("--payload: {e}")))?;
+fn submission(arguments: &Arguments, payload: &str, backend: &Backend) -> Result<Submission, Failure> {
+    let payload = backend::payload(payload, backend).map_err(|e| Failure::Usage(format!("--payload: {e}")))?;
     let due = arguments.delay.map(|delay| Due::In(millis(delay)));
-    Ok(Draft {
-        kind: arguments.kind.clone(),
-        payload,
+    let batch = |_| NewBatch { items: Vec::new(), open: true, then: arguments.then.clone() };
+    let draft = Draft {
         queue: arguments.queue.clone(),
         priority: arguments.priority,
         due: due.or(arguments.run_at.map(Due::At)),
         max_attempts: arguments.max_attempts,
-        timeout: arguments.timeout,
+        timeout_ms: arguments.timeout.map(millis),
         key: arguments.idempotency_key.clone(),
-        files: Attachment::all(&arguments.file)?,
-        batch: arguments.items.as_ref().map(|_| Batch { then: arguments.then.clone() }),
-    })
+        batch: arguments.items.as_ref().map(batch),
+        ..Draft::new(arguments.kind.clone(), payload)
+    };
+    Ok(Submission { draft, files: Attachment::all(&arguments.file)? })
 }
 
 fn read(payload: &str, items: Option<&PathBuf>) -> Result<String, Failure> {

@@ -1,19 +1,23 @@
-//! What the whole key space agrees on (the number of partitions, the retention of each kind), and the report when somebody
+//! What the whole key space agrees on (the number of partitions, the kinds' settings), and the report when somebody
 //! empties Redis under live processes.
 use redis::Value;
 
 use super::Store;
 use super::finding::{Finding, Repair};
-use super::wire::reply::{array, number};
+use super::wire::reply::{array, number, text};
 use super::wire::{Wire, keys};
+use crate::kinds::PublishedKinds;
 use crate::{Error, Kinds, Result, Timestamp, limits};
 
 /// The field with the time at which a live process found the key space emptied.
 const EMPTIED_AT: &str = "emptied_at";
+/// The key, in partition 0, of the kinds that were published last.
+const PUBLISHED: &str = "published";
 
 impl Store {
     /// Writes to every partition how long finished jobs of each configured kind are kept, for the scripts: by kind,
-    /// `<completed> <failed> <cancelled> <keep>`, ms and a count.
+    /// `<completed> <failed> <cancelled> <keep>`, ms and a count. Publishes the kinds, in place of what was published
+    /// before, for [`Store::published_kinds`]. Without kinds nothing changes.
     ///
     /// # Errors
     /// Those of any call.
@@ -29,6 +33,8 @@ impl Store {
         if pipeline.is_empty() {
             return Ok(());
         }
+        let published = serde_json::to_string(&kinds.published()).expect("settings are plain JSON");
+        pipeline.cmd("SET").arg(keys::fixed(0, PUBLISHED)).arg(published);
         match self.inner.wire.pipe(&pipeline).await {
             // A worker must start all the same: only work that drains makes room.
             Err(Error::Full(reason)) => {
@@ -37,6 +43,24 @@ impl Store {
             }
             registered => registered.map(drop),
         }
+    }
+
+    /// The kinds that an API or a worker published last; `None` when none has had a kinds file.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when they cannot be read: the next start of an API or a worker publishes them again.
+    pub async fn published_kinds(&self) -> Result<Option<PublishedKinds>> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("GET").arg(keys::fixed(0, PUBLISHED));
+        let reply = self.inner.wire.pipe(&pipeline).await?.remove(0);
+        if reply == Value::Nil {
+            return Ok(None);
+        }
+        let unreadable = |e: serde_json::Error| Error::Corrupt {
+            key: keys::fixed(0, PUBLISHED),
+            reason: format!("{e}; start an API or a worker with the kinds file again"),
+        };
+        serde_json::from_str(&text(&reply)).map(Some).map_err(unreadable)
     }
 
     /// Whether somebody has emptied Redis (FLUSHALL, DEL) under a live process, and when that was noticed; a doctor's repair

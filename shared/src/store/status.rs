@@ -49,6 +49,9 @@ pub struct WorkerInfo {
     pub slots: usize,
     /// Its lease, ms: so long after its last renewal it counts as gone.
     pub lease_ms: u64,
+    /// The digest of its kinds file; absent when it has none.
+    #[serde(default)]
+    pub kinds_digest: Option<String>,
     /// Jobs it runs, by queue, over all partitions.
     pub running: BTreeMap<QueueName, u64>,
 }
@@ -84,15 +87,44 @@ pub struct WorkerStatus {
     /// How many of each queue it runs, as it said itself; not shown.
     #[serde(skip)]
     running_of: BTreeMap<QueueName, u64>,
+    /// The digest of its kinds file; `None` when it has none, or over HTTP.
+    #[serde(skip)]
+    pub kinds_digest: Option<String>,
 }
 
 impl WorkerStatus {
     /// A worker that holds nothing, by what it said of itself.
     fn new(info: WorkerInfo, seen_at: Timestamp, alive: bool) -> Self {
-        let WorkerInfo { id, host, pid, version, started_at, queues, kinds, slots, lease_ms, running: running_of } =
-            info;
+        let WorkerInfo {
+            id,
+            host,
+            pid,
+            version,
+            started_at,
+            queues,
+            kinds,
+            slots,
+            lease_ms,
+            kinds_digest,
+            running: running_of,
+        } = info;
         let running = Vec::new();
-        Self { id, host, pid, version, alive, started_at, seen_at, queues, kinds, slots, lease_ms, running, running_of }
+        Self {
+            id,
+            host,
+            pid,
+            version,
+            alive,
+            started_at,
+            seen_at,
+            queues,
+            kinds,
+            slots,
+            lease_ms,
+            kinds_digest,
+            running,
+            running_of,
+        }
     }
 }
 
@@ -266,6 +298,7 @@ mod tests {
             kinds: vec![Kind::parse(kind).expect("a kind")],
             slots: 1,
             lease_ms: 1,
+            kinds_digest: None,
             running: BTreeMap::new(),
         };
         WorkerStatus::new(info, Timestamp(0), alive)

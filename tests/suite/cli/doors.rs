@@ -212,3 +212,48 @@ async fn the_door_is_the_flags_then_the_environments_and_never_both() {
     drop(api);
     system.finish().await;
 }
+
+/// A kind with defaults of its own, for a process that has the kinds file; the command line has none.
+const DEFAULTS: &str = "[kinds.gpu]\ncommand = [\"true\"]\nqueue = \"gpu\"\nmax_attempts = 1\nmax_running = 1\n";
+
+#[tokio::test]
+async fn one_key_sent_both_ways_is_one_job_with_the_defaults_of_its_kind() {
+    for partitions in ["1", "4"] {
+        let system = System::start(&[("LEASEHOLD_PARTITIONS", partitions)]).await;
+        let write = |name: &str, text: &str| {
+            let path = system.folder().join(name);
+            fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let kinds = write("kinds.toml", DEFAULTS);
+        let file = write("photo.txt", "the same contents");
+        let api = system.api(&[("LEASEHOLD_KINDS", &kinds)]).await;
+        let base = api.url("/");
+        for (at, extra) in [vec![], vec!["--file", &file], vec!["--queue", "other"]].into_iter().enumerate() {
+            let key = format!("key-{at}");
+            let submit = async |way: &[&str], key: &str| {
+                let mut words = vec!["jobs", "submit", "--kind", "gpu", "--payload", "{\"n\": [1, 2]}", "-o", "json"];
+                words.extend(
+                    ["--idempotency-key", key].into_iter().chain(way.iter().copied()).chain(extra.iter().copied()),
+                );
+                let output = system.command(&words, &[]).await;
+                assert!(output.status.success(), "{output:?}");
+                serde_json::from_str::<Value>(&output.stdout).unwrap()
+            };
+            let (over_redis, over_http) = (submit(&[], &key).await, submit(&["--api", &base], &key).await);
+            assert_eq!(over_redis["id"], over_http["id"], "{over_redis} {over_http}");
+            let other = submit(&["--api", &base], &format!("other-{at}")).await;
+            let queue = if extra.contains(&"--queue") { "other" } else { "gpu" };
+            for job in [over_redis, over_http, other] {
+                assert_eq!((&job["queue"], &job["max_attempts"]), (&json!(queue), &json!(1)), "{job}");
+            }
+        }
+        let differing = write("other.toml", "[kinds.gpu]\ncommand = [\"true\"]\nqueue = \"elsewhere\"\n");
+        let words = ["jobs", "submit", "--kind", "gpu", "-o", "json"];
+        let output = system.command(&words, &[("LEASEHOLD_KINDS", &differing)]).await;
+        assert!(output.stderr.contains("which differs in gpu"), "{output:?}");
+        assert_eq!(serde_json::from_str::<Value>(&output.stdout).unwrap()["queue"], "gpu", "{output:?}");
+        drop(api);
+        system.finish().await;
+    }
+}

@@ -158,7 +158,7 @@ impl Seen {
                 "open" | "expiry" | "workers" => Some(Sort::Ranked),
                 "cancelling" | "kinds" | "queues" | "paused" => Some(Sort::Set),
                 "running" | "cascades" | "quarantine" | "clock" | "retention" => Some(Sort::Hash),
-                "tokens" => Some(Sort::Text),
+                "tokens" | "published" => Some(Sort::Text),
                 place if PLACES.iter().any(|(p, _)| *p == place) => Some(Sort::Ranked),
                 _ => self.foreign(name),
             },
@@ -206,7 +206,7 @@ impl Seen {
                     self.find(entry[0].clone(), format!("it could not be read and was set aside: {reason}"), accept);
                 }
             }
-            "worker" | "workers" | "paused" | "clock" | "retention" => {}
+            "worker" | "workers" | "paused" | "clock" | "retention" | "published" => {}
             _ => drop(self.ranked.insert(name.to_owned(), entries().map(|(id, _)| id).collect())),
         }
     }
