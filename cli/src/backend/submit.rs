@@ -74,7 +74,7 @@ pub(crate) async fn kinds(store: &Store, config: &Config) -> Result<Kinds, Failu
     let Some(published) = store.published_kinds().await? else { return Ok(own) };
     let differing = if own.is_empty() { Vec::new() } else { own.published().differing(&published) };
     if !differing.is_empty() {
-        complain(&format!(
+        complain(format_args!(
             "warning: this kinds file is not the one that the API and the workers use; theirs applies, which differs in {}",
             kind_names(&differing)
         ));
