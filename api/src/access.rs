@@ -1,6 +1,6 @@
-//! Who may do what: tokens, and what each route asks of them.
+//! Authorization: the scope that each route requires, and the middleware that checks it.
 //!
-//! Without a file of tokens everything is open, and the API listens on loopback only.
+//! Without a file of tokens every request is allowed, and the API listens on loopback only.
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::AUTHORIZATION;
@@ -12,8 +12,8 @@ use leasehold::tokens::{Scope, Tokens};
 use crate::error::{Code, Problem};
 use crate::state::Api;
 
-/// What a request asks of its token; `None` when anybody may make it. A route that is not named here can be read with
-/// `read` and changed with `admin` only, so a new one is closed rather than open.
+/// The scope that a request requires; `None` when it requires no token. A route that is not listed here requires `read`
+/// for safe methods and `admin` for all others, so a new route is closed by default.
 pub fn needed(method: &Method, route: &str) -> Option<Scope> {
     let reads = method.is_safe();
     match route {
@@ -31,10 +31,10 @@ pub fn needed(method: &Method, route: &str) -> Option<Scope> {
     }
 }
 
-/// Answers a request whose token may not make it, and passes the others on.
+/// Refuses requests without a sufficient token, and passes the others on.
 pub async fn check(State(api): State<Api>, request: Request, next: Next) -> Response {
     let Some(guard) = api.guard() else { return next.run(request).await };
-    // A path that is no route is nobody's secret.
+    // A path that does not exist is a 404 for everybody.
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let Some(scope) = route.and_then(|route| needed(request.method(), route)) else { return next.run(request).await };
     match admit(&guard.tokens(), request.headers(), scope) {
@@ -46,7 +46,7 @@ pub async fn check(State(api): State<Api>, request: Request, next: Next) -> Resp
     }
 }
 
-/// The name of the request's token.
+/// Checks the request's token, and returns its name.
 fn admit<'a>(tokens: &'a Tokens, headers: &HeaderMap, needed: Scope) -> Result<&'a str, Problem> {
     let refused = |detail: &str| Problem::new(Code::Unauthorized, detail);
     let mut given = headers.get_all(AUTHORIZATION).iter();
@@ -56,9 +56,9 @@ fn admit<'a>(tokens: &'a Tokens, headers: &HeaderMap, needed: Scope) -> Result<&
     };
     let token = words().filter(|_| given.next().is_none()).map(|(_, token)| token.trim());
     let token = token.ok_or_else(|| refused("the header Authorization must be `Bearer <token>`, once"))?;
-    let (name, scope) = tokens.find(token).ok_or_else(|| refused("this token is not known, or no longer"))?;
+    let (name, scope) = tokens.find(token).ok_or_else(|| refused("the token is not known"))?;
     if scope < needed {
-        let detail = format!("this needs a token of scope {needed}; that of {name} has {scope}");
+        let detail = format!("this requires a token of scope {needed}; the token {name} has scope {scope}");
         return Err(Problem::new(Code::Forbidden, detail));
     }
     Ok(name)
@@ -71,10 +71,10 @@ mod tests {
     use super::*;
     use crate::routed::routed;
 
-    /// A method, and what it needs.
+    /// A method, and the scope that it requires.
     type Need = (&'static str, Option<Scope>);
 
-    /// What every route needs. A new route goes into this table, with what its methods are to need.
+    /// The scope of every route. A new route must be added here.
     const ROUTES: &[(&str, &[Need])] = {
         const READ: Option<Scope> = Some(Scope::Read);
         const SUBMIT: Option<Scope> = Some(Scope::Submit);
@@ -139,9 +139,9 @@ mod tests {
         let cells = include_str!("../../docs/http-api.md")
             .lines()
             .filter_map(|line| line.strip_prefix("| `")?.split('`').next());
-        let told = cells.filter(|cell| cell.contains(" /"));
-        assert_eq!(told.count(), ROUTES.iter().map(|(_, methods)| methods.len()).sum::<usize>());
-        assert!(served.is_empty(), "say in ROUTES what these need: {served:?}");
+        let documented = cells.filter(|cell| cell.contains(" /"));
+        assert_eq!(documented.count(), ROUTES.iter().map(|(_, methods)| methods.len()).sum::<usize>());
+        assert!(served.is_empty(), "add these to ROUTES: {served:?}");
         assert_eq!(needed(&Method::POST, "/api/v1/new"), Some(Scope::Admin));
         assert_eq!(needed(&Method::GET, "/metrics"), Some(Scope::Read));
         assert_eq!(needed(&Method::HEAD, "/api/v1/jobs"), Some(Scope::Read));

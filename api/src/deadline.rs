@@ -1,5 +1,5 @@
-//! How long a request may take. The clock stands still while its body is read and while an asked wait lasts; those have
-//! bounds of their own.
+//! The deadline of a request. It is suspended while the body is read and during a requested wait, which have their own
+//! limits.
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::error::Problem;
 
-/// A request's clock.
+/// The clock of a request; clones share state.
 #[derive(Clone)]
 pub struct Clock {
     limit: Duration,
@@ -18,22 +18,22 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that runs, and runs out after `limit`.
+    /// A running clock that expires after `limit`.
     pub fn new(limit: Duration) -> Self {
         Self { limit, end: Arc::new(watch::Sender::new(Some(Instant::now() + limit))) }
     }
 
-    /// Stops it.
+    /// Suspends the clock.
     pub fn stop(&self) {
         self.end.send_replace(None);
     }
 
-    /// Starts it anew.
+    /// Starts the clock again, with the full limit.
     pub fn start(&self) {
         self.end.send_replace(Some(Instant::now() + self.limit));
     }
 
-    /// Returns when it has run out.
+    /// Returns when the clock has expired.
     pub async fn run_out(&self) {
         let mut end = self.end.subscribe();
         loop {

@@ -1,5 +1,4 @@
-//! Problems (RFC 9457): what a client is told when it does not get what it asked for, and the only place that chooses a
-//! status.
+//! Problems (RFC 9457), the error responses of the API; only this module chooses a status.
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use leasehold::{Error, FileError, Refusal};
@@ -8,9 +7,9 @@ use serde::ser::{SerializeMap, Serializer};
 
 use crate::fault::Fault;
 
-/// What went wrong, in a word.
+/// The code of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)] // The table below says what each is.
+#[allow(missing_docs)] // Their titles are in the table below.
 pub enum Code {
     InvalidJson,
     InvalidRequest,
@@ -44,7 +43,7 @@ pub enum Code {
     ShuttingDown,
 }
 
-/// A code's status, its word in JSON, its title, and after how many seconds to try again (0: it would not help).
+/// A code's status, its name in JSON, its title, and the seconds of `Retry-After` (0: no such header).
 type Row = (StatusCode, &'static str, &'static str, u32);
 
 impl Code {
@@ -53,34 +52,38 @@ impl Code {
         match self {
             Code::InvalidJson => (S::BAD_REQUEST, "invalid_json", "The body is not JSON", 0),
             Code::InvalidRequest => (S::BAD_REQUEST, "invalid_request", "The request is not valid", 0),
-            Code::Unauthorized => (S::UNAUTHORIZED, "unauthorized", "A token is needed", 0),
+            Code::Unauthorized => (S::UNAUTHORIZED, "unauthorized", "A token is required", 0),
             Code::Forbidden => (S::FORBIDDEN, "forbidden", "The token does not allow this", 0),
-            Code::NoRoute => (S::NOT_FOUND, "no_such_route", "There is no such route", 0),
-            Code::NoJob => (S::NOT_FOUND, "no_such_job", "There is no such job", 0),
-            Code::NoQueue => (S::NOT_FOUND, "no_such_queue", "There is no such queue", 0),
-            Code::NoFile => (S::NOT_FOUND, "no_such_file", "There is no such file", 0),
-            Code::RangeBeyond => (S::RANGE_NOT_SATISFIABLE, "range_beyond", "The range lies behind the end", 0),
+            Code::NoRoute => (S::NOT_FOUND, "no_such_route", "No such route", 0),
+            Code::NoJob => (S::NOT_FOUND, "no_such_job", "No such job", 0),
+            Code::NoQueue => (S::NOT_FOUND, "no_such_queue", "No such queue", 0),
+            Code::NoFile => (S::NOT_FOUND, "no_such_file", "No such file", 0),
+            Code::RangeBeyond => {
+                (S::RANGE_NOT_SATISFIABLE, "range_beyond", "The range is beyond the end of the file", 0)
+            }
             Code::NoFileStore => (S::UNPROCESSABLE_ENTITY, "no_file_store", "This API has no file store", 0),
             Code::FilesFailed => (S::SERVICE_UNAVAILABLE, "file_store_failed", "The file store failed", 10),
-            Code::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "The route has no such method", 0),
+            Code::MethodNotAllowed => {
+                (S::METHOD_NOT_ALLOWED, "method_not_allowed", "The route does not support this method", 0)
+            }
             Code::BodyTimeout => (S::REQUEST_TIMEOUT, "body_timeout", "The body did not arrive in time", 0),
-            Code::WrongState => (S::CONFLICT, "wrong_state", "The job's state forbids it", 0),
-            Code::BatchConflict => (S::CONFLICT, "batch_conflict", "The job's batch forbids it", 0),
-            Code::KeyGone => (S::GONE, "job_gone", "The job of this Idempotency-Key is gone", 0),
+            Code::WrongState => (S::CONFLICT, "wrong_state", "The job's state does not allow this", 0),
+            Code::BatchConflict => (S::CONFLICT, "batch_conflict", "The job's batch does not allow this", 0),
+            Code::KeyGone => (S::GONE, "job_gone", "The job of this Idempotency-Key has been removed", 0),
             Code::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large", 0),
             Code::PayloadTooLarge => (S::PAYLOAD_TOO_LARGE, "payload_too_large", "A payload is too large", 0),
             Code::UnsupportedMediaType => {
-                (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The body is of another type", 0)
+                (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The media type is not supported", 0)
             }
             Code::KeyConflict => {
-                (S::UNPROCESSABLE_ENTITY, "idempotency_conflict", "The Idempotency-Key has another request", 0)
+                (S::UNPROCESSABLE_ENTITY, "idempotency_conflict", "The Idempotency-Key was used for another request", 0)
             }
-            Code::TooManyNames => (S::UNPROCESSABLE_ENTITY, "too_many_names", "There are too many kinds or queues", 0),
+            Code::TooManyNames => (S::UNPROCESSABLE_ENTITY, "too_many_names", "Too many kinds or queues", 0),
             Code::UnknownKind => (S::UNPROCESSABLE_ENTITY, "unknown_kind", "The kind is not configured", 0),
-            Code::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "The API has a fault", 0),
+            Code::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "Internal error", 0),
             Code::Corrupt => (S::INTERNAL_SERVER_ERROR, "corrupt_record", "A record in Redis cannot be read", 0),
             Code::Unavailable => (S::SERVICE_UNAVAILABLE, "redis_unavailable", "Redis is not available", 2),
-            Code::OutcomeUnknown => (S::SERVICE_UNAVAILABLE, "outcome_unknown", "The outcome is not known", 2),
+            Code::OutcomeUnknown => (S::SERVICE_UNAVAILABLE, "outcome_unknown", "The outcome is unknown", 2),
             Code::Full => (S::SERVICE_UNAVAILABLE, "redis_full", "Redis is out of memory", 10),
             Code::Busy => (S::SERVICE_UNAVAILABLE, "busy", "The API is busy", 1),
             Code::DeadlineExceeded => (S::SERVICE_UNAVAILABLE, "deadline_exceeded", "The answer took too long", 2),
@@ -89,7 +92,7 @@ impl Code {
     }
 }
 
-/// An answer that is no success.
+/// An error response.
 #[derive(Debug, Clone)]
 pub struct Problem(Box<Parts>);
 
@@ -106,12 +109,12 @@ struct Parts {
 pub struct Cause(pub String);
 
 impl Problem {
-    /// A problem; `detail` says what to do.
+    /// A problem; `detail` says what is wrong and what to do.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         Self(Box::new(Parts { code, detail: detail.into(), faults: Vec::new(), cause: None }))
     }
 
-    /// A request with faults, at least one.
+    /// The problem of a request with faults, of which there is at least one.
     pub fn invalid(faults: Vec<Fault>) -> Self {
         let too_large = faults.iter().all(|f| f.too_large);
         let code = if too_large { Code::PayloadTooLarge } else { Code::InvalidRequest };
@@ -122,7 +125,7 @@ impl Problem {
         Self(Box::new(Parts { code, detail, faults, cause: None }))
     }
 
-    /// What a failed read means: nothing was to be changed, so it may simply be repeated.
+    /// The problem of a failed read: nothing was changed, so it may be repeated.
     pub fn reading(error: Error) -> Self {
         match error {
             Error::OutcomeUnknown(reason) => Self::from_store(Error::Unavailable(reason)),
@@ -130,12 +133,12 @@ impl Problem {
         }
     }
 
-    /// What a failed change means.
+    /// The problem of a failed change.
     pub fn changing(error: Error) -> Self {
         Self::from_store(error)
     }
 
-    /// What a failed read means once the request has changed something.
+    /// The problem of a read that failed after the request has changed something.
     pub fn after_a_change(error: Error) -> Self {
         match error {
             Error::Unavailable(reason) => Self::from_store(Error::OutcomeUnknown(reason)),
@@ -143,19 +146,19 @@ impl Problem {
         }
     }
 
-    /// The same with another detail.
+    /// This problem with another detail.
     #[must_use]
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.0.detail = detail.into();
         self
     }
 
-    /// What went wrong, in a word.
+    /// The code.
     pub fn code(&self) -> Code {
         self.0.code
     }
 
-    /// The same for people, and what to do.
+    /// The detail, for people.
     pub fn detail(&self) -> &str {
         &self.0.detail
     }
@@ -163,27 +166,26 @@ impl Problem {
     fn from_store(error: Error) -> Self {
         let cause = error.to_string();
         let mut problem = match error {
-            Error::Unavailable(_) => Self::new(Code::Unavailable, "nothing was done; try again in a moment"),
+            Error::Unavailable(_) => Self::new(Code::Unavailable, "nothing was done; try again"),
             Error::OutcomeUnknown(_) => Self::new(
                 Code::OutcomeUnknown,
-                "Redis did not answer in time, so this may or may not have been done; sending the same request again is \
-                 safe",
+                "Redis did not answer in time, so the request may or may not have been executed; repeating it is safe",
             ),
             Error::Full(_) => Self::new(
                 Code::Full,
-                "Redis is at its maxmemory and takes no new jobs until workers have drained some; try again later",
+                "Redis has reached its maxmemory and accepts no new jobs until others have been removed; try again later",
             ),
             Error::Refused(refusal) => return Self::refused(refusal),
             Error::Corrupt { .. } => {
-                Self::new(Code::Corrupt, "it was left as it is; `leasehold doctor` says which and what to do")
+                Self::new(Code::Corrupt, "the record was not changed; `leasehold doctor` names it and says what to do")
             }
-            Error::Config(_) => Self::new(Code::Internal, "Redis refuses this API; its log says why"),
+            Error::Config(_) => Self::new(Code::Internal, "Redis refuses this API; the log has the reason"),
         };
         problem.0.cause = Some(cause);
         problem
     }
 
-    /// What a fault of a file, or of the file store, means.
+    /// The problem of an error of a file or of the file store.
     pub fn of_file(error: FileError) -> Self {
         let cause = error.to_string();
         match error {
@@ -191,18 +193,19 @@ impl Problem {
             FileError::Missing(_) => Self::new(Code::NoFile, cause),
             FileError::OverLimit(_) => Self::new(Code::BodyTooLarge, cause),
             FileError::NoStore => {
-                let advice = "it takes and gives no files until its storage_url (LEASEHOLD_STORAGE_URL) names a folder";
+                let advice = "files need a folder: set storage_url (LEASEHOLD_STORAGE_URL)";
                 Self::new(Code::NoFileStore, advice)
             }
             FileError::Failed(_) => {
-                let mut problem = Self::new(Code::FilesFailed, "nothing was done; the log says why; try again later");
+                let mut problem =
+                    Self::new(Code::FilesFailed, "nothing was done; the log has the reason; try again later");
                 problem.0.cause = Some(cause);
                 problem
             }
         }
     }
 
-    /// What a refusal means.
+    /// The problem of a refusal by the Store.
     pub fn refused(refusal: Refusal) -> Self {
         let code = match refusal {
             Refusal::NotFound(_) => Code::NoJob,
@@ -261,7 +264,7 @@ impl IntoResponse for Problem {
                 .extensions_mut()
                 .insert(Cause(self.0.cause.clone().unwrap_or_else(|| format!("{word}: {}", self.0.detail))));
         }
-        // For those who say it otherwise.
+        // For the views, which write it in another format.
         response.extensions_mut().insert(self);
         response
     }

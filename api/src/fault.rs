@@ -1,11 +1,11 @@
-//! What is wrong with a request, place by place.
+//! The faults of a request, each with its place.
 use serde::Serialize;
 
 /// Where in a request a fault is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Place {
-    /// JSON pointer (RFC 6901) into the body; empty is the body itself.
+    /// A JSON pointer (RFC 6901) into the body; empty means the body itself.
     Pointer(String),
     /// A parameter of the path or the query.
     Parameter(String),
@@ -13,15 +13,15 @@ pub enum Place {
     Header(&'static str),
 }
 
-/// One thing that is wrong with a request, and what would be right.
+/// One fault of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fault {
-    /// Where.
+    /// Where it is.
     #[serde(flatten)]
     pub place: Place,
-    /// What, for people.
+    /// What is wrong and what is expected, for people.
     pub detail: String,
-    /// It is over a limit of size.
+    /// Whether it exceeds a limit of size.
     #[serde(skip)]
     pub too_large: bool,
 }

@@ -1,4 +1,4 @@
-//! Reads a JSON object field by field, and gathers everything that is wrong with it before anything is done.
+//! Reads a JSON object field by field, and collects every fault before anything is done.
 mod json;
 
 use std::fmt::Display;
@@ -12,12 +12,12 @@ use self::json::{elements, expected, members, sort, whole};
 use crate::error::{Code, Problem};
 use crate::fault::{Fault, Place};
 
-/// Fields of one object that are looked at; no request has so many.
+/// Maximum number of fields of an object; no valid request has as many.
 const FIELDS_MAX: usize = 64;
-/// Faults that are reported.
+/// Maximum number of faults that are reported.
 pub const FAULTS_MAX: usize = 50;
 
-/// An object that is being read.
+/// A JSON object that is being read.
 pub struct Reader<'a> {
     at: String,
     left: Vec<(String, &'a RawValue)>,
@@ -26,10 +26,10 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Opens a whole body.
+    /// Opens a body.
     ///
     /// # Errors
-    /// A problem that says where the JSON breaks, or what stands there in place of an object.
+    /// A problem when the body is not valid JSON, or not an object.
     pub fn open(text: &'a str) -> Result<Self, Problem> {
         if text.trim_ascii().is_empty() {
             return Err(Problem::new(Code::InvalidJson, "the body is empty; send a JSON object"));
@@ -54,12 +54,12 @@ impl<'a> Reader<'a> {
         Ok(reader)
     }
 
-    /// Notes a fault of a field; an empty name is the object itself.
+    /// Records a fault of a field; an empty name means the object itself.
     pub fn fault(&mut self, field: &str, detail: impl Into<String>) {
         self.push(Fault::pointer(self.pointer(field), detail));
     }
 
-    /// Whether a fault of that field is known already.
+    /// Whether a fault of that field has been recorded.
     pub fn is_faulty(&self, field: &str) -> bool {
         let pointer = self.pointer(field);
         self.faults.iter().any(|f| matches!(&f.place, Place::Pointer(at) if *at == pointer))
@@ -78,7 +78,7 @@ impl<'a> Reader<'a> {
         format!("{}/{}", self.at, field.replace('~', "~0").replace('/', "~1"))
     }
 
-    /// Ends the reading.
+    /// Finishes reading.
     ///
     /// # Errors
     /// A problem with every fault, unknown fields among them.
@@ -96,7 +96,7 @@ impl<'a> Reader<'a> {
         if self.faults.is_empty() { Ok(()) } else { Err(Problem::invalid(self.faults)) }
     }
 
-    /// The value of a field, also when it is null; a field given twice is a fault.
+    /// Takes a field, null included; one given twice is a fault.
     fn value(&mut self, field: &'static str) -> Option<&'a RawValue> {
         self.asked.push(field);
         let at = self.left.iter().position(|(name, _)| name == field)?;
@@ -109,12 +109,12 @@ impl<'a> Reader<'a> {
         Some(value)
     }
 
-    /// The value of a field that is neither absent nor null.
+    /// Takes a field that is neither absent nor null.
     fn given(&mut self, field: &'static str) -> Option<&'a RawValue> {
         self.value(field).filter(|raw| sort(raw) != "null")
     }
 
-    /// The value of a field of that sort.
+    /// Takes a field, which must be of the sort `wanted`.
     fn of_sort(&mut self, field: &'static str, wanted: &str) -> Option<&'a RawValue> {
         let raw = self.given(field)?;
         if sort(raw) == wanted {
@@ -130,13 +130,13 @@ impl<'a> Reader<'a> {
         serde_json::from_str(raw.get()).map_err(|e| self.fault(field, format!("not a valid string: {e}"))).ok()
     }
 
-    /// A string that its type can read.
+    /// A string that parses as `T`.
     pub fn name<T: FromStr<Err: Display>>(&mut self, field: &'static str) -> Option<T> {
         let text = self.text(field)?;
         text.parse().map_err(|e: T::Err| self.fault(field, e.to_string())).ok()
     }
 
-    /// The same, of a field that must be there.
+    /// A required string that parses as `T`.
     pub fn required<T: FromStr<Err: Display>>(&mut self, field: &'static str) -> Option<T> {
         if !self.left.iter().any(|(name, value)| name == field && sort(value) != "null") {
             self.fault(field, "required");
@@ -154,7 +154,7 @@ impl<'a> Reader<'a> {
         self.of_sort(field, "a boolean").map_or(usual, |raw| raw.get() == "true")
     }
 
-    /// An object, to be read by a reader of its own.
+    /// An object, with a reader for it.
     pub fn object(&mut self, field: &'static str) -> Option<Result<Reader<'a>, Problem>> {
         let raw = self.of_sort(field, "an object")?;
         Some(Reader::open_at(raw, self.pointer(field)))
@@ -171,7 +171,7 @@ impl<'a> Reader<'a> {
         number
     }
 
-    /// A time.
+    /// A time in RFC 3339.
     pub fn time(&mut self, field: &'static str) -> Option<Timestamp> {
         let text = self.text(field)?;
         let shown: String = text.chars().take(80).collect();

@@ -1,4 +1,4 @@
-//! `leasehold-api`: reads the configuration, listens, and serves until it is told to stop.
+//! `leasehold-api`: reads the configuration, listens, and serves until it is stopped.
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,32 +10,32 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Open files kept for all but clients: the log, the listener, and what a library opens for a moment.
+/// Open files reserved for everything but clients: the log, the listener, and what a library opens briefly.
 const FILES_KEPT: u64 = 64;
-/// Why it listens on loopback only: beyond it, anybody who reaches the port could do anything.
+/// Why it listens on loopback only: without tokens, anybody who reaches the port may do everything.
 const CLOSED: &str = "and without tokens anybody there could submit and cancel jobs: make one (`leasehold tokens new NAME \
                       admin >> FILE`) and name the file in LEASEHOLD_API__TOKENS";
 
-/// Leasehold's HTTP API. Flags win over LEASEHOLD_ variables, and those over the configuration file.
+/// Leasehold's HTTP API. Flags take precedence over LEASEHOLD_ variables, and those over the configuration file.
 #[derive(Parser)]
 #[command(name = "leasehold-api", version)]
 struct Flags {
-    /// Configuration file (without it: leasehold.toml, when there is one)
+    /// Configuration file (default: leasehold.toml, if it exists)
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Address to listen on, e.g. 127.0.0.1:8080, or :8080 for that port on 127.0.0.1
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Address of Redis, as redis://127.0.0.1:6379
+    /// Address of Redis, e.g. redis://127.0.0.1:6379
     #[arg(long, value_name = "URL")]
     redis_url: Option<String>,
-    /// Partitions of the key space, when it is set up for the first time
+    /// Number of partitions, when the key space is set up for the first time
     #[arg(long, value_name = "N")]
     partitions: Option<u16>,
     /// The kinds file
     #[arg(long, value_name = "FILE")]
     kinds: Option<String>,
-    /// What to log, as info or leasehold=debug,warn
+    /// Log filter, e.g. info or leasehold=debug,warn
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
 }
@@ -55,7 +55,7 @@ impl Flags {
 }
 
 fn main() -> ExitCode {
-    // A process has one provider, and nobody has set another.
+    // A process has one provider of cryptography; none has been installed before.
     drop(rustls::crypto::ring::default_provider().install_default());
     match Flags::parse().load().and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
@@ -88,7 +88,7 @@ async fn run(config: Config) -> Result<(), Error> {
     Ok(())
 }
 
-/// How many connections can be served: as configured, or as open files allow.
+/// How many connections can be served: `limits.connections`, or fewer if the limit of open files requires it.
 fn connections(config: &Config) -> usize {
     let wanted = config.limits.connections;
     let soft = getrlimit(Resource::RLIMIT_NOFILE)
@@ -97,12 +97,12 @@ fn connections(config: &Config) -> usize {
     let possible = soft.map_or(wanted, |files| usize::try_from(files.saturating_sub(kept)).unwrap_or(usize::MAX));
     if possible < wanted {
         let advice = "raise the limit of open files (ulimit -n) or lower limits.connections";
-        tracing::warn!("{possible} connections at once, not limits.connections = {wanted}: {advice}");
+        tracing::warn!("serving at most {possible} connections, not limits.connections = {wanted}: {advice}");
     }
     wanted.min(possible).max(1)
 }
 
-/// The first SIGTERM or SIGINT ends the process in order, the second at once.
+/// The first SIGTERM or SIGINT starts a graceful shutdown, the second ends the process at once.
 fn stop_on_signals(stopping: CancellationToken) -> Result<(), Error> {
     let fault = |e: std::io::Error| Error::Config(format!("signals cannot be handled: {e}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(fault)?;
@@ -114,7 +114,7 @@ fn stop_on_signals(stopping: CancellationToken) -> Result<(), Error> {
                 _ = interrupt.recv() => {}
             }
             if stopping.is_cancelled() {
-                leasehold::log::say("leasehold-api: told to stop twice, so requests are cut off");
+                leasehold::log::say("leasehold-api: second signal, requests are aborted");
                 std::process::exit(1);
             }
             stopping.cancel();

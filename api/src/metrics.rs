@@ -1,4 +1,4 @@
-//! What this API shows at `/metrics`: its requests, what waits in the queues, and whether Redis answers.
+//! The metrics of the API: its requests, the queues, and whether Redis answers.
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ use prometheus_client::registry::Registry;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// How long what was read of the queues is shown again.
+/// How long the queues, once read, are reused.
 const QUEUES_FOR: Duration = Duration::from_secs(1);
-/// How long Redis may take to tell: a scrape's usual patience is 10 s.
+/// How long a scrape waits for the queues; a scraper usually times out after 10 s.
 const QUEUES_WITHIN: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -39,7 +39,7 @@ struct Queue {
     queue: String,
 }
 
-/// The families of one API process.
+/// The metrics of one API process.
 pub struct Metrics {
     store: store::Metrics,
     registry: Registry,
@@ -57,7 +57,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// All of them, at nought.
+    /// All metrics, at zero.
     pub fn new() -> Self {
         let started_at = Timestamp(chrono::Utc::now().timestamp_millis());
         let mut metrics = Self {
@@ -95,12 +95,12 @@ impl Metrics {
         registry.register("queue_paused", "1 when nothing is claimed from the queue", self.paused.clone());
     }
 
-    /// For the Store, which counts its own calls.
+    /// The counters of the Store.
     pub fn of_store(&self) -> &store::Metrics {
         &self.store
     }
 
-    /// A request has come; what this returns is to hear of its answer.
+    /// Counts a request as in flight; report its response to the returned guard.
     pub fn begin(&self, request: &Request) -> InFlight<'_> {
         let path = request.extensions().get::<MatchedPath>();
         let route = path.map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
@@ -108,9 +108,9 @@ impl Metrics {
         InFlight { metrics: self, asked: Asked { method: method(request.method()), route }, begun: Instant::now() }
     }
 
-    /// The text of all, with the queues as they are now, or without them when Redis does not tell in time.
+    /// All metrics as text, with the queues, or without them when Redis does not answer in time.
     pub async fn text(&self, store: Option<Store>, watchers: usize, streams: usize) -> String {
-        // Held to the end: nobody shows what another is just replacing.
+        // Held to the end, so that no scrape renders the queues while another replaces them.
         let mut read_at = self.read_at.lock().await;
         if read_at.is_none_or(|at| at.elapsed() >= QUEUES_FOR) {
             let queues = match store {
@@ -143,7 +143,7 @@ impl Metrics {
     }
 }
 
-/// A request that is being answered; dropped without an answer when its client has gone.
+/// A request in flight; dropped without a response when its client disconnects.
 pub struct InFlight<'a> {
     metrics: &'a Metrics,
     asked: Asked,
@@ -151,7 +151,7 @@ pub struct InFlight<'a> {
 }
 
 impl InFlight<'_> {
-    /// It has its answer.
+    /// Counts the response.
     pub fn answered(self, status: StatusCode) {
         let Asked { method, route } = self.asked.clone();
         let status = class(status);
@@ -166,7 +166,7 @@ impl Drop for InFlight<'_> {
     }
 }
 
-/// A client may name any method.
+/// The label of a method; a client may send any, so unknown ones share a label.
 fn method(method: &Method) -> &'static str {
     let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     known.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")

@@ -1,5 +1,5 @@
-//! What this API is, in OpenAPI 3.1: one document for the API, one for the views. They are written by hand; tests hold them
-//! against the router, the scopes, the codes, clients generated from them and, over the whole suite, every answer.
+//! The OpenAPI 3.1 documents, one for the API and one for the views. They are written by hand; tests compare them with the
+//! router, the scopes and the codes, generate clients from them, and compare every response of the suite with them.
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 

@@ -1,4 +1,4 @@
-//! What every request goes through: an id, a span, a deadline, and an answer even when its handler panics.
+//! The middleware around every request: its id, span, deadline and metrics, and a response even when its handler panics.
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -18,12 +18,13 @@ use crate::state::Api;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Answers a request by `next`, whatever happens there.
+/// Runs a request, and answers it even when `next` panics or exceeds the deadline.
 pub async fn handle(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let (begun, in_flight) = (Instant::now(), api.metrics().begin(&request));
     let id = request_id(request.headers());
     let shown = id.to_str().unwrap_or_default();
-    let span = tracing::info_span!("request", id = shown, method = %request.method(), path = request.uri().path(), token = tracing::field::Empty);
+    let (method, path) = (request.method(), request.uri().path());
+    let span = tracing::info_span!("request", id = shown, %method, path, token = tracing::field::Empty);
     let clock = Clock::new(Duration::from_millis(api.limits().request_ms));
     let lent = Lent::take(&mut request);
     request.extensions_mut().insert(clock.clone());
@@ -44,13 +45,13 @@ pub async fn handle(State(api): State<Api>, mut request: Request, next: Next) ->
     response
 }
 
-/// The client's own id when it is fit to stand in a log, or a new one.
+/// The client's id if it is safe to log, or else a new one.
 fn request_id(headers: &HeaderMap) -> HeaderValue {
-    let fit = |value: &&HeaderValue| {
+    let is_safe = |value: &&HeaderValue| {
         (1..=128).contains(&value.len())
             && value.as_bytes().iter().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(b))
     };
-    headers.get(REQUEST_ID).filter(fit).cloned().unwrap_or_else(|| {
+    headers.get(REQUEST_ID).filter(is_safe).cloned().unwrap_or_else(|| {
         let id = uuid::Uuid::now_v7().to_string();
         HeaderValue::from_str(&id).expect("a UUID is printable ASCII")
     })
@@ -59,22 +60,21 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
 fn panicked(panic: &(dyn Any + Send)) -> Response {
     let message = panic.downcast_ref::<&str>().copied();
     let message = message.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic");
-    let mut response =
-        Problem::new(Code::Internal, "it has been logged; the request id finds it there").into_response();
+    let mut response = Problem::new(Code::Internal, "the failure has been logged under the request id").into_response();
     response.extensions_mut().insert(Cause(message.to_owned()));
     response
 }
 
 fn out_of_time(method: &Method) -> Problem {
     if method.is_safe() {
-        return Problem::new(Code::DeadlineExceeded, "no answer within the time of a request; try again");
+        return Problem::new(Code::DeadlineExceeded, "the request exceeded limits.request_ms; try again");
     }
-    let advice = "it may or may not have been done; sending the same request again is safe, a submit's only with the \
-                  same Idempotency-Key";
+    let advice = "the request may or may not have been executed; repeating it is safe, for a submit only with the same \
+                  Idempotency-Key";
     Problem::new(Code::OutcomeUnknown, advice)
 }
 
-/// The one place where a failed request is logged.
+/// Logs the response; the only place that logs a failed request.
 fn log(response: &Response, took: Duration) {
     let (status, took_ms) = (response.status().as_u16(), took.as_millis());
     let cause = response.extensions().get::<Cause>().map_or("", |cause| cause.0.as_str());

@@ -1,4 +1,4 @@
-//! Every route on one screen, but for those of the views.
+//! Every route, but for those of the views, and the layers around them.
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};

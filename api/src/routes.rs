@@ -1,4 +1,4 @@
-//! The handlers, a file per resource: each reads what was asked, calls the Store once or twice, and answers.
+//! The handlers, a file per resource: each reads its arguments, calls the Store once or twice, and responds.
 pub mod events;
 pub mod files;
 pub mod health;
@@ -20,10 +20,10 @@ use serde::Serialize;
 use crate::error::{Code, Problem};
 use crate::state::Api;
 
-/// What a handler answers.
+/// The result of a handler.
 pub type Answer = Result<Response, Problem>;
 
-/// Any path that is no route.
+/// The response to any path that is not a route.
 pub async fn no_route() -> Problem {
     Problem::new(
         Code::NoRoute,
@@ -31,29 +31,29 @@ pub async fn no_route() -> Problem {
     )
 }
 
-/// Any method that its route does not have.
+/// The response to a method that the route does not support.
 pub async fn no_method() -> Problem {
     Problem::new(Code::MethodNotAllowed, "the header Allow names the methods of this route")
 }
 
-/// An answer with one member. Not by way of `json!`: payloads must stay as they came, to the digit.
+/// A JSON object with one member. Not built with `json!`, which would change the digits of numbers in payloads.
 fn object<T: Serialize>(name: &'static str, value: T) -> Response {
     Json(BTreeMap::from([(name, value)])).into_response()
 }
 
-/// The job, or that there is none.
+/// The job, or a 404.
 fn found<T>(job: Option<T>, id: &JobId) -> Result<T, Problem> {
     job.ok_or_else(|| Problem::refused(Refusal::NotFound(id.clone())))
 }
 
-/// The answer to a change that is done: the job as it is now.
+/// The response to a completed change: the job as it is now.
 async fn changed(api: &Api, store: &Store, status: StatusCode, id: &JobId) -> Answer {
     let mut job = found(store.get(id).await.map_err(Problem::after_a_change)?, id)?;
     api.say_served(store, [&mut job]).await;
     Ok((status, Json(job)).into_response())
 }
 
-/// The one answer to a call with one id.
+/// The result of a call with one id.
 pub fn only<T>(answers: Result<Vec<Result<T, Refusal>>, Error>) -> Result<T, Problem> {
     let answer = answers.map_err(Problem::changing)?.pop().expect("one id, one answer");
     answer.map_err(Problem::refused)

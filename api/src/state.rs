@@ -1,4 +1,4 @@
-//! What all requests share: the configuration, and the Store once Redis has been reached.
+//! State shared by all requests: the configuration, and the Store once Redis has been reached.
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -13,61 +13,72 @@ use crate::metrics::Metrics;
 use crate::submission::Rules;
 use crate::token_file::Guard;
 
-/// How long what the workers serve is taken to be as it was.
+/// How long the served kinds, once read, are reused.
 const SERVED_FOR: Duration = Duration::from_secs(1);
-/// How long an answer waits for it.
+/// How long a response waits for the served kinds to be read.
 const SERVED_WAIT: Duration = Duration::from_millis(500);
 /// How often the kinds that others have published are read.
 const KINDS_EVERY: Duration = Duration::from_secs(5);
-/// The pause between two tries to reach Redis at the start.
+/// The pause between two attempts to reach Redis at start.
 const CONNECT_PAUSE: Duration = Duration::from_millis(500);
 
-/// What all requests share; cheap to clone.
+/// State shared by all requests; cheap to clone, clones share state.
 #[derive(Clone)]
 pub struct Api(Arc<Inner>);
 
 struct Inner {
+    /// The limits and time-outs that requests are held to.
     config: Config,
     /// The kinds file; without one it is empty, and the routes of the views are not served.
     kinds: Kinds,
-    /// What submits are held against: the kinds file, or without one what was published last.
+    /// The defaults of submits: the kinds file, or without one what was published last.
     defaults: RwLock<Arc<Kinds>>,
     /// Kinds of the file that differ from what was published last.
     differing: RwLock<Vec<Kind>>,
+    /// The tokens; without them every request is allowed.
     guard: Option<Guard>,
+    /// `None` until Redis has been reached; a watch, so that early requests can wait for the first connection.
     connection: watch::Sender<Option<Connection>>,
+    /// The served kinds, cached: nearly every answer shows them, and reading them takes a call to Redis.
     served: Mutex<Served>,
+    /// Bytes that request bodies may still occupy: bounds the memory of all bodies together.
     bodies: Arc<Semaphore>,
+    /// Event streams that may still be opened: streams must not use up the connections.
     streams: Arc<Semaphore>,
+    /// How many streams there may be, for the gauge of open ones.
     streams_max: usize,
+    /// Cancelled at shutdown: waits and streams answer at once.
     stopping: CancellationToken,
+    /// The counters of this process.
     metrics: Metrics,
 }
 
 #[derive(Clone)]
 struct Connection {
     store: Store,
+    /// One subscription for all who wait for a job.
     watcher: Watcher,
 }
 
 /// What living workers serve, as last read; `None` when the read failed.
 #[derive(Default)]
 struct Served {
+    /// When they were read, or the attempt failed.
     read_at: Option<Instant>,
     serving: Option<Arc<Serving>>,
 }
 
 impl Api {
-    /// What requests share, not yet connected; `stopping` tells those that wait to answer.
+    /// The shared state, not yet connected; cancel `stopping` to end waits and streams.
     pub fn new(config: Config, kinds: Kinds, stopping: CancellationToken) -> Self {
         Self::guarded(config, kinds, None, stopping)
     }
 
-    /// [`Api::new`] with tokens, when there are any.
+    /// [`Api::new`] with optional tokens.
     pub fn guarded(config: Config, kinds: Kinds, guard: Option<Guard>, stopping: CancellationToken) -> Self {
-        // A body over the budget could never be taken.
+        // The budget must admit the largest body.
         let bodies = limits::BODIES_BYTES_MAX.max(2 * config.limits.bulk_body_bytes);
-        // Streams never end by themselves; the rest of the connections is for requests that do.
+        // A stream may stay open for ever; a quarter of the connections is kept for other requests.
         let streams = limits::WATCHERS_MAX.min(config.limits.connections.div_ceil(4) * 3);
         Self(Arc::new(Inner {
             config,
@@ -85,10 +96,10 @@ impl Api {
         }))
     }
 
-    /// Connects to Redis, however long that takes; requests are answered 503 until then.
+    /// Connects to Redis, retrying without limit; requests are answered 503 until then.
     ///
     /// # Errors
-    /// [`Error::Config`] and [`Error::Corrupt`]: this API cannot serve this Redis.
+    /// [`Error::Config`] and [`Error::Corrupt`]: this API cannot serve this Redis server.
     pub async fn connect(&self) -> Result<(), Error> {
         loop {
             match self.try_connect().await {
@@ -150,7 +161,7 @@ impl Api {
         self.connection().await.map(|connection| connection.store)
     }
 
-    /// The Store, and who waits for its jobs.
+    /// The Store, and the watcher of its jobs.
     ///
     /// # Errors
     /// As [`Api::store`].
@@ -204,7 +215,7 @@ impl Api {
         served.serving.clone()
     }
 
-    /// What submits are held against.
+    /// The rules that submissions are validated against.
     pub fn rules(&self) -> Rules<'_> {
         let known_kinds_only = self.0.config.api.known_kinds_only;
         let kinds = self.0.defaults.read().unwrap_or_else(PoisonError::into_inner).clone();
@@ -216,17 +227,17 @@ impl Api {
         &self.0.kinds
     }
 
-    /// The tokens, when requests need one.
+    /// The tokens, if they are required.
     pub fn guard(&self) -> Option<&Guard> {
         self.0.guard.as_ref()
     }
 
-    /// What this process counts.
+    /// The metrics of this process.
     pub fn metrics(&self) -> &Metrics {
         &self.0.metrics
     }
 
-    /// The text of `/metrics`; it does not wait for Redis for long, and says when it is away.
+    /// The text of `/metrics`; without the queues when Redis does not answer within 2 s.
     pub async fn metrics_text(&self) -> String {
         let connection = self.0.connection.borrow().clone();
         let watchers = connection.as_ref().map_or(0, |connection| connection.watcher.watchers());
@@ -239,26 +250,26 @@ impl Api {
         &self.0.config
     }
 
-    /// The configured bounds.
+    /// The configured limits.
     pub fn limits(&self) -> &Limits {
         &self.0.config.limits
     }
 
-    /// The memory that request bodies may take, in bytes.
+    /// The memory that request bodies may occupy, in bytes.
     pub fn bodies(&self) -> &Arc<Semaphore> {
         &self.0.bodies
     }
 
-    /// A place for one more event stream.
+    /// A permit for one more event stream.
     ///
     /// # Errors
-    /// A problem when there is none.
+    /// [`Code::Busy`] when all are in use.
     pub fn stream(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        let advice = "it serves as many event streams as it may; poll the job instead, or ask again";
+        let advice = "the limit of event streams is reached; poll the job instead, or try again";
         self.0.streams.clone().try_acquire_owned().map_err(|_| Problem::new(Code::Busy, advice))
     }
 
-    /// Set when the process is to end.
+    /// Cancelled when the process is to stop.
     pub fn stopping(&self) -> &CancellationToken {
         &self.0.stopping
     }

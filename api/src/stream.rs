@@ -1,4 +1,4 @@
-//! Answers that are streamed, a page of jobs at a time: JSON Lines, and long lists within a JSON document.
+//! Streamed responses, a page of jobs at a time: JSON Lines, and long lists within a JSON document.
 use std::io;
 use std::pin::Pin;
 
@@ -12,14 +12,14 @@ use leasehold::{Error, Job, Store};
 use crate::error::Problem;
 use crate::state::Api;
 
-/// The type of JSON Lines.
+/// The media type of JSON Lines.
 pub const JSON_LINES: &str = "application/x-ndjson";
-/// The type of JSON.
+/// The media type of JSON.
 pub const JSON: &str = "application/json";
 
 type Pages = Pin<Box<dyn Stream<Item = Result<Vec<Job>, Error>> + Send>>;
 
-/// Answers with a line for each job.
+/// Responds with one line per job.
 pub async fn json_lines(api: &Api, store: &Store, pages: Pages) -> Result<Response, Problem> {
     let (api, store) = (api.clone(), store.clone());
     let lines = pages.and_then(move |mut page| {
@@ -32,8 +32,8 @@ pub async fn json_lines(api: &Api, store: &Store, pages: Pages) -> Result<Respon
     stream(JSON_LINES, lines).await
 }
 
-/// Answers with a text that comes in pieces. What fails before the first is a problem; later it breaks the connection off,
-/// so that nobody takes what has come for the whole.
+/// Responds with a body in pieces. A failure before the first piece is a problem; a later one aborts the connection, so that
+/// a truncated response is never mistaken for a complete one.
 pub async fn stream(
     sort: &'static str,
     pieces: impl Stream<Item = Result<Bytes, Error>> + Send + 'static,
@@ -41,7 +41,7 @@ pub async fn stream(
     let mut pieces = Box::pin(pieces);
     let first = pieces.next().await.transpose().map_err(Problem::reading)?;
     let pieces = pieces.map_err(|e| {
-        tracing::warn!("a stream of jobs is broken off: {e}");
+        tracing::warn!("a stream of jobs is aborted: {e}");
         io::Error::other(e)
     });
     let mut response = Response::new(Body::from_stream(futures_util::stream::iter(first.map(Ok)).chain(pieces)));
@@ -49,8 +49,8 @@ pub async fn stream(
     Ok(response)
 }
 
-/// A text with what `write` makes of each element of the pages, `between` two of them; `tail` is told how many came. `head`
-/// goes out with the first page.
+/// A document of `head`, what `write` returns for each element of the pages, separated by `between`, and `tail` of the number
+/// of elements. `head` is sent with the first page.
 pub fn document<T: Send + 'static>(
     head: String,
     between: &'static str,

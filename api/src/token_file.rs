@@ -1,4 +1,4 @@
-//! The file of tokens, read again when it has changed and on SIGHUP; one that cannot be used leaves the last good one in force.
+//! The token file, reloaded when it changes and on SIGHUP; an invalid file leaves the previous tokens in force.
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -7,12 +7,12 @@ use leasehold::Error;
 use leasehold::tokens::Tokens;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How often the file is looked at.
+/// How often the file is checked for changes.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// Bytes of the file, at most.
+/// Maximum size of the file, in bytes.
 const FILE_BYTES: usize = 1 << 20;
 
-/// The tokens of a file, as they are now; cheap to clone.
+/// The tokens of a file, kept up to date; cheap to clone, clones share state.
 #[derive(Clone)]
 pub struct Guard(Arc<File>);
 
@@ -23,7 +23,7 @@ struct File {
 
 struct Now {
     tokens: Arc<Tokens>,
-    /// What was read last, good or not.
+    /// The result of the last read, valid or not: an unchanged file is not parsed or logged again.
     text: Result<String, String>,
 }
 
@@ -31,7 +31,7 @@ impl Guard {
     /// Reads the file.
     ///
     /// # Errors
-    /// [`Error::Config`] names the file, the line, and what would be right.
+    /// [`Error::Config`] names the file, the line, and what is expected.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let fault = |reason: String| Error::Config(format!("api.tokens {}: {reason}", path.display()));
         let text = read(path).map_err(fault)?;
@@ -40,10 +40,10 @@ impl Guard {
         Ok(Self(Arc::new(File { path: path.to_owned(), now })))
     }
 
-    /// Reads the file again whenever it has changed, for ever.
+    /// Starts a task that reloads the file whenever it changes.
     ///
     /// # Errors
-    /// [`Error::Config`] when SIGHUP cannot be heard.
+    /// [`Error::Config`] when no handler for SIGHUP can be installed.
     pub fn follow(self) -> Result<(), Error> {
         let fault = |e| Error::Config(format!("signals cannot be handled: {e}"));
         let mut hangup = signal(SignalKind::hangup()).map_err(fault)?;
@@ -63,24 +63,26 @@ impl Guard {
 
     fn look(&self) {
         let text = read(&self.0.path);
-        let mut now = self.0.now.lock().expect("nobody panics with it");
+        let mut now = self.0.now.lock().expect("lock not poisoned");
         if now.text == text {
             return;
         }
         let path = self.0.path.display();
         match text.as_deref().map_err(ToOwned::to_owned).and_then(Tokens::parse) {
             Ok(tokens) => {
-                tracing::info!(tokens = tokens.count(), "api.tokens {path} was read again");
+                tracing::info!(tokens = tokens.count(), "api.tokens {path} reloaded");
                 now.tokens = Arc::new(tokens);
             }
-            Err(reason) => tracing::error!("api.tokens {path} cannot be used, the tokens before stay: {reason}"),
+            Err(reason) => {
+                tracing::error!("api.tokens {path} is not valid, the previous tokens stay in force: {reason}")
+            }
         }
         now.text = text;
     }
 
     /// The tokens in force.
     pub fn tokens(&self) -> Arc<Tokens> {
-        self.0.now.lock().expect("nobody panics with it").tokens.clone()
+        self.0.now.lock().expect("lock not poisoned").tokens.clone()
     }
 }
 

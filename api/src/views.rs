@@ -1,7 +1,7 @@
 //! The routes of the five systems that Leasehold replaces, so that their clients move over by changing a base URL.
 //!
-//! Each view translates names, status words, times and numbers over the one job model; none has state or logic of its
-//! own. Here are their routes, served where the kinds file names their kind, and how they refuse.
+//! Each view translates names, status words, times and numbers over the one job model; none has its
+//! own state or logic. Here are their routes, served where the kinds file names their kind, and how they refuse.
 mod audio;
 mod file_batches;
 mod gap_analysis;
@@ -131,7 +131,7 @@ fn clock_of(path: &str, kinds: &Kinds) -> Option<Clock> {
     systems.find(|system| system.roots.iter().any(|root| is_below(root))).map(|system| system.clock)
 }
 
-/// An error as the views say it.
+/// An error in the format of the old systems.
 #[derive(Serialize)]
 struct Refused<'a> {
     error: &'a str,

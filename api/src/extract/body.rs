@@ -1,4 +1,4 @@
-//! Request bodies: lent to the handler, so that what it leaves unread can be dropped behind the answer.
+//! Request bodies: shared with the handler, so that an unread rest can be drained after the response.
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::deadline::Clock;
 use crate::error::{Code, Problem};
 use crate::state::Api;
 
-/// A request's body, shared between its handler and what comes after it.
+/// A request's body, shared between its handler and the drain after the response.
 #[derive(Clone)]
 pub struct Lent(Arc<Mutex<Source>>);
 
@@ -45,7 +45,7 @@ impl Lent {
     /// The next bytes; `None` at the end.
     ///
     /// # Errors
-    /// A problem when nothing comes for `idle`, or the client breaks off.
+    /// A problem when no data arrives for `idle`, or the client disconnects.
     pub async fn next(&self, idle: Duration) -> Result<Option<Bytes>, Problem> {
         let mut source = self.0.lock().await;
         if source.ended {
@@ -57,21 +57,19 @@ impl Lent {
         match next {
             Ok(Some(Ok(bytes))) => Ok(Some(bytes)),
             Ok(None) => Ok(None),
-            Ok(Some(Err(e))) => {
-                Err(Problem::new(Code::InvalidRequest, format!("the body ended before it was whole: {e}")))
-            }
+            Ok(Some(Err(e))) => Err(Problem::new(Code::InvalidRequest, format!("the body is incomplete: {e}"))),
             Err(_) => {
                 let idle_ms = idle.as_millis();
                 Err(Problem::new(
                     Code::BodyTimeout,
-                    format!("nothing of the body came for {idle_ms} ms; send it again"),
+                    format!("no data arrived for {idle_ms} ms; send the request again"),
                 ))
             }
         }
     }
 
-    /// Reads and drops what the handler has left, behind the answer, so that a client that sends first and reads then
-    /// sees it. A client that waits for `100 Continue` has not sent anything.
+    /// Drains what the handler has left unread, after the response, so that a client that sends its whole request before it
+    /// reads can see the response. A client that waits for `100 Continue` has not sent anything.
     pub fn drop_rest(self, limits: &Limits) {
         let Ok(source) = self.0.try_lock() else { return };
         if source.ended || (source.waits_for_continue && !source.touched) {
@@ -99,7 +97,7 @@ pub struct BulkText(Held);
 
 struct Held {
     text: String,
-    // Its share of the memory that bodies may take.
+    // Its share of the memory for bodies.
     _share: Option<OwnedSemaphorePermit>,
 }
 
@@ -159,7 +157,7 @@ async fn read(parts: &Parts, api: &Api, most: usize) -> Result<Held, Problem> {
 /// The bytes of JSON as text.
 ///
 /// # Errors
-/// A problem that says where they are none.
+/// A problem with the position of the first invalid byte.
 pub fn utf8(text: Vec<u8>) -> Result<String, Problem> {
     String::from_utf8(text).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
@@ -167,16 +165,16 @@ pub fn utf8(text: Vec<u8>) -> Result<String, Problem> {
     })
 }
 
-/// How long the body will be, if the client says.
+/// The length of the body, if the client announces it.
 pub fn announced(headers: &HeaderMap) -> Option<u64> {
     text_of(headers, CONTENT_LENGTH)?.parse().ok()
 }
 
-/// Extends a body's share of memory to `bytes`; bodies that find no room are turned away rather than kept waiting, or
-/// those that have come half-way would wait for each other.
+/// Extends a body's share of memory to `bytes`. A body that finds no room is refused rather than made to wait: bodies that
+/// are half read would otherwise wait for each other.
 ///
 /// # Errors
-/// A problem that says so.
+/// [`Code::Busy`] when there is no room.
 pub fn take_share(
     share: &mut Option<OwnedSemaphorePermit>,
     bodies: &Arc<Semaphore>,
@@ -187,9 +185,9 @@ pub fn take_share(
     if more == 0 {
         return Ok(());
     }
-    // In larger steps than frames come.
+    // In steps larger than a frame, to call the semaphore less often.
     let more = u32::try_from(more.next_multiple_of(64 << 10)).unwrap_or(u32::MAX);
-    let busy = || Problem::new(Code::Busy, "too many large bodies are being read at once; try again in a moment");
+    let busy = || Problem::new(Code::Busy, "too many large bodies are being read; try again");
     let taken = bodies.clone().try_acquire_many_owned(more).map_err(|_| busy())?;
     match share {
         Some(held) => held.merge(taken),
@@ -198,7 +196,7 @@ pub fn take_share(
     Ok(())
 }
 
-/// A header's text.
+/// A header as text; `None` when it is absent or not ASCII.
 pub fn text_of(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }

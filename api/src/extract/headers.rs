@@ -1,4 +1,4 @@
-//! Request headers that carry arguments.
+//! Request headers that carry arguments: Idempotency-Key and Prefer.
 use std::time::Duration;
 
 use axum::http::HeaderMap;
@@ -17,7 +17,7 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut given = headers.get_all("idempotency-key").iter();
     let Some(value) = given.next() else { return Ok(None) };
     if given.next().is_some() {
-        return Err(invalid("it is given twice; send one".into()));
+        return Err(invalid("given twice; send one".into()));
     }
     let text = value.to_str().map_err(|_| invalid(key_rule().into()))?.trim();
     let key = unquote(text).ok_or_else(|| invalid("its quotes do not match; send it bare or as \"key\"".into()))?;
@@ -32,7 +32,7 @@ fn key_rule() -> &'static str {
 /// Checks a key from a header or, in a bulk, from the body.
 ///
 /// # Errors
-/// A sentence with the rule.
+/// The rule, as a sentence.
 pub fn check_key(key: &str) -> Result<(), String> {
     let printable = key.bytes().all(|b| (b' '..=b'~').contains(&b));
     if printable && (1..=limits::IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()) {

@@ -9,7 +9,7 @@ use leasehold::JobId;
 use crate::error::Problem;
 use crate::fault::Fault;
 
-/// The name in the path: an id or a queue.
+/// The parameter of the path: an id or the name of a queue.
 pub struct Named<T>(pub T);
 
 impl<T: FromStr<Err: Display>, S: Send + Sync> FromRequestParts<S> for Named<T> {
@@ -23,11 +23,11 @@ impl<T: FromStr<Err: Display>, S: Send + Sync> FromRequestParts<S> for Named<T> 
     }
 }
 
-/// A job and one of its files, in the path.
+/// The two parameters of a path with a job and one of its files.
 pub struct NamedFile {
     /// The job.
     pub id: JobId,
-    /// The file, whatever it may be called.
+    /// The file name, not validated.
     pub name: String,
 }
 
@@ -42,7 +42,7 @@ impl<S: Send + Sync> FromRequestParts<S> for NamedFile {
     }
 }
 
-/// The query's parameters: each is taken once, and what nobody takes is refused.
+/// The query's parameters: each is taken once, and [`Query::finish`] refuses those that were not taken.
 pub struct Query {
     left: Vec<(String, String)>,
     asked: Vec<&'static str>,
@@ -59,17 +59,17 @@ impl<S: Sync> FromRequestParts<S> for Query {
 }
 
 impl Query {
-    /// Notes a fault.
+    /// Records a fault.
     pub fn fault(&mut self, name: &str, detail: impl Into<String>) {
         self.faults.push(Fault::parameter(name, detail));
     }
 
-    /// Whether a fault has been noted, or something is left that this route may not know.
+    /// Whether a fault has been recorded, or parameters are left that have not been taken.
     pub fn is_faulty(&self) -> bool {
         !self.faults.is_empty() || !self.left.is_empty()
     }
 
-    /// A parameter as it is.
+    /// Takes a parameter as text.
     pub fn text(&mut self, name: &'static str) -> Option<String> {
         self.asked.push(name);
         let (mut given, left): (Vec<_>, Vec<_>) =
@@ -81,13 +81,13 @@ impl Query {
         given.pop().map(|(_, value)| value)
     }
 
-    /// A parameter that `read` understands; it says what is wrong otherwise.
+    /// Takes a parameter and parses it with `read`, whose error is recorded as a fault.
     pub fn read<T, E: Display>(&mut self, name: &'static str, read: impl Fn(&str) -> Result<T, E>) -> Option<T> {
         let text = self.text(name)?;
         read(&text).map_err(|e| self.fault(name, e.to_string())).ok()
     }
 
-    /// Ends the reading.
+    /// Finishes reading.
     ///
     /// # Errors
     /// A problem with every fault, unknown parameters among them.
@@ -105,7 +105,7 @@ impl Query {
     }
 }
 
-/// For routes that take no query: any is refused, rather than passed over.
+/// For routes without query parameters: refuses any, rather than ignore it.
 pub struct NoQuery;
 
 impl<S: Sync> FromRequestParts<S> for NoQuery {

@@ -1,18 +1,18 @@
-//! The header `Range`: a part of a file. Pure.
+//! The header Range: which part of a file is requested. Pure.
 use axum::http::HeaderValue;
 
-/// What a client asks for.
+/// The requested part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Range {
-    /// All of it; also when the header is none we read (several ranges, another unit), which may be passed over.
+    /// The whole file; also for headers that may be ignored (several ranges, another unit, malformed).
     Whole,
-    /// From the first byte up to, and not with, the last.
+    /// Part of it, in bytes.
     Part(std::ops::Range<u64>),
-    /// Nothing of it: the range begins behind the end.
+    /// Nothing: the range begins beyond the end of the file.
     Beyond,
 }
 
-/// The part of a file of `bytes` bytes that a header asks for.
+/// The part of a file of `bytes` bytes that a header requests.
 pub fn requested(header: &HeaderValue, bytes: u64) -> Range {
     let read = || {
         let text = header.to_str().ok()?.trim();
@@ -37,7 +37,7 @@ pub fn requested(header: &HeaderValue, bytes: u64) -> Range {
     }
 }
 
-/// A whole number; one too large for the machine is as good as the largest.
+/// A whole number; one too large for `u64` counts as its maximum.
 fn number(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     digits.then(|| text.parse().unwrap_or(u64::MAX))

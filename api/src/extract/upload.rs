@@ -1,7 +1,7 @@
 //! Uploads: a submit whose body is `multipart/form-data`. Part `job` is the JSON, every other part a file, streamed to the
 //! file store before the job is submitted.
 //!
-//! `job` comes first, since the files are written under the job's id, and its kind and key decide which id that can be.
+//! `job` must come first: the files are written under the job's id, which depends on its kind and key.
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,29 +24,29 @@ use crate::fields::Reader;
 use crate::state::Api;
 use crate::submission;
 
-/// What comes before the files, said where it is missing.
+/// Advice when part `job` does not come first.
 const JOB_FIRST: &str = "send the submit's JSON as the first part, named `job`, and each file as a part after it";
 
-/// Makes a job of the name of the file that comes with it.
+/// Creates a job from the name of its file.
 pub type MakeJob = Box<dyn FnOnce(&str) -> Result<NewJob, Problem> + Send>;
 
-/// What an upload is made of.
+/// The parts that an upload consists of.
 pub enum Form {
-    /// The part `job`, a submit with this Idempotency-Key, and then any files.
+    /// The part `job` with the submission, then any number of files.
     Submit {
-        /// The key.
+        /// The Idempotency-Key of the submission.
         key: Option<String>,
     },
-    /// A file alone.
+    /// A single file.
     One {
-        /// What its part is called.
+        /// The name of its part.
         part: &'static str,
-        /// Makes the job.
+        /// Creates the job.
         job: MakeJob,
     },
 }
 
-/// The upload that a request announces, if its body is one.
+/// The upload of a request; `None` when its body is of another type.
 pub struct Announced(pub Option<Upload>);
 
 impl FromRequestParts<Api> for Announced {
@@ -56,7 +56,7 @@ impl FromRequestParts<Api> for Announced {
     }
 }
 
-/// The body of a submit: JSON, or an upload.
+/// The body of a submission: JSON, or an upload.
 pub enum SubmitBody {
     /// The job alone.
     Json(JsonText),
@@ -74,7 +74,7 @@ impl FromRequestParts<Api> for SubmitBody {
     }
 }
 
-/// The body of a submit with files, not read yet.
+/// A `multipart/form-data` body that has not been read yet.
 pub struct Upload {
     lent: Lent,
     clock: Clock,
@@ -82,7 +82,7 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// The upload that a request announces; `None` when its body is of another type.
+    /// The upload of a request; `None` when its body is of another type.
     ///
     /// # Errors
     /// A problem when it has no boundary, or is larger than an upload may be.
@@ -103,7 +103,7 @@ impl Upload {
         Ok(Some(Self { lent, clock, boundary }))
     }
 
-    /// Reads it to its end: the job, with its files in the file store. When that fails nothing of them is left.
+    /// Reads the whole upload: stores its files and returns its job. On failure the stored files are deleted.
     ///
     /// # Errors
     /// A problem that names what is wrong.
@@ -129,7 +129,7 @@ impl Upload {
         job
     }
 
-    /// `id` is set once something may have been written under it.
+    /// Reads part `job` and the files; `id` is set once files may have been written under it.
     async fn read(
         &self,
         api: &Api,
@@ -167,7 +167,7 @@ impl Upload {
         Ok(job)
     }
 
-    /// The same of a file alone.
+    /// Reads a single file; `id` is set once it may have been written under it.
     async fn read_one(
         &self,
         api: &Api,
@@ -203,9 +203,9 @@ impl Upload {
 /// A body on its way through the parser.
 struct Reading {
     parts: Multipart<'static>,
-    /// Bytes since the parser last gave something out.
+    /// Bytes read since the parser last yielded something.
     unparsed: Arc<AtomicUsize>,
-    /// Why the body cannot be read on.
+    /// Why reading the body failed; the parser cannot carry it.
     fault: Arc<Mutex<Option<Problem>>>,
 }
 
@@ -222,14 +222,17 @@ impl Reading {
         Self { parts: Multipart::new(feed.stream(fault.clone()), &upload.boundary), unparsed, fault }
     }
 
-    /// What went wrong: in reading the body, else in what is in it.
+    /// The failure of reading the body, or else of parsing it.
     fn fault(&self, error: &multer::Error) -> Problem {
-        let known = self.fault.lock().expect("nobody panics with it").take();
+        let known = self.fault.lock().expect("lock not poisoned").take();
         known.unwrap_or_else(|| {
             use multer::Error as E;
             let cut = matches!(error, E::IncompleteFieldData { .. } | E::IncompleteHeaders | E::IncompleteStream);
-            let what =
-                if cut { "the upload ended before its last boundary" } else { "the upload is no multipart/form-data" };
+            let what = if cut {
+                "the upload ended before its last boundary"
+            } else {
+                "the upload is not valid multipart/form-data"
+            };
             Problem::new(Code::InvalidRequest, format!("{what}: {error}"))
         })
     }
@@ -281,7 +284,7 @@ impl Reading {
     }
 }
 
-/// The body as the parser gets it.
+/// The body as a stream for the parser, within its limits.
 struct Feed {
     lent: Lent,
     idle: Duration,
@@ -296,12 +299,12 @@ impl Feed {
             let fault = fault.clone();
             async move {
                 let mut feed = feed?;
-                // The parser takes in all that is ready before it gives anything out: it must find a pause.
+                // The parser buffers all that is ready before it yields anything: give it a pause.
                 tokio::task::yield_now().await;
                 match feed.next().await {
                     Ok(bytes) => bytes.map(|bytes| (Ok(bytes), Some(feed))),
                     Err(problem) => {
-                        *fault.lock().expect("nobody panics with it") = Some(problem);
+                        *fault.lock().expect("lock not poisoned") = Some(problem);
                         Some((Err(io::ErrorKind::Other.into()), None))
                     }
                 }
@@ -330,7 +333,7 @@ fn too_large(api: &Api) -> Problem {
     Problem::new(Code::BodyTooLarge, format!("the upload is larger than {most} bytes (limits.upload_bytes)"))
 }
 
-/// What a file is called: as its part says, or as the part is called.
+/// The name of a file: the filename of its part, or else the name of the part.
 fn file_name(part: &Field<'_>) -> Result<String, Problem> {
     let disposition = part.headers().get(CONTENT_DISPOSITION).is_some();
     let given = part.file_name().or(part.name()).filter(|_| disposition).unwrap_or_default();
@@ -344,7 +347,7 @@ fn file_name(part: &Field<'_>) -> Result<String, Problem> {
     Ok(given.to_owned())
 }
 
-/// What a file is: as its part says, or as its name says.
+/// The type of a file: as its part says, or else by its name.
 fn content_type(part: &Field<'_>, file_name: &str) -> String {
     let given = part.content_type().map(ToString::to_string);
     let fit = |text: &String| {

@@ -1,14 +1,14 @@
-//! JSON values that have been found valid and are not yet read: what each is, and its parts, never more than asked for.
+//! Valid JSON values that have not been parsed yet: their sort, and their parts up to a maximum number.
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// A JSON number as a whole one: `5`, and `5.0` too.
+/// A JSON number as an integer, if it is one: `5`, and `5.0` too.
 pub fn whole(text: &str) -> Option<u64> {
     let float = || text.parse::<f64>().ok().filter(|f| f.fract() == 0.0 && (0.0..1e15).contains(f));
     text.parse().ok().or_else(|| float().map(|f| f as u64))
 }
 
-/// What sort of value it is, as a message says it.
+/// The sort of a value, as messages name it.
 pub fn sort(raw: &RawValue) -> &'static str {
     match raw.get().as_bytes().first() {
         Some(b'{') => "an object",
@@ -20,7 +20,7 @@ pub fn sort(raw: &RawValue) -> &'static str {
     }
 }
 
-/// What a message says when it is of another sort.
+/// The message for a value of another sort than `wanted`.
 pub fn expected(wanted: &str, raw: &RawValue) -> String {
     format!("expected {wanted}, got {}", sort(raw))
 }
@@ -28,7 +28,7 @@ pub fn expected(wanted: &str, raw: &RawValue) -> String {
 /// The first `most` members of an object, and whether there are more.
 ///
 /// # Errors
-/// A name that is no valid string.
+/// A name is not a valid string.
 pub fn members(raw: &RawValue, most: usize) -> serde_json::Result<(Vec<(String, &RawValue)>, bool)> {
     serde_json::Deserializer::from_str(raw.get()).deserialize_map(Members(most))
 }
@@ -36,7 +36,7 @@ pub fn members(raw: &RawValue, most: usize) -> serde_json::Result<(Vec<(String, 
 /// The first `most` elements of an array, and whether there are more.
 ///
 /// # Errors
-/// It is no array.
+/// The value is not an array.
 pub fn elements(raw: &RawValue, most: usize) -> serde_json::Result<(Vec<&RawValue>, bool)> {
     serde_json::Deserializer::from_str(raw.get()).deserialize_seq(Elements(most))
 }

@@ -1,7 +1,7 @@
-//! A job's events (`text/event-stream`): its latest state, whenever that has changed.
+//! A job's event stream (`text/event-stream`): its latest state, whenever that has changed.
 //!
-//! A client that reads slowly misses states in between and costs no more than an event; one that does not read at all is
-//! given up by its connection. Redis may go and come back meanwhile.
+//! A slow client misses intermediate states and occupies no more memory than one event; the connection of a client that does
+//! not read at all is closed. A stream outlasts a restart of Redis.
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -24,21 +24,21 @@ use crate::extract::query::{Named, NoQuery};
 
 use crate::state::Api;
 
-/// How often a silent stream says that it lives.
+/// The interval of keep-alive comments on an idle stream.
 const ALIVE: Duration = Duration::from_secs(15);
 
 /// `GET /api/v1/jobs/{id}/events`: `job` as it is and at each change, then `end`, or `gone` when it was removed.
 ///
-/// Every stream begins with the job as it is, so who comes back has missed nothing and `Last-Event-ID` need not be read.
+/// Every stream begins with the current state, so a reconnecting client misses nothing and `Last-Event-ID` is not needed.
 pub async fn events(State(api): State<Api>, Named(id): Named<JobId>, _: NoQuery) -> Answer {
     let plain = |job: &Job| Json::of(job).expect("a job is plain JSON");
     let gone = |id: &JobId| Json::of(&BTreeMap::from([("id", id)])).expect("an id is plain JSON");
     follow(&api, id, Shown { fits: |_| true, data: plain, gone }).await
 }
 
-/// What a client is shown of a job.
+/// How a stream presents its job.
 pub struct Shown {
-    /// Whether the job may be watched here; else there is none.
+    /// Whether the job may be watched here; if not, the response is 404.
     pub fits: fn(&Job) -> bool,
     /// The data of `job` and `end`.
     pub data: fn(&Job) -> Json,
@@ -46,7 +46,7 @@ pub struct Shown {
     pub gone: fn(&JobId) -> Json,
 }
 
-/// Answers with a job's events.
+/// Responds with a job's event stream.
 pub async fn follow(api: &Api, id: JobId, shown: Shown) -> Answer {
     let place = api.stream()?;
     let (store, watcher) = api.watcher().await?;
@@ -71,7 +71,7 @@ struct Events {
     _place: OwnedSemaphorePermit,
 }
 
-/// What a stream has waited for.
+/// Why a waiting stream continues.
 enum Next {
     Changed(leasehold::Result<Option<Arc<Job>>>),
     Silence,
@@ -93,12 +93,12 @@ impl Events {
                         return;
                     }
                     Next::Changed(Err(e)) => {
-                        tracing::warn!(job = %self.id, "its events end: {e}");
+                        tracing::warn!(job = %self.id, "event stream ended: {e}");
                         return;
                     }
                     Next::Silence => yield Ok(Bytes::from_static(b": alive\n\n")),
                     Next::Stopping => {
-                        yield Ok(Bytes::from_static(b": this API ends; connect again\nretry: 1000\n\n"));
+                        yield Ok(Bytes::from_static(b": this API is shutting down; reconnect\nretry: 1000\n\n"));
                         return;
                     }
                 }
@@ -117,7 +117,7 @@ impl Events {
         }
     }
 
-    /// An event's id tells when the job came to be as it shows it.
+    /// One event; its id is the time and state of the job.
     async fn event(&self, name: &str, job: &Job) -> Bytes {
         let mut job = job.clone();
         self.api.say_served(&self.store, [&mut job]).await;

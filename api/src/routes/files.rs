@@ -1,4 +1,4 @@
-//! The files of a job: listed, and fetched whole or in part.
+//! The files of a job: list, and download in whole or in part.
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{
@@ -17,13 +17,13 @@ use crate::extract::query::{Named, NamedFile, NoQuery, Query};
 use crate::extract::range::{Range, requested};
 use crate::state::Api;
 
-/// Whether a file came with the submit, or an attempt left it.
+/// Whether a file was uploaded with the submission or left by an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
-    /// It came.
+    /// Uploaded.
     In,
-    /// It was left.
+    /// Left by an attempt.
     Out,
 }
 
@@ -50,7 +50,8 @@ pub async fn list(State(api): State<Api>, Named(id): Named<JobId>, _: NoQuery) -
     Ok(object("files", listed))
 }
 
-/// `GET /api/v1/jobs/{id}/files/{name}`: of two files of one name, the one an attempt left, unless `direction` says.
+/// `GET /api/v1/jobs/{id}/files/{name}`: of two files with the same name, the one an attempt left, unless `direction` is
+/// given.
 pub async fn get(
     State(api): State<Api>,
     NamedFile { id, name }: NamedFile,
@@ -67,7 +68,7 @@ pub async fn get(
     send(&api.store().await?, &id, name, wanted, &method, &headers).await
 }
 
-/// Answers with a file, or the part of it that the headers ask for.
+/// Responds with a file, or the part of it that the headers request.
 ///
 /// # Errors
 /// A problem when there is no such job or file, or the file store fails.
@@ -90,14 +91,14 @@ pub async fn send(
     if matches_etag(headers, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, [(ETAG, etag)]).into_response());
     }
-    // A client whose part is of another version gets the whole.
+    // If-Range: a client that has a part of another version is sent the whole file.
     let is_same = headers.get(IF_RANGE).is_none_or(|version| version.as_bytes() == etag.as_bytes());
     let range = headers.get(RANGE).filter(|_| is_same).map_or(Range::Whole, |range| requested(range, file.bytes));
     let bytes = match range {
         Range::Whole => 0..file.bytes,
         Range::Part(part) => part,
         Range::Beyond => {
-            let detail = format!("the file has {} bytes, and none of them lie in the range", file.bytes);
+            let detail = format!("the file has {} bytes, none of them in the range", file.bytes);
             let mut refused = Problem::new(Code::RangeBeyond, detail).into_response();
             refused.headers_mut().insert(CONTENT_RANGE, text(format!("bytes */{}", file.bytes)));
             return Ok(refused);
@@ -121,7 +122,7 @@ pub async fn send(
     head.insert(ETAG, text(etag));
     head.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     head.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    // What it is said to be is the client's word: no browser is to run it here.
+    // The content type is the uploader's claim: a browser must not render it as a page of this origin.
     head.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if is_part {
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
@@ -134,34 +135,34 @@ async fn files_of(store: &Store, id: &JobId) -> Result<JobFiles, Problem> {
     files.ok_or_else(|| Problem::refused(Refusal::NotFound(id.clone())))
 }
 
-/// Every file with its place; what an attempt left comes first.
+/// Every file with its place, those an attempt left first.
 fn each(files: JobFiles) -> impl Iterator<Item = (Place, FileEntry)> {
     let output = files.output.into_iter();
     let output = output.flat_map(|output| output.files.into_iter().map(move |file| (Place::Out(output.token), file)));
     output.chain(files.input.into_iter().map(|file| (Place::In, file)))
 }
 
-/// Whether the client has this very version.
+/// Whether the client already has this version.
 fn matches_etag(headers: &HeaderMap, etag: &str) -> bool {
     let given = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let mut tags = given.flat_map(|value| value.split(',')).map(|tag| tag.trim().trim_start_matches("W/"));
     tags.any(|tag| tag == etag || tag == "*")
 }
 
-/// To be saved under its name: in ASCII for old clients, and as it is (RFC 6266).
+/// The header Content-Disposition: the name in ASCII for old clients, and in full (RFC 6266).
 fn disposition(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || " .-_()+,=@".contains(c) { c } else { '_' };
     let ascii: String = name.chars().map(plain).collect();
     format!("attachment; filename=\"{ascii}\"; filename*=UTF-8''{}", escaped(name))
 }
 
-/// A name as it stands in a URL.
+/// A name, percent-encoded for a URL.
 pub fn escaped(name: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b".-_~".contains(&b);
     name.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
-/// A header of our own making; what came from a client was checked when it came.
+/// A header value; text from clients was validated when it was received.
 fn text(value: String) -> HeaderValue {
     HeaderValue::from_str(&value).unwrap_or_else(|_| HeaderValue::from_static("application/octet-stream"))
 }
@@ -171,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_stands_in_its_header_whatever_it_is() {
+    fn any_name_makes_a_valid_header() {
         assert_eq!(disposition("a b.txt"), "attachment; filename=\"a b.txt\"; filename*=UTF-8''a%20b.txt");
         assert_eq!(
             disposition("ä\"\r;.txt"),

@@ -1,4 +1,4 @@
-//! Whether the process lives, and whether it can do its work.
+//! Liveness, readiness and metrics of the process.
 use std::time::Duration;
 
 use axum::Json;
@@ -14,18 +14,18 @@ use super::Answer;
 use crate::error::{Code, Problem};
 use crate::state::Api;
 
-/// How long Redis may take to say that it is there: a probe's usual patience is short.
+/// How long a probe waits for Redis.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// `GET /livez`: the process turns.
+/// `GET /livez`: the process runs.
 pub async fn live() -> impl IntoResponse {
     Json(json!({ "status": "live" }))
 }
 
-/// `GET /readyz`: Redis answers and takes new jobs, and this process is not about to end.
+/// `GET /readyz`: Redis answers and accepts new jobs, and this process is not shutting down.
 pub async fn ready(State(api): State<Api>) -> Answer {
     if api.stopping().is_cancelled() {
-        return Err(Problem::new(Code::ShuttingDown, "another replica answers; this one ends"));
+        return Err(Problem::new(Code::ShuttingDown, "this replica is shutting down; use another"));
     }
     let store = api.store_now()?;
     let late = || Error::Unavailable(format!("no answer within {} s", PATIENCE.as_secs()));
@@ -35,7 +35,7 @@ pub async fn ready(State(api): State<Api>) -> Answer {
     match standing {
         Standing::Ready => {
             let mut answer = json!({ "status": "ready", "redis": store.address() });
-            // It can work on, and jobs are lost: an operator must hear of it, and says so with `leasehold doctor --repair`.
+            // Redis was emptied, so jobs were lost. Reported until an operator acknowledges it with `leasehold doctor --repair`.
             if let Some(at) = emptied_at {
                 answer["emptied_at"] = at.to_string().into();
             }
@@ -49,7 +49,7 @@ pub async fn ready(State(api): State<Api>) -> Answer {
     }
 }
 
-/// `GET /metrics`: what this process counts, in Prometheus's text format.
+/// `GET /metrics`: the metrics of this process, in Prometheus's text format.
 pub async fn metrics(State(api): State<Api>) -> impl IntoResponse {
     ([(CONTENT_TYPE, METRICS_TYPE)], api.metrics_text().await)
 }

@@ -14,8 +14,8 @@ use crate::fields::Reader;
 use crate::state::Api;
 use crate::stream::json_lines;
 
-/// `GET /api/v1/jobs/{id}/items`: a page of them, in their order; or, by `Accept: application/x-ndjson`, all that are there
-/// now, a line each.
+/// `GET /api/v1/jobs/{id}/items`: a page of items in order; or, with `Accept: application/x-ndjson`, all current items,
+/// one per line.
 pub async fn list(State(api): State<Api>, Named(id): Named<JobId>, headers: HeaderMap, mut query: Query) -> Answer {
     if wants_json_lines(&headers) {
         for name in ["state", "limit", "cursor"] {
@@ -33,7 +33,7 @@ pub async fn list(State(api): State<Api>, Named(id): Named<JobId>, headers: Head
     page(&api, &store, &wanted).await
 }
 
-/// `POST /api/v1/jobs/{id}/items`: a part of them; a part sent twice changes nothing.
+/// `POST /api/v1/jobs/{id}/items`: adds a part of the items; a part sent twice changes nothing.
 pub async fn add(State(api): State<Api>, Named(id): Named<JobId>, _: NoQuery, body: BulkText) -> Answer {
     let mut reader = Reader::open(body.as_str())?;
     let first = reader.whole("first", 0, u64::from(u32::MAX));

@@ -1,4 +1,4 @@
-//! Jobs that exist: read, listed, cancelled, retried, removed, pruned.
+//! Existing jobs: read, list, cancel, retry, remove, prune.
 use std::time::Duration;
 
 use axum::Json;
@@ -16,9 +16,9 @@ use crate::extract::query::{Named, NoQuery, Query};
 use crate::fault::Fault;
 use crate::state::Api;
 
-/// Jobs in a page when the client names no number.
+/// Default number of jobs in a page.
 const PAGE_USUAL: usize = 50;
-/// The largest number in a query that counts or measures: what Lua counts exactly.
+/// The largest number in a query: the largest that Lua represents exactly.
 const NUMBER_MAX: u64 = 1 << 53;
 
 /// `GET /api/v1/jobs`
@@ -33,7 +33,7 @@ pub async fn list(State(api): State<Api>, mut query: Query) -> Answer {
     page(&api, &api.store().await?, &wanted).await
 }
 
-/// Adds the state, limit and cursor that the query names, and ends it.
+/// Adds the state, limit and cursor of the query, and finishes reading it.
 pub(super) fn page_of(wanted: ListQuery, mut query: Query) -> Result<ListQuery, Problem> {
     let state = query.read("state", |word| a_state(word, |_| true));
     let limit = query.read("limit", |text| {
@@ -50,26 +50,26 @@ pub(super) fn page_of(wanted: ListQuery, mut query: Query) -> Result<ListQuery, 
     }
 }
 
-/// A state that is `fit`.
+/// Parses a state that satisfies `fit`.
 fn a_state(word: &str, fit: impl Fn(&JobState) -> bool) -> Result<JobState, String> {
     let words = || JobState::ALL.iter().filter(|s| fit(s)).map(|s| s.as_str()).collect::<Vec<_>>().join(", ");
     JobState::parse(word).filter(&fit).ok_or_else(|| format!("write one of {}", words()))
 }
 
-/// A whole number, not negative.
+/// Parses a whole number that is not negative.
 pub fn a_number(text: &str) -> Result<u64, String> {
     let number = text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
     number.filter(|n| *n <= NUMBER_MAX).ok_or_else(|| format!("write a whole number from 0 to {NUMBER_MAX}"))
 }
 
-/// Answers with a page.
+/// Responds with a page.
 pub(super) async fn page(api: &Api, store: &Store, wanted: &ListQuery) -> Answer {
     let mut page = store.list(wanted).await.map_err(Problem::reading)?;
     api.say_served(store, &mut page.jobs).await;
     Ok(Json(page).into_response())
 }
 
-/// `GET /api/v1/jobs/{id}`; with `Prefer: wait=N` it answers when the job ends or the time is up.
+/// `GET /api/v1/jobs/{id}`; with `Prefer: wait=N` it responds when the job has ended or after N seconds.
 pub async fn get(
     State(api): State<Api>,
     Named(id): Named<JobId>,
@@ -145,8 +145,8 @@ pub async fn remove(State(api): State<Api>, Named(id): Named<JobId>, _: NoQuery)
     }
 }
 
-/// `DELETE /api/v1/jobs`: removes the finished jobs of which all is true that the query says, in bounded steps, for no longer
-/// than a request may take: `more` says that it is to be sent again.
+/// `DELETE /api/v1/jobs`: removes the finished jobs that match all conditions of the query, in bounded steps, for at most half
+/// of `limits.request_ms`; `more` says that matching jobs are left and the request should be repeated.
 pub async fn prune(State(api): State<Api>, mut query: Query) -> Answer {
     let mut wanted = PruneQuery {
         state: query.read("state", |word| a_state(word, |s| s.is_final())),

@@ -1,4 +1,4 @@
-//! Queues: how deep, how old, who serves them; paused and resumed.
+//! Queues: list, read, pause, resume.
 use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
@@ -19,7 +19,7 @@ pub async fn list(State(api): State<Api>, _: NoQuery) -> Answer {
 /// `GET /api/v1/queues/{queue}`
 pub async fn get(State(api): State<Api>, Named(name): Named<QueueName>, _: NoQuery) -> Answer {
     let queue = api.store().await?.queues(Some(&name)).await.map_err(Problem::reading)?.pop();
-    let unknown = || Problem::new(Code::NoQueue, format!("queue {name} was never used, and no worker serves it"));
+    let unknown = || Problem::new(Code::NoQueue, format!("queue {name} has never been used, and no worker serves it"));
     Ok(Json(queue.ok_or_else(unknown)?).into_response())
 }
 
@@ -37,7 +37,7 @@ async fn set_paused(api: &Api, name: QueueName, paused: bool) -> Answer {
     let store = api.store().await?;
     store.pause(&name, paused).await.map_err(Problem::changing)?;
     let queue = store.queues(Some(&name)).await.map_err(Problem::after_a_change)?.pop();
-    // One that was only ever paused is unknown again once it is resumed.
+    // A queue without jobs or workers is known only while it is paused.
     let queue = queue.unwrap_or_else(|| QueueStatus {
         name,
         queued: 0,

@@ -1,4 +1,4 @@
-//! Submits: one job, or many.
+//! Submissions: one job, or many.
 use axum::Json;
 use axum::extract::State;
 use axum::http::header::LOCATION;
@@ -48,14 +48,14 @@ fn accepted(job: Job, replayed: bool) -> Response {
 /// Reads an upload and submits its job. Returns it, and whether it had been submitted before.
 ///
 /// # Errors
-/// As [`take`], and what is wrong with the upload.
+/// As [`take`], and the faults of the upload.
 pub async fn take_upload(api: &Api, upload: Upload, form: Form) -> Result<(Job, bool), Problem> {
     let (api, store) = (api.clone(), api.store().await?);
     let uploading = async move {
         let job = upload.receive(&api, &store, form).await?;
         take(&api, &store, job).await
     };
-    // On a task of its own: a client that goes away must not stop it between the files and the job.
+    // In a separate task: a client that disconnects must not stop it between the files and the job.
     let uploading = tokio::spawn(uploading.in_current_span()).await;
     uploading.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
 }
@@ -63,7 +63,7 @@ pub async fn take_upload(api: &Api, upload: Upload, form: Form) -> Result<(Job, 
 /// Submits a job. Returns it, and whether it had been submitted before.
 ///
 /// # Errors
-/// A problem that says whether it may have been submitted all the same.
+/// A problem that says whether the job may have been submitted.
 pub async fn take(api: &Api, store: &Store, job: NewJob) -> Result<(Job, bool), Problem> {
     let has_key = job.idempotency.is_some();
     let receipt = Receipt::of(&job);
@@ -82,8 +82,8 @@ fn not_submitted(error: Error, has_key: bool) -> Problem {
     match (unknown, has_key) {
         (false, _) => problem,
         (true, true) => problem.with_detail(
-            "Redis did not answer in time, so the job may or may not have been submitted; send the same request with the \
-             same Idempotency-Key again: it is submitted once",
+            "Redis did not answer in time, so the job may or may not have been submitted; repeat the request with the same \
+             Idempotency-Key: the job is submitted once",
         ),
         (true, false) => problem.with_detail(
             "Redis did not answer in time, so the job may or may not have been submitted; without an Idempotency-Key, \
@@ -92,7 +92,7 @@ fn not_submitted(error: Error, has_key: bool) -> Problem {
     }
 }
 
-/// The job of a submit that had been made before, as it is now.
+/// The current job of a replayed submission.
 fn there_already(read: Result<Option<Job>, Error>, submitted: &Submitted) -> Result<Job, Problem> {
     match read.map_err(Problem::after_a_change)? {
         Some(job) => Ok(job),
@@ -100,7 +100,7 @@ fn there_already(read: Result<Option<Job>, Error>, submitted: &Submitted) -> Res
     }
 }
 
-/// What an answer shows of a job that was just accepted, so that it need not be read back.
+/// The fields of a new job that the response shows, kept so that the job need not be read back.
 struct Receipt {
     kind: Kind,
     queue: QueueName,
@@ -158,7 +158,7 @@ impl Receipt {
     }
 }
 
-/// What became of one submit of a bulk.
+/// The outcome of one submission of a bulk.
 #[derive(Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Outcome {
@@ -166,7 +166,7 @@ enum Outcome {
     Error(Problem),
 }
 
-/// `POST /api/v1/jobs/bulk`: the good ones are submitted, each bad one has its problem.
+/// `POST /api/v1/jobs/bulk`: valid submissions are accepted, each invalid one is answered with its problem.
 pub async fn bulk(State(api): State<Api>, headers: HeaderMap, _: NoQuery, body: BulkText) -> Answer {
     if headers.contains_key("idempotency-key") {
         let advice = "a bulk takes none; give each job its own idempotency_key";

@@ -1,4 +1,4 @@
-//! Workers: who is there, and what each runs.
+//! Workers: list.
 use axum::extract::State;
 
 use super::{Answer, object};
@@ -6,7 +6,7 @@ use crate::error::Problem;
 use crate::extract::query::NoQuery;
 use crate::state::Api;
 
-/// `GET /api/v1/workers`: those alive, and those gone within the hour.
+/// `GET /api/v1/workers`: live workers, and those gone within the last hour.
 pub async fn list(State(api): State<Api>, _: NoQuery) -> Answer {
     Ok(object("workers", api.store().await?.workers().await.map_err(Problem::reading)?))
 }

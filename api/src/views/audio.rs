@@ -1,4 +1,4 @@
-//! Audio analysis (004): a job of `analyze-audio` on the one file that came with it.
+//! Audio analysis (004): a job of `analyze-audio` with one uploaded file.
 use std::time::Duration;
 
 use axum::extract::State;
@@ -23,7 +23,7 @@ use crate::submission::{self, Work};
 
 pub const VIEW: View = View { kind: "analyze-audio", is_batch: false };
 const WORDS: Words = ["pending", "processing", "completed", "failed", "cancelled"];
-/// How long a delete waits for a running job that it has asked to stop.
+/// How long a delete waits for a running job to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 const DAY_MS: u64 = 86_400_000;
 
@@ -77,7 +77,7 @@ pub async fn get(State(api): State<Api>, asked: Asked, _: NoQuery) -> Answer {
     Ok(answer(StatusCode::OK, &analysis(&job)))
 }
 
-/// `GET /api/jobs`: all of them, newest first.
+/// `GET /api/jobs`: all jobs, newest first.
 pub async fn list(State(api): State<Api>, _: NoQuery) -> Answer {
     let store = api.store().await?;
     let write = |job: &Job| Some(json(&analysis(job)).as_str().to_owned());
@@ -85,7 +85,7 @@ pub async fn list(State(api): State<Api>, _: NoQuery) -> Answer {
     stream(JSON, document("{\"jobs\":[".into(), ",", VIEW.all(&store), write, tail)).await
 }
 
-/// `DELETE /api/jobs/{job_id}`: one that has not ended is cancelled first, since these clients have no other way to.
+/// `DELETE /api/jobs/{job_id}`: a job that has not ended is cancelled first, since these clients cannot cancel it otherwise.
 pub async fn remove(State(api): State<Api>, asked: Asked, _: NoQuery, deadline: Deadline) -> Answer {
     let (store, watcher) = api.watcher().await?;
     let job = VIEW.find(&store, &asked).await?;
@@ -94,7 +94,7 @@ pub async fn remove(State(api): State<Api>, asked: Asked, _: NoQuery, deadline: 
         let ended = watcher.wait_for_end(&job.id, STOP_WITHIN).await;
         deadline.start();
         if ended.map_err(Problem::after_a_change)?.is_some_and(|job| !job.state.is_final()) {
-            let detail = format!("job {} runs and has been asked to stop; delete it again in a moment", job.id);
+            let detail = format!("job {} is still running and has been asked to stop; repeat the request", job.id);
             return Err(Problem::new(Code::WrongState, detail));
         }
     }
@@ -102,7 +102,7 @@ pub async fn remove(State(api): State<Api>, asked: Asked, _: NoQuery, deadline: 
     Ok(answer(StatusCode::OK, &Deleted { deleted: 1 }))
 }
 
-/// Cancels a job, unless it has just ended by itself.
+/// Cancels a job; one that has just ended counts as cancelled.
 async fn stop(store: &Store, job: &Job) -> Result<Cancelled, Problem> {
     match only(store.cancel(std::slice::from_ref(&job.id)).await) {
         Err(problem) if problem.code() == Code::WrongState => Ok(Cancelled::Done),
@@ -110,11 +110,11 @@ async fn stop(store: &Store, job: &Job) -> Result<Cancelled, Problem> {
     }
 }
 
-/// `DELETE /api/jobs/cleanup`: those that ended more than `days` days ago, as many as the time of a request allows.
+/// `DELETE /api/jobs/cleanup`: removes jobs that ended more than `days` days ago, for at most half of `limits.request_ms`.
 pub async fn cleanup(State(api): State<Api>, mut query: Query) -> Answer {
     let days = query.read("days", a_number);
     if days.is_none() && !query.is_faulty() {
-        query.fault("days", "required: a whole number, of days since the job ended");
+        query.fault("days", "required: a whole number of days since the job ended");
     }
     query.finish()?;
     let wanted = PruneQuery {

@@ -25,7 +25,7 @@ const WORDS: Words = ["Pending", "Processing", "Completed", "Failed", "Cancelled
 #[derive(Serialize, Deserialize)]
 struct File {
     file: String,
-    /// Why there is nothing to do.
+    /// Why the file is skipped, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     skip: Option<String>,
 }
@@ -93,7 +93,7 @@ pub async fn submit(State(api): State<Api>, headers: HeaderMap, _: NoQuery, body
     Ok(answer(StatusCode::ACCEPTED, &Submitted { job_id: &job.id, status, total_files: files.len() as u64 }))
 }
 
-/// `GET /jobs`: all of them, newest first.
+/// `GET /jobs`: all batches, newest first.
 pub async fn list(State(api): State<Api>, _: NoQuery) -> Answer {
     let store = api.store().await?;
     let pages = VIEW.all(&store).and_then(move |jobs| {
@@ -107,7 +107,7 @@ pub async fn list(State(api): State<Api>, _: NoQuery) -> Answer {
     stream(JSON, document("{\"jobs\":[".into(), ",", pages, write, |_| "]}".into())).await
 }
 
-/// `GET /job_results/{job_id}`: what is known of the files so far.
+/// `GET /job_results/{job_id}`: the results of the files so far.
 pub async fn results(State(api): State<Api>, asked: Asked, _: NoQuery) -> Answer {
     let store = api.store().await?;
     let job = VIEW.find(&store, &asked).await?;
@@ -118,7 +118,7 @@ pub async fn results(State(api): State<Api>, asked: Asked, _: NoQuery) -> Answer
     stream(JSON, document(head, ",", store.items(&job.id), write, |_| "]}".into())).await
 }
 
-/// `GET /job_results/{job_id}/download`: the summary, then a line a file.
+/// `GET /job_results/{job_id}/download`: the summary, then one line per file.
 pub async fn download(State(api): State<Api>, asked: Asked, _: NoQuery) -> Answer {
     let store = api.store().await?;
     let job = VIEW.find(&store, &asked).await?;
@@ -155,7 +155,7 @@ fn summary(job: &Job, begun: bool) -> Summary<'_> {
     }
 }
 
-/// What the old record counted: of files whose results did not come along.
+/// The counts of the old record, which includes files whose results were not imported.
 fn old_counts(record: &Record<'_>) -> Option<Items> {
     let count = |field: &str| record.past(field);
     Some(Items {
@@ -167,7 +167,7 @@ fn old_counts(record: &Record<'_>) -> Option<Items> {
     })
 }
 
-/// What became of a file; `None` when nothing has, or it was passed over.
+/// The result of a file; `None` while it has none, or when it was skipped.
 fn processed(item: &Job) -> Option<Processed> {
     let success = item.state == JobState::Completed;
     if item.skipped.is_some() || !(success || item.state == JobState::Failed) {

@@ -20,12 +20,12 @@ use crate::stream::{JSON, document, stream};
 
 pub const VIEW: View = View { kind: "gap-analysis", is_batch: false };
 const WORDS: Words = ["pending", "running", "completed", "failed", "cancelled"];
-/// The first message of every job.
+/// The progress message of a job that has not reported one.
 const QUEUED: &str = "Job queued for processing";
-/// What a request leaves out.
+/// Defaults of a request.
 const PAPERS_USUAL: u64 = 10;
 const THRESHOLD_USUAL: u64 = 2;
-/// What it may ask for at most; the work has its own bounds besides.
+/// Maximum of both; the handler has its own limits.
 const ASKED_MAX: u64 = 1_000_000;
 
 #[derive(Serialize)]
@@ -35,7 +35,7 @@ struct Request {
     validation_threshold: u64,
 }
 
-/// What the work says of its result.
+/// The result of the handler.
 #[derive(Deserialize)]
 struct Made {
     result_file: String,
@@ -66,7 +66,7 @@ pub async fn submit(State(api): State<Api>, headers: HeaderMap, _: NoQuery, body
     Ok(answer(StatusCode::ACCEPTED, &analysis(&job)))
 }
 
-/// `GET /api/v1/gap-analysis/jobs`: all of them, newest first.
+/// `GET /api/v1/gap-analysis/jobs`: all jobs, newest first.
 pub async fn list(State(api): State<Api>, _: NoQuery) -> Answer {
     let store = api.store().await?;
     let write = |job: &Job| Some(json(&analysis(job)).as_str().to_owned());
@@ -80,7 +80,7 @@ pub async fn get(State(api): State<Api>, asked: Asked, _: NoQuery) -> Answer {
     Ok(answer(StatusCode::OK, &analysis(&job)))
 }
 
-/// `GET /api/v1/gap-analysis/jobs/{job_id}/result`: the file that the record names.
+/// `GET /api/v1/gap-analysis/jobs/{job_id}/result`: the result file of a completed job.
 pub async fn result(State(api): State<Api>, asked: Asked, _: NoQuery, method: Method) -> Answer {
     let store = api.store().await?;
     let job = VIEW.find(&store, &asked).await?;
@@ -88,13 +88,13 @@ pub async fn result(State(api): State<Api>, asked: Asked, _: NoQuery, method: Me
         let detail = format!("job {} is {}: only a completed one has a result", job.id, job.state);
         return Err(Problem::new(Code::WrongState, detail));
     };
-    // Whole, whatever the client has of it.
+    // Always the whole file, whatever part or version the client has.
     let mut response = send(&store, &job.id, name, None, &method, &HeaderMap::new()).await?;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
     Ok(response)
 }
 
-/// `POST /api/v1/gap-analysis/jobs/{job_id}/cancel`: one that runs is asked to stop, and is cancelled once it has.
+/// `POST /api/v1/gap-analysis/jobs/{job_id}/cancel`: a running job is asked to stop, and is cancelled once it has stopped.
 pub async fn cancel(State(api): State<Api>, asked: Asked, _: NoQuery) -> Answer {
     let (store, job) = the(&api, &asked).await?;
     only(store.cancel(std::slice::from_ref(&job.id)).await)?;

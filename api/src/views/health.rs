@@ -15,9 +15,9 @@ use crate::extract::query::NoQuery;
 use crate::routes::Answer;
 use crate::state::Api;
 
-/// How long Redis may take to tell: a probe's usual patience is short.
+/// How long a probe waits for Redis.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// When to ask again, s.
+/// `Retry-After`, in seconds.
 const AGAIN_S: u32 = 2;
 const FEATURES: [&str; 6] = [
     "Async background processing",
@@ -28,7 +28,7 @@ const FEATURES: [&str; 6] = [
     "Live progress by server-sent events",
 ];
 
-/// What it says; a number that Redis did not tell is null.
+/// The document; a count that could not be read is null.
 #[derive(Serialize)]
 struct Health {
     status: &'static str,
@@ -44,7 +44,7 @@ struct Health {
     features: [&'static str; 6],
 }
 
-/// `GET /health`: the running and all jobs of gap analysis, and how many of audio analysis there are.
+/// `GET /health`: the number of running and of all jobs of gap analysis, and of all jobs of audio analysis.
 pub async fn health(State(api): State<Api>, _: NoQuery) -> Answer {
     let limit = limit(api.kinds());
     let counted = tokio::time::timeout(PATIENCE, count(&api, limit.is_some())).await.ok().and_then(Result::ok);

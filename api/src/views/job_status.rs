@@ -1,4 +1,4 @@
-//! Job status (002): a job of `suggestions`, polled or watched.
+//! Job status (002): a job of `suggestions`, polled or streamed.
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use leasehold::{Job, JobId, Json, State as JobState};
@@ -65,7 +65,7 @@ pub async fn get(State(api): State<Api>, asked: Asked, _: NoQuery) -> Answer {
     Ok(answer(StatusCode::OK, &status(&job)))
 }
 
-/// `GET /api/job-status/{job_id}/stream`: the record with each event.
+/// `GET /api/job-status/{job_id}/stream`: an event stream with the status record.
 pub async fn stream(State(api): State<Api>, asked: Asked, _: NoQuery) -> Answer {
     let id = check(&asked)?;
     let shown =
@@ -73,17 +73,17 @@ pub async fn stream(State(api): State<Api>, asked: Asked, _: NoQuery) -> Answer 
     follow(&api, id, shown).await.inspect_err(|problem| tell(problem, &asked))
 }
 
-/// Its ids are UUIDs, imported ones too.
+/// Validates an id: this system's ids are UUIDs, imported ones too.
 fn check(asked: &Asked) -> Result<JobId, Problem> {
     let id = uuid::Uuid::parse_str(&asked.0).ok().and_then(|_| JobId::parse(&asked.0).ok());
     id.ok_or_else(|| {
         let shown: String = asked.0.chars().take(80).collect();
-        tracing::warn!(job_id = ?shown, "no job id: it is no UUID (400)");
+        tracing::warn!(job_id = ?shown, "job id is not a UUID (400)");
         Problem::new(Code::InvalidRequest, "Invalid job_id format (must be UUID)")
     })
 }
 
-/// An unknown job is nothing out of the ordinary: a client polls until it is told.
+/// Logs an unknown job at info: it is ordinary for clients that poll.
 fn tell(problem: &Problem, asked: &Asked) {
     if problem.code() == Code::NoJob {
         tracing::info!(job_id = asked.0, "job not found (404)");

@@ -1,5 +1,5 @@
-//! A job as one of the old systems would have written it: its status word, its times and numbers, and what its imported
-//! record has for them. Pure.
+//! A job in the format of the old systems: its status word, its times and numbers, and the values of its imported record.
+//! Pure.
 use std::collections::HashMap;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
@@ -7,32 +7,32 @@ use leasehold::{Job, Json, State, Timestamp};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// A view's words for a job that waits, runs, is completed, has failed, is cancelled.
+/// A view's words for a job that is waiting, running, completed, failed, cancelled.
 pub type Words = [&'static str; 5];
 
 /// A job and, when it was imported, its old record.
 pub struct Record<'a> {
     /// The job.
     pub job: &'a Job,
-    /// Where it is, in the view's word.
+    /// Its state, in the view's word.
     pub status: &'static str,
     old: HashMap<String, Json>,
-    /// The job ended where it came from, and nothing has happened to it since.
-    as_it_stood: bool,
+    /// Whether the job ended in the old system and has not changed since its import.
+    is_unchanged: bool,
 }
 
 impl<'a> Record<'a> {
-    /// `begun` tells of a batch whether any of its items has started.
+    /// The record of a job; `begun` says whether any item of a batch has started.
     pub fn new(job: &'a Job, words: &Words, begun: bool) -> Self {
         let status = word(job, words, begun);
         let old: HashMap<String, Json> = job.imported.as_ref().and_then(|old| old.to().ok()).unwrap_or_default();
         let old_status: Option<String> = old.get("status").and_then(|old| old.to().ok());
         let is_same = old_status.is_none_or(|old| old.eq_ignore_ascii_case(status));
-        let as_it_stood = is_same && job.state.is_final() && job.token.is_none();
-        Self { job, status, old, as_it_stood }
+        let is_unchanged = is_same && job.state.is_final() && job.token.is_none();
+        Self { job, status, old, is_unchanged }
     }
 
-    /// What the old record has in a field; `None` when that is null or of another type.
+    /// A field of the old record; `None` when it is absent, null or of another type.
     pub fn old<T: DeserializeOwned>(&self, field: &str) -> Option<T> {
         self.old
             .get(field)
@@ -40,39 +40,39 @@ impl<'a> Record<'a> {
             .and_then(|value| serde_json::from_str(value.as_str()).ok())
     }
 
-    /// The same of a field that tells how the job went: only while that is still so.
+    /// A field of the old record about the outcome: `None` once the job has changed since its import.
     pub fn past<T: DeserializeOwned>(&self, field: &str) -> Option<T> {
-        self.as_it_stood.then(|| self.old(field)).flatten()
+        self.is_unchanged.then(|| self.old(field)).flatten()
     }
 
-    /// A number that tells how the job went, to the digit.
+    /// [`Record::past`] of a number, with its digits as they are.
     pub fn past_number(&self, field: &str) -> Option<Json> {
         self.past::<Json>(field).filter(|value| value.to::<f64>().is_ok())
     }
 
-    /// When the job was made: what the old record says of it, or else what ours says.
+    /// When the job was created, by the old record or else by ours.
     pub fn made_at(&self, field: &str, clock: Clock) -> Json {
         self.old(field).filter(|old| clock.wrote(old)).unwrap_or_else(|| clock.at(self.job.created_at))
     }
 
-    /// A later time; `ours` when the old record does not say.
+    /// A later time, by the old record or else `ours`.
     pub fn past_time(&self, field: &str, clock: Clock, ours: Option<Timestamp>) -> Option<Json> {
         self.past(field).filter(|old| clock.wrote(old)).or_else(|| ours.map(|time| clock.at(time)))
     }
 
-    /// Why it failed; `None` when it has not, or not for good.
+    /// Why the job failed; `None` when its state is not failed.
     pub fn failure(&self, field: &str) -> Option<String> {
         let ours = || Some(self.job.error.as_ref()?.message.clone());
         (self.job.state == State::Failed).then(|| self.past(field).or_else(ours)).flatten()
     }
 
-    /// How far it is, 0 to 100.
+    /// Its progress, 0 to 100.
     pub fn percent(&self) -> f64 {
         let told = self.job.progress.as_ref().and_then(|progress| progress.percent);
         if self.job.state == State::Completed { 100.0 } else { told.unwrap_or(0.0) }
     }
 
-    /// The seconds from its submit to its end.
+    /// The seconds from its submission to its end.
     pub fn seconds(&self) -> Option<f64> {
         self.job.finished_at.map(|end| (end.0 - self.job.created_at.0).max(0) as f64 / 1_000.0)
     }
@@ -101,7 +101,7 @@ pub enum Clock {
 }
 
 impl Clock {
-    /// A time.
+    /// Writes a time.
     pub fn at(self, time: Timestamp) -> Json {
         let utc = DateTime::<Utc>::from_timestamp_millis(time.0).unwrap_or_default();
         match self {
@@ -111,12 +111,12 @@ impl Clock {
         }
     }
 
-    /// Now, by this process's clock.
+    /// Writes the current time, by this process's clock.
     pub fn now(self) -> Json {
         self.at(Timestamp(Utc::now().timestamp_millis()))
     }
 
-    /// Whether `old` is a time as this view writes them; fractions of a second may be there or not.
+    /// Whether `old` is a time in this format, with or without fractions of a second.
     fn wrote(self, old: &Json) -> bool {
         match self {
             Clock::Seconds | Clock::Micros => old
@@ -127,7 +127,7 @@ impl Clock {
     }
 }
 
-/// A number as Python writes one that was whole to begin with: `100`, `75.5`.
+/// A number, without a decimal point when it is whole: `100`, `75.5`.
 pub fn number(value: f64) -> Json {
     if value.fract() == 0.0 && value.abs() < 1e15 { json(&(value as i64)) } else { json(&value) }
 }
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_record_wins_until_the_job_goes_on() {
+    fn an_old_record_wins_until_the_job_changes() {
         let old = r#"{"status": "Failed", "at": "2025-09-16T20:44:07.533700", "n": 0.000319, "error": "theirs"}"#;
         let mut job = job(State::Failed, old);
         let record = Record::new(&job, &WORDS, false);
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_of_another_form_is_written_anew() {
+    fn a_time_of_another_format_is_replaced() {
         for old in ["2025-09-16 20:44:07", "2025-09-16T20:44:07Z", "yesterday", ""] {
             let job = job(State::Completed, json(&HashMap::from([("at", old)])).as_str());
             let record = Record::new(&job, &WORDS, false);

@@ -1,4 +1,4 @@
-//! Screenshots (003): a batch is a job of `screenshots`, a page an item of it, its image the item's file.
+//! Screenshots (003): a batch is a job of `screenshots`, a page is an item, its image a file of the item.
 use std::collections::HashSet;
 
 use axum::extract::State;
@@ -24,9 +24,9 @@ use crate::stream::{JSON, document, stream};
 pub const VIEW: View = View { kind: "screenshots", is_batch: true };
 const WORDS: Words = ["pending", "processing", "completed", "failed", "cancelled"];
 const ITEM_WORDS: Words = ["pending", "pending", "success", "failed", "cancelled"];
-/// Those of an item that there was no need to render.
+/// The words of an item that was skipped.
 const SKIPPED_WORDS: Words = ["pending", "pending", "skipped", "failed", "cancelled"];
-/// Pixels of an image's side, at most.
+/// Maximum width and height of an image, in pixels.
 const SIDE_MAX: u64 = 8_192;
 const FORMATS: [&str; 3] = ["png", "jpeg", "webp"];
 
@@ -46,13 +46,13 @@ struct Config {
     format: String,
 }
 
-/// What every item's payload has, imported ones too.
+/// The part that all items' payloads have, imported ones included.
 #[derive(Deserialize)]
 struct Named {
     id: String,
 }
 
-/// What the work says of an item.
+/// The result of the handler.
 #[derive(Deserialize)]
 struct Made {
     file: String,
@@ -82,7 +82,7 @@ struct Batch<'a> {
     total_processing_time: Option<Json>,
 }
 
-/// The results of a batch before its items, and behind them.
+/// The members of the results before the items. [`Tail`] has those after them.
 #[derive(Serialize)]
 struct Head<'a> {
     job_id: &'a JobId,
@@ -145,7 +145,8 @@ pub async fn get(State(api): State<Api>, asked: Asked, _: NoQuery) -> Answer {
     Ok(answer(StatusCode::OK, &batch))
 }
 
-/// `GET /batch/screenshots/{job_id}/results` and `GET /batch/results/{job_id}`: every item by its id, as far as it is.
+/// `GET /batch/screenshots/{job_id}/results` and `GET /batch/results/{job_id}`: every item by its id, with its
+/// status and result so far.
 pub async fn results(State(api): State<Api>, asked: Asked, headers: HeaderMap, _: NoQuery) -> Answer {
     let store = api.store().await?;
     let job = VIEW.find(&store, &asked).await?;
@@ -185,9 +186,9 @@ fn read_page(
     let mut reader = Reader::open_at(raw, format!("/items/{number}"))?;
     let id: Option<String> = reader.required("id");
     match id.as_deref() {
-        Some("") => reader.fault("id", "it is empty; give each item a name of its own"),
+        Some("") => reader.fault("id", "empty; give each item a unique id"),
         Some(id) if !known.insert(id.to_owned()) => {
-            reader.fault("id", "another item has this id; give each item its own");
+            reader.fault("id", "another item has this id; give each item a unique id");
         }
         _ => {}
     }
@@ -224,7 +225,7 @@ fn tail(record: &Record<'_>) -> Tail {
     }
 }
 
-/// An item; `root` is where this API's routes begin.
+/// An item; `root` begins the URLs of this API.
 fn item(job: &Job, root: &str) -> Item {
     let skipped = job.skipped.is_some();
     let record = Record::new(job, if skipped { &SKIPPED_WORDS } else { &ITEM_WORDS }, false);
@@ -244,7 +245,7 @@ fn item(job: &Job, root: &str) -> Item {
     }
 }
 
-/// What an absolute URL of this API begins with, as the client called it; nothing when it did not say.
+/// The scheme and host of this API, as the client addressed it; empty when it sent no Host.
 fn root(headers: &HeaderMap) -> String {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let scheme = text("x-forwarded-proto").filter(|scheme| *scheme == "https").unwrap_or("http");

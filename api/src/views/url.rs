@@ -1,9 +1,9 @@
-//! URLs of pages and documents, as far as a submit can tell: whether one may be fetched, the worker decides.
+//! Syntax checks of the URLs in submissions; whether one may be fetched is the worker's decision.
 use std::str::FromStr;
 
 use serde::Serialize;
 
-/// Bytes of a URL: beyond it no server is sure to answer.
+/// Maximum size of a URL, in bytes; many servers refuse longer ones.
 const BYTES_MAX: usize = 8 << 10;
 
 /// An `http` or `https` URL with a host.
@@ -19,18 +19,18 @@ impl FromStr for WebUrl {
             return Err(format!("{} bytes; at most {BYTES_MAX} are allowed", text.len()));
         }
         if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return Err(format!("{:?} has white space in it; write it percent-encoded", shown()));
+            return Err(format!("{:?} contains white space; percent-encode it", shown()));
         }
         let scheme = text
             .split_once("://")
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https"));
         let Some((_, rest)) = scheme else {
-            return Err(format!("{:?} is no http or https URL; write https://host/path", shown()));
+            return Err(format!("{:?} is not an http or https URL; write https://host/path", shown()));
         };
         let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
         let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
         if host.is_empty() || host.starts_with(':') {
-            return Err(format!("{:?} names no host; write https://host/path", shown()));
+            return Err(format!("{:?} has no host; write https://host/path", shown()));
         }
         Ok(Self(text.to_owned()))
     }
@@ -48,11 +48,11 @@ mod tests {
             assert!(good.parse::<WebUrl>().is_ok(), "{good}");
         }
         for (bad, said) in [
-            ("", "no http"),
-            ("ftp://a.org/", "no http"),
-            ("file:///etc/passwd", "no http"),
-            ("a.org/x", "no http"),
-            ("javascript:alert(1)", "no http"),
+            ("", "not an http"),
+            ("ftp://a.org/", "not an http"),
+            ("file:///etc/passwd", "not an http"),
+            ("a.org/x", "not an http"),
+            ("javascript:alert(1)", "not an http"),
             ("https://", "no host"),
             ("https:///x", "no host"),
             ("http://:80/", "no host"),

@@ -19,12 +19,12 @@ use crate::routes::submit::take;
 use crate::state::Api;
 use crate::submission::{self, Work};
 
-/// Jobs of a list that are read at once.
+/// Jobs of a list that are read in one call.
 const PAGE: usize = 200;
-/// Items of a batch, its first, that are looked at to tell whether any has started.
+/// How many of the first items of a batch are read to find out whether any has started.
 const FIRST_ITEMS: u64 = 8;
 
-/// The job that the path names, as it stands there.
+/// The job id in the path, not validated.
 pub struct Asked(pub String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Asked {
@@ -36,7 +36,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Asked {
     }
 }
 
-/// Whose jobs a view shows.
+/// The jobs that a view shows.
 pub struct View {
     /// The kind that the view submits and shows.
     pub kind: &'static str,
@@ -49,7 +49,7 @@ impl View {
         Kind::parse(self.kind).expect("a constant")
     }
 
-    /// Another view's job is none of this one's, nor is an item.
+    /// Whether the view shows this job; jobs of other views and items are not shown.
     pub fn has(&self, job: &Job) -> bool {
         job.kind.as_str() == self.kind && job.items.is_some() == self.is_batch && job.parent.is_none()
     }
@@ -68,7 +68,7 @@ impl View {
         job.filter(|job| self.has(job)).ok_or_else(|| Self::unknown(&asked.0))
     }
 
-    /// All jobs, newest first, a page at a time.
+    /// All jobs of the view, newest first, a page at a time.
     pub fn all(&'static self, store: &Store) -> impl Stream<Item = Result<Vec<Job>, Error>> + Send + use<> {
         let (store, kind) = (store.clone(), self.kind());
         let begin = ListQuery { kind: Some(kind), limit: PAGE, ..ListQuery::default() };
@@ -83,8 +83,8 @@ impl View {
         })
     }
 
-    /// Submits a job, or a batch with `items` and the name of their list in the request; what a submit may choose besides
-    /// is its kind's. The same request with the same Idempotency-Key answers with the same job.
+    /// Submits a job, or a batch with `items` and the name of their list in the request; everything else is the default of
+    /// the kind. The same request with the same Idempotency-Key returns the same job.
     pub async fn submit(
         &self,
         api: &Api,
@@ -100,7 +100,7 @@ impl View {
     }
 }
 
-/// Which of these batches have begun: an item has started, or ended. Items start in their order, so the first ones tell.
+/// Which of these batches have begun: an item has started or ended. Items start in order, so reading the first is enough.
 pub async fn begun(store: &Store, jobs: &[Job]) -> Result<HashSet<JobId>, Error> {
     let (mut begun, mut looked, mut ids) = (HashSet::new(), Vec::new(), Vec::new());
     for (job, items) in jobs.iter().filter_map(|job| Some((job, job.items?))) {
@@ -112,7 +112,7 @@ pub async fn begun(store: &Store, jobs: &[Job]) -> Result<HashSet<JobId>, Error>
         }
     }
     let first = match store.get_many(&ids).await {
-        // One that cannot be read hides no list; `doctor` reports it.
+        // An unreadable record must not fail the list; `doctor` reports it.
         Err(Error::Corrupt { .. }) => return Ok(begun),
         read => read?,
     };
@@ -121,18 +121,18 @@ pub async fn begun(store: &Store, jobs: &[Job]) -> Result<HashSet<JobId>, Error>
     Ok(begun)
 }
 
-/// The same of one.
+/// Whether this batch has begun.
 pub async fn has_begun(store: &Store, job: &Job) -> Result<bool, Problem> {
     let begun = begun(store, std::slice::from_ref(job)).await.map_err(Problem::reading)?;
     Ok(begun.contains(&job.id))
 }
 
-/// A record as an answer.
+/// A response with a record.
 pub fn answer(status: StatusCode, record: &impl Serialize) -> Response {
     (status, [(CONTENT_TYPE, "application/json")], json(record).as_str().to_owned()).into_response()
 }
 
-/// A record up to a last member, whose value is to follow.
+/// The JSON of a record, open at a last member whose value follows.
 pub fn opened(record: &impl Serialize, member: &str) -> String {
     let mut text = json(record).as_str().to_owned();
     text.pop();

@@ -101,7 +101,7 @@ async fn a_request_that_is_wrong_is_refused_by_field() {
     let five = Five::start(&[]).await;
     for (body, said) in [
         (json!({}), "/url: required"),
-        (json!({"url": "ftp://example.org/a"}), "/url: \"ftp://example.org/a\" is no http or https URL"),
+        (json!({"url": "ftp://example.org/a"}), "/url: \"ftp://example.org/a\" is not an http or https URL"),
         (json!({"url": "https://"}), "/url"),
         (json!({"url": 5}), "expected a string"),
         (json!({"url": "https://a", "max_papers": 0}), "/max_papers"),

@@ -73,7 +73,7 @@ async fn an_id_that_is_none_or_unknown_is_told_and_logged_as_what_it_is() {
         let line = log.lines().find(|line| line.contains(said)).unwrap_or_else(|| panic!("{said}: {log}"));
         serde_json::from_str::<Value>(line).unwrap()["level"].as_str().unwrap().to_uppercase()
     };
-    assert_eq!((level("job not found (404)"), level("no job id: it is no UUID (400)")), ("INFO".into(), "WARN".into()));
+    assert_eq!((level("job not found (404)"), level("job id is not a UUID (400)")), ("INFO".into(), "WARN".into()));
     assert!(!log.contains("ERROR"), "{log}");
     five.system.finish().await;
 }

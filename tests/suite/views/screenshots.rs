@@ -58,7 +58,7 @@ async fn a_batch_that_is_wrong_is_refused_by_item_and_field() {
         (json!({"items": ["a"]}), "/items/0: expected an object, got a string"),
         (json!({"items": [item, {"id": "b"}]}), "/items/1/url: required"),
         (json!({"items": [{"url": "https://a.org"}]}), "/items/0/id: required"),
-        (json!({"items": [{"id": "", "url": "https://a.org"}]}), "/items/0/id: it is empty"),
+        (json!({"items": [{"id": "", "url": "https://a.org"}]}), "/items/0/id: empty"),
         (json!({"items": [{"id": 5, "url": "https://a.org"}]}), "/items/0/id: expected a string"),
         (json!({"items": [item, item]}), "/items/1/id: another item has this id"),
         (json!({"items": [{"id": "a", "url": "file:///etc/passwd"}]}), "/items/0/url"),
