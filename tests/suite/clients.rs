@@ -124,8 +124,7 @@ impl Tools {
         let file = self.argument(&format!("node/{name}"));
         std::fs::write(&file, text).unwrap();
         let arguments = ["--noEmit", "--strict", "--target", "es2022", "--module", "esnext"];
-        let arguments: Vec<&str> =
-            arguments.into_iter().chain(["--moduleResolution", "bundler", "--types", "", &file]).collect();
+        let arguments = [&arguments[..], &["--moduleResolution", "bundler", &file]].concat();
         self.tool("node/node_modules/.bin/tsc", &arguments).await
     }
 }
