@@ -4,6 +4,7 @@ use comfy_table::Cell;
 use leasehold::store::Serving;
 use leasehold::{Job, JobId, Kind, QueueName, State, limits};
 
+use super::show;
 use crate::arguments::Common;
 use crate::backend::{Backend, Listing};
 use crate::failure::Failure;
@@ -105,7 +106,7 @@ async fn print(backend: &Backend, listing: Listing, pages: Pages, common: &Commo
             (true, false) => return Ok(print::json(&page)?),
             (true, true) => print::json_lines(&page.jobs)?,
             (false, _) if heads || !page.jobs.is_empty() => {
-                table(&page.jobs, &backend.serving(&page.jobs).await?, heads)?;
+                table(&page.jobs, &backend.serving(&page.jobs).await?, heads, all)?;
             }
             (false, _) => {}
         }
@@ -121,18 +122,26 @@ async fn print(backend: &Backend, listing: Listing, pages: Pages, common: &Commo
     }
 }
 
-fn table(jobs: &[Job], serving: &Serving, heads: bool) -> std::io::Result<()> {
-    let mut table = Table::new(&["ID", "KIND", "QUEUE", "STATE", "ATTEMPT", "AGE", "DETAIL"]);
+fn table(jobs: &[Job], serving: &Serving, heads: bool, all: bool) -> std::io::Result<()> {
+    let narrow = print::is_narrow();
+    // Pages that follow one another have the same columns.
+    let one_queue = narrow && !all && jobs.windows(2).all(|two| two[0].queue == two[1].queue);
+    let heads_of = ["ID", "KIND", "QUEUE", "STATE", "ATTEMPT", "AGE", "DETAIL"];
+    let shown: Vec<&str> = heads_of.into_iter().filter(|head| !(one_queue && *head == "QUEUE")).collect();
+    let mut table = Table::new(&shown);
     for job in jobs {
-        table.row(vec![
-            Cell::new(&job.id),
-            Cell::new(&job.kind),
-            Cell::new(&job.queue),
+        let id = job.id.as_str();
+        let mut cells = vec![Cell::new(if narrow { print::short_id(id) } else { id }), Cell::new(&job.kind)];
+        if !one_queue {
+            cells.push(Cell::new(&job.queue));
+        }
+        cells.extend([
             print::state_cell(job.state),
-            Cell::new(format!("{}/{}", job.attempt, job.max_attempts)),
+            Cell::new(show::attempt(job).map_or_else(|| "–".into(), |n| format!("{n}/{}", job.max_attempts))),
             Cell::new(span(print::now().0 - job.created_at.0)),
-            cell(detail(job, serving)),
+            cell(print::brief(&detail(job, serving))),
         ]);
+        table.row(cells);
     }
     table.print_after(if heads { 0 } else { 1 })
 }
@@ -152,20 +161,20 @@ fn detail(job: &Job, serving: &Serving) -> String {
     }
     match job.state {
         State::Running => {
-            parts.extend(job.progress.as_ref().map(super::show::progress));
+            parts.extend(job.progress.as_ref().map(show::progress));
             parts.extend(job.worker.as_ref().map(|worker| format!("on {worker}")));
         }
         State::Scheduled => parts.extend(job.scheduled_at.map(|due| format!("due {}", age(due)))),
         State::Retrying => {
             parts.extend(job.scheduled_at.map(|due| format!("again {}", age(due))));
-            parts.extend(job.error.as_ref().map(|error| error.message.clone()));
+            parts.extend(job.error.as_ref().map(|error| print::brief(&error.message)));
         }
         State::Completed => {
             let took = job.started_at.zip(job.finished_at).map(|(start, end)| end.0 - start.0);
             parts.extend(took.map(|ms| format!("took {}", span(ms))));
-            parts.extend(job.skipped.as_ref().map(|reason| format!("skipped: {reason}")));
+            parts.extend(job.skipped.as_ref().map(|reason| format!("skipped: {}", print::brief(reason))));
         }
-        State::Failed => parts.extend(job.error.as_ref().map(|error| error.message.clone())),
+        State::Failed => parts.extend(job.error.as_ref().map(|error| print::brief(&error.message))),
         State::Queued if job.served == Some(false) => parts.extend(serving.lack(&job.kind, &job.queue)),
         State::Waiting | State::Queued | State::Cancelled => {}
     }

@@ -4,7 +4,7 @@ use leasehold::{Job, JobId, State};
 
 use crate::arguments::Common;
 use crate::failure::Failure;
-use crate::print::{self, Table, age, cell, span};
+use crate::print::{self, Table, age, span};
 
 /// Shows a job, whole.
 pub(super) async fn job(id: &JobId, common: &Common) -> Result<(), Failure> {
@@ -25,7 +25,7 @@ fn entries(partition: Option<u16>, job: &Job, lack: Option<String>) -> Vec<(&'st
         ("queue", format!("{}, priority {}", job.queue, job.priority.as_str())),
         ("partition", partition.map_or_else(|| "not known".into(), |partition| partition.to_string())),
         ("state", state(job, lack)),
-        ("attempt", format!("{} of {}, {} crashes", job.attempt, job.max_attempts, job.crashes)),
+        ("attempt", attempts(job)),
         ("created", format!("{} ({})", job.created_at, age(job.created_at))),
     ];
     let mut add = |name, value: Option<String>| entries.extend(value.map(|value| (name, value)));
@@ -38,10 +38,26 @@ fn entries(partition: Option<u16>, job: &Job, lack: Option<String>) -> Vec<(&'st
     add("parent", job.parent.as_ref().map(ToString::to_string));
     add("items", job.items.as_ref().map(items));
     add("skipped", job.skipped.as_deref().map(print::plain));
-    add("error", job.error.as_ref().map(|e| format!("{}: {}", code(e), print::plain(&e.message))));
+    add("error", job.error.as_ref().map(|e| format!("{}: {}", code(e), print::lines(&e.message))));
     add("payload", Some(print::shown(job.payload.as_str())));
     add("result", job.result.as_ref().map(|result| print::shown(result.as_str())));
     entries
+}
+
+/// The attempt that a job is at; none before its first.
+pub(super) fn attempt(job: &Job) -> Option<u32> {
+    let started = job.started_at.is_some() || job.attempt > 1 || job.crashes > 0;
+    (started && job.attempt > 0).then_some(job.attempt)
+}
+
+fn attempts(job: &Job) -> String {
+    let attempt = attempt(job).map_or_else(|| "–".to_owned(), |n| n.to_string());
+    let crashes = match job.crashes {
+        0 => String::new(),
+        1 => ", 1 worker lost".into(),
+        n => format!(", {n} workers lost"),
+    };
+    format!("{attempt} of {}{crashes}", job.max_attempts)
 }
 
 fn state(job: &Job, lack: Option<String>) -> String {
@@ -95,12 +111,12 @@ pub(super) async fn history(id: &JobId, common: &Common) -> Result<(), Failure> 
     let mut table = Table::new(&["AT", "EVENT", "ATTEMPT", "WORKER", "DETAIL"]);
     for entry in history {
         let error = entry.error.as_ref().map(|e| format!("{}: {}", code(e), e.message));
-        table.row(vec![
+        table.tall_row(vec![
             Cell::new(entry.at),
             Cell::new(&entry.event),
             Cell::new(entry.attempt.map_or_else(String::new, |n| n.to_string())),
             Cell::new(entry.worker.as_ref().map_or("", |worker| worker.as_str())),
-            cell(entry.message.or(error).unwrap_or_default()),
+            Cell::new(print::lines(&entry.message.or(error).unwrap_or_default())),
         ]);
     }
     Ok(table.print()?)

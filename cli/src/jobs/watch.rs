@@ -158,7 +158,7 @@ fn text(job: &Job, lack: Option<String>) -> String {
     }
     match job.state {
         State::Running => parts.extend(job.progress.as_ref().map(show::progress)),
-        State::Retrying => parts.extend(job.error.as_ref().map(|error| error.message.clone())),
+        State::Retrying => parts.extend(job.error.as_ref().map(|error| print::brief(&error.message))),
         State::Queued => parts.extend(lack),
         State::Completed | State::Failed | State::Cancelled => {
             let took = job.finished_at.map(|end| end.0 - job.created_at.0);
