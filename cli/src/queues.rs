@@ -21,7 +21,7 @@ pub(crate) enum Command {
     /// Show one queue, with its depth in each partition.
     Show(One),
     /// Stop claims from queues; what runs goes on, and jobs are still accepted.
-    Pause(Many),
+    Pause(PauseArguments),
     /// Let workers take from queues again.
     Resume(Many),
 }
@@ -45,13 +45,25 @@ pub(crate) struct Many {
     common: Common,
 }
 
+/// Queues to pause.
+#[derive(Args)]
+pub(crate) struct PauseArguments {
+    /// Pause a queue that has never been used, too.
+    #[arg(long)]
+    create: bool,
+    #[command(flatten)]
+    many: Many,
+}
+
 /// Runs one of the commands.
 pub(crate) async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Ls { common } => list(&common).await,
         Command::Show(One { queue, common }) => show(&queue, &common).await,
-        Command::Pause(Many { queues, common }) => pause(&queues, true, &common).await,
-        Command::Resume(Many { queues, common }) => pause(&queues, false, &common).await,
+        Command::Pause(PauseArguments { create, many: Many { queues, common } }) => {
+            pause(&queues, true, create, &common).await
+        }
+        Command::Resume(Many { queues, common }) => pause(&queues, false, true, &common).await,
     }
 }
 
@@ -111,9 +123,19 @@ async fn show(name: &QueueName, common: &Common) -> Result<(), Failure> {
     Ok(print::list(&entries)?)
 }
 
-async fn pause(names: &[QueueName], paused: bool, common: &Common) -> Result<(), Failure> {
+async fn pause(names: &[QueueName], paused: bool, create: bool, common: &Common) -> Result<(), Failure> {
     let backend = common.backend().await?;
     let mut queues = Vec::new();
+    if !create {
+        // None is paused when one is misspelt.
+        for name in names {
+            let unknown = || {
+                let advice = "`leasehold queues ls` lists them; --create pauses one that has never been used";
+                Failure::Failed(format!("there is no queue {name}; {advice}"))
+            };
+            backend.queue(name).await?.ok_or_else(unknown)?;
+        }
+    }
     for name in names {
         backend.pause(name, paused).await?;
         if !common.json() {

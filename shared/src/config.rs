@@ -216,7 +216,14 @@ impl Config {
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
             .filter(|(name, _)| name.starts_with("LEASEHOLD_"))
             .collect();
-        Self::from_sources(file, environment, flags)
+        let config = Self::from_sources(file, environment, flags)?;
+        if config.redis_url == Self::default().redis_url
+            && std::env::var_os("LEASEHOLD_REDIS_URL").is_none()
+            && std::env::var_os("REDIS_URL").is_some_and(|url| !url.is_empty())
+        {
+            crate::log::say("warning: REDIS_URL is set, but not used; set LEASEHOLD_REDIS_URL");
+        }
+        Ok(config)
     }
 
     fn from_sources(
@@ -244,6 +251,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), String> {
+        check_redis_url(&self.redis_url)?;
         let within = |key: &str, value: u64, least: u64, most: u64| {
             if (least..=most).contains(&value) {
                 return Ok(());
@@ -300,6 +308,18 @@ fn on_loopback(listen: &mut String) {
     if listen.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok()) {
         listen.insert_str(0, "127.0.0.1");
     }
+}
+
+/// Refuses the addresses of what is not supported yet, in whose place a driver's error would say little.
+fn check_redis_url(url: &str) -> Result<(), String> {
+    let scheme = url.split("://").next().unwrap_or_default();
+    let authority = url.split("://").nth(1).unwrap_or_default().split(['/', '?']).next().unwrap_or_default();
+    let hosts = authority.rsplit('@').next().unwrap_or_default();
+    if scheme.contains("sentinel") || scheme.contains("cluster") || hosts.contains(',') {
+        let advice = "write the address of one Redis server, as redis://host:port";
+        return Err(format!("redis_url: Redis Sentinel and Redis Cluster are not supported yet; {advice}"));
+    }
+    Ok(())
 }
 
 impl WorkerConfig {
@@ -384,6 +404,15 @@ mod tests {
         for other in ["0.0.0.0:9190", "[::1]:9190", ":x", ":", ":99999", "localhost:1"] {
             assert_eq!(from(&[("LEASEHOLD_API__LISTEN", other)]).unwrap().api.listen, other);
         }
+    }
+
+    #[test]
+    fn sentinel_and_cluster_are_refused_by_name() {
+        for url in ["redis+sentinel://h:1/main", "redis+cluster://h:1", "redis://a:1,b:2", "redis://u:p@a,b/0"] {
+            let refused = from(&[("LEASEHOLD_REDIS_URL", url)]).expect_err(url).to_string();
+            assert!(refused.contains("not supported yet") && !refused.contains("u:p"), "{refused}");
+        }
+        assert!(from(&[("LEASEHOLD_REDIS_URL", "redis://u:p,q@h:1/0")]).is_ok(), "a password may have a comma");
     }
 
     #[test]

@@ -1,16 +1,18 @@
 //! The kinds file: what an operator says about each sort of work. API and worker read the same one.
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
+use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::canonical::request_digest;
 use crate::retry::Backoff;
-use crate::{Error, Kind, QueueName, canonical, limits};
+use crate::{Error, Kind, QueueName, canonical, duration, limits};
 
 /// One kind's settings; everything has a default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(try_from = "KindFields")]
 pub struct KindConfig {
     /// The program that does the work and its arguments, run without a shell; `{dir}` is the folder of the kinds file.
     /// `None` configures a handler that is built into the worker.
@@ -56,9 +58,130 @@ impl KindConfig {
     }
 }
 
+/// A kind's settings as a file may write them: a duration in ms, or as text with a unit under the name without `_ms`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KindFields {
+    #[serde(default, deserialize_with = "command")]
+    command: Option<Vec<String>>,
+    queue: Option<String>,
+    max_attempts: Option<u32>,
+    timeout_ms: Option<u64>,
+    timeout: Option<Text>,
+    backoff: Option<BackoffFields>,
+    max_running: Option<u32>,
+    #[serde(default)]
+    exclusive: bool,
+    retention: Option<RetentionFields>,
+    cache: Option<Cache>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BackoffFields {
+    first_ms: Option<u64>,
+    first: Option<Text>,
+    factor: Option<f64>,
+    max_ms: Option<u64>,
+    max: Option<Text>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RetentionFields {
+    completed_ms: Option<u64>,
+    completed: Option<Text>,
+    failed_ms: Option<u64>,
+    failed: Option<Text>,
+    cancelled_ms: Option<u64>,
+    cancelled: Option<Text>,
+    keep: Option<u64>,
+}
+
+/// A duration as text with a unit, in ms.
+struct Text(u64);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Units;
+        impl Visitor<'_> for Units {
+            type Value = Text;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a duration with a unit, as in \"60s\"; a number of ms is for the name that ends in _ms")
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Text, E> {
+                duration::parse_ms(text).map(Text).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_any(Units)
+    }
+}
+
+/// A program and its arguments; a text is refused with the list that it would be.
+fn command<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    struct Words;
+    impl<'de> Visitor<'de> for Words {
+        type Value = Vec<String>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list, as in [\"program\", \"argument\"]")
+        }
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Vec<String>, E> {
+            let words: Vec<String> = text.split_whitespace().map(|word| format!("{word:?}")).collect();
+            Err(E::custom(format!("write command = [{}]; there is no shell", words.join(", "))))
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<String>, A::Error> {
+            let mut words = Vec::new();
+            while let Some(word) = list.next_element()? {
+                words.push(word);
+            }
+            Ok(words)
+        }
+    }
+    deserializer.deserialize_any(Words).map(Some)
+}
+
+/// The one of two ways in which a duration is written.
+fn either(name: &str, ms: Option<u64>, text: Option<Text>) -> Result<Option<u64>, String> {
+    match (ms, text) {
+        (Some(_), Some(_)) => Err(format!("{name} and {name}_ms are the same setting; write one of them")),
+        (ms, text) => Ok(ms.or(text.map(|Text(ms)| ms))),
+    }
+}
+
+impl TryFrom<KindFields> for KindConfig {
+    type Error = String;
+
+    fn try_from(fields: KindFields) -> Result<Self, String> {
+        let default = KindConfig::default();
+        let (backoff, retention) = (fields.backoff.unwrap_or_default(), fields.retention.unwrap_or_default());
+        Ok(Self {
+            command: fields.command,
+            queue: fields.queue.unwrap_or(default.queue),
+            max_attempts: fields.max_attempts.unwrap_or(default.max_attempts),
+            timeout_ms: either("timeout", fields.timeout_ms, fields.timeout)?,
+            backoff: Backoff {
+                first_ms: either("first", backoff.first_ms, backoff.first)?.unwrap_or(default.backoff.first_ms),
+                factor: backoff.factor.unwrap_or(default.backoff.factor),
+                max_ms: either("max", backoff.max_ms, backoff.max)?.unwrap_or(default.backoff.max_ms),
+            },
+            max_running: fields.max_running,
+            exclusive: fields.exclusive,
+            retention: Retention {
+                completed_ms: either("completed", retention.completed_ms, retention.completed)?
+                    .unwrap_or(default.retention.completed_ms),
+                failed_ms: either("failed", retention.failed_ms, retention.failed)?
+                    .unwrap_or(default.retention.failed_ms),
+                cancelled_ms: either("cancelled", retention.cancelled_ms, retention.cancelled)?
+                    .unwrap_or(default.retention.cancelled_ms),
+                keep: retention.keep.unwrap_or(default.retention.keep),
+            },
+            cache: fields.cache,
+        })
+    }
+}
+
 /// How long finished jobs are kept, from their end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Retention {
     /// Completed ones, ms, at least a minute.
     pub completed_ms: u64,
@@ -178,6 +301,14 @@ impl Kinds {
         self
     }
 
+    /// The programs of commands that cannot be found, with their kinds: on PATH, or where their path says.
+    pub fn missing_programs(&self) -> Vec<(&Kind, String)> {
+        let dir = self.dir.display().to_string();
+        let commands = self.kinds.iter().filter_map(|(kind, config)| Some((kind, config.command.as_ref()?.first()?)));
+        let programs = commands.map(|(kind, program)| (kind, program.replace("{dir}", &dir)));
+        programs.filter(|(_, program)| !is_there(program)).collect()
+    }
+
     /// The folder of the file: what `{dir}` stands for.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -211,6 +342,19 @@ impl PublishedKinds {
         let all: BTreeSet<&Kind> = self.kinds.keys().chain(other.kinds.keys()).collect();
         all.into_iter().filter(|kind| self.kinds.get(*kind) != other.kinds.get(*kind)).cloned().collect()
     }
+}
+
+/// Whether a program is a file that may be executed.
+fn is_there(program: &str) -> bool {
+    let may_run = |path: &Path| {
+        use std::os::unix::fs::PermissionsExt;
+        path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+    };
+    if program.contains('/') {
+        return may_run(Path::new(program));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| may_run(&folder.join(program)))
 }
 
 fn check_cache(config: &KindConfig) -> Result<(), String> {
@@ -280,6 +424,29 @@ mod tests {
     }
 
     #[test]
+    fn a_duration_is_a_number_of_ms_or_a_text_with_a_unit() {
+        let text = "[kinds.a]\ntimeout = \"60s\"\nbackoff = { first = \"500ms\", max_ms = 9000 }\n\
+                    retention = { completed = \"7d\", failed_ms = 60000, cancelled = \"1h\" }";
+        let kinds = parse(text).expect("valid");
+        let a = kinds.get(&Kind::parse("a").expect("a kind"));
+        assert_eq!((a.timeout_ms, a.backoff.first_ms, a.backoff.max_ms), (Some(60_000), 500, 9_000));
+        let kept = a.retention;
+        assert_eq!((kept.completed_ms, kept.failed_ms, kept.cancelled_ms), (604_800_000, 60_000, 3_600_000));
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_found_out() {
+        let kinds = parse(
+            "[kinds.a]\ncommand = [\"sh\"]\n[kinds.b]\ncommand = [\"no-such-program\"]\n\
+             [kinds.c]\ncommand = [\"{dir}/c\"]\n[kinds.d]\n",
+        );
+        let kinds = kinds.expect("valid");
+        let missing: Vec<_> =
+            kinds.missing_programs().into_iter().map(|(kind, program)| (kind.as_str(), program)).collect();
+        assert_eq!(missing, [("b", "no-such-program".to_owned()), ("c", "/x/c".to_owned())]);
+    }
+
+    #[test]
     fn a_typo_is_named() {
         for (text, named) in [
             ("[kinds.a]\nmax_atempts = 3", "max_atempts"),
@@ -290,6 +457,11 @@ mod tests {
             ("[kinds.a]\ncommand = []", "command is empty"),
             ("[kinds.a]\nretention = { failed_ms = 1 }", "retention.failed_ms is 1"),
             ("[kinds.a]\nmax_attempts = \"3\"", "max_attempts"),
+            ("[kinds.a]\ncommand = \"echo hi\"", "write command = [\"echo\", \"hi\"]; there is no shell"),
+            ("[kinds.a]\ntimeout = \"60\"", "\"60\" is not a duration"),
+            ("[kinds.a]\ntimeout = 60", "a number of ms is for the name that ends in _ms"),
+            ("[kinds.a]\ntimeout = \"6s\"\ntimeout_ms = 6", "timeout and timeout_ms are the same setting"),
+            ("[kinds.a]\nbackoff = { frist = \"6s\" }", "frist"),
             ("[kinds.a]\ncache = { ms = 5, by = [\"/x\"] }", "[kinds.a]: cache is for a kind with a command"),
             ("[kinds.a]\ncommand = [\"a\"]\ncache = { ms = 0, by = [\"/x\"] }", "[kinds.a]: cache.ms is 0"),
             ("[kinds.a]\ncommand = [\"a\"]\ncache = { ms = 315360000001, by = [\"/x\"] }", "cache.ms is 315360000001"),

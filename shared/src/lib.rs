@@ -12,6 +12,7 @@
 pub mod canonical;
 pub mod config;
 pub mod draft;
+pub mod duration;
 pub mod error;
 pub mod files;
 pub mod job;

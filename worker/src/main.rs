@@ -67,6 +67,9 @@ fn run(arguments: Arguments) -> Result<(), Error> {
     let config = Config::load(file.as_deref(), &flags)?;
     log::init(&config.log)?;
     let kinds = config.load_kinds()?;
+    for (kind, program) in kinds.missing_programs() {
+        tracing::warn!(%kind, "the program {program:?} of this kind's command cannot be found: its jobs will fail");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let shutdown = Shutdown::on_signals()?;
     let result = runtime.block_on(Worker::new(config, kinds).run(shutdown));

@@ -22,7 +22,7 @@ Examples:
   leasehold jobs prune --state completed --older-than 7d
   leasehold jobs prune --kind word-count --keep 1000 --yes")]
 pub(crate) struct Arguments {
-    /// Only jobs that ended so: completed, failed or cancelled.
+    /// Only jobs in this final state: completed, failed or cancelled.
     #[arg(long, value_parser = final_state)]
     state: Option<State>,
     /// Only jobs of this kind.
@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     /// Only jobs that ended longer ago, as in 90s, 15m, 24h, 7d.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     older_than: Option<Duration>,
-    /// Not the newest so many of the kind.
+    /// Keep the newest N of the kind.
     #[arg(long, value_name = "N", requires = "kind")]
     keep: Option<u64>,
     /// Only those beyond the newest of the kind that come to so many bytes in all.
@@ -62,6 +62,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let older_than_ms = older_than.map(millis);
     let query = PruneQuery { state, kind, older_than_ms, keep, bytes_max: max_bytes, dry_run: true, within: None };
     let backend = common.backend().await?;
+    let counted_again = query.clone();
     let counted = backend.prune(&query).await?;
     let matching = counted.matching;
     let what = format!("{}{matching} {}", if counted.more { "at least " } else { "" }, jobs(matching));
@@ -72,9 +73,15 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     if common.json() {
         return Ok(print::json(&Answer { matching, deleted })?);
     }
+    // A batch stays listed until its items are gone.
+    let left = if deleted > 0 { backend.prune(&counted_again).await?.matching } else { 0 };
     match (matching, deleted) {
         (0, _) => print::line("no job matches; nothing was deleted")?,
         (_, 0) if !yes => print::line(format_args!("{what} would be deleted; the same command with --yes deletes"))?,
+        _ if left > 0 => {
+            let why = "a batch is removed after its items, and jobs may have ended since";
+            print::line(format_args!("{deleted} {} deleted; {left} still match: {why}", jobs(deleted)))?
+        }
         _ => print::line(format_args!("{deleted} {} deleted", jobs(deleted)))?,
     }
     Ok(())

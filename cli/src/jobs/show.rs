@@ -3,6 +3,7 @@ use comfy_table::Cell;
 use leasehold::{Job, JobId, State};
 
 use crate::arguments::Common;
+use crate::backend::Direction;
 use crate::failure::Failure;
 use crate::print::{self, Table, age, span};
 
@@ -15,7 +16,18 @@ pub(super) async fn job(id: &JobId, common: &Common) -> Result<(), Failure> {
         return Ok(print::json(&job)?);
     }
     let lack = backend.lack(&job).await;
-    Ok(print::list(&entries(backend.partition_of(&job).await?, &job, lack))?)
+    let mut entries = entries(backend.partition_of(&job).await?, &job, lack);
+    // Without a file store there are none.
+    let files = backend.files(id).await.unwrap_or_default();
+    if !files.is_empty() {
+        let names = |wanted: Direction| {
+            let names: Vec<_> = files.iter().filter(|file| file.direction == wanted).map(|file| &*file.name).collect();
+            (!names.is_empty()).then(|| names.join(", "))
+        };
+        entries.extend(names(Direction::In).map(|names| ("files in", print::plain(&names))));
+        entries.extend(names(Direction::Out).map(|names| ("files out", print::plain(&names))));
+    }
+    Ok(print::list(&entries)?)
 }
 
 fn entries(partition: Option<u16>, job: &Job, lack: Option<String>) -> Vec<(&'static str, String)> {

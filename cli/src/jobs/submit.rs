@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use leasehold::job::{Due, NewBatch, Priority};
 use leasehold::store::Serving;
 use leasehold::{Draft, Job, Kind, QueueName, Timestamp, limits};
@@ -36,8 +37,8 @@ pub(crate) struct Arguments {
     /// Where it waits, in place of its kind's queue.
     #[arg(long)]
     queue: Option<QueueName>,
-    /// high, normal or low.
-    #[arg(long, value_parser = priority)]
+    /// Which jobs of its queue start first.
+    #[arg(long, value_parser = priority())]
     priority: Option<Priority>,
     /// Start it so much later, as in 5s, 10m, 2h.
     #[arg(long, value_name = "DURATION", value_parser = delay, conflicts_with = "run_at")]
@@ -146,8 +147,9 @@ fn read(payload: &str, items: Option<&PathBuf>) -> Result<String, Failure> {
     }
 }
 
-fn priority(word: &str) -> Result<Priority, String> {
-    Priority::parse(word).ok_or_else(|| "write high, normal or low".into())
+fn priority() -> impl TypedValueParser<Value = Priority> {
+    let words = PossibleValuesParser::new(["high", "normal", "low"]);
+    words.map(|word| Priority::parse(&word).expect("the words above are priorities"))
 }
 
 fn delay(text: &str) -> Result<Duration, String> {

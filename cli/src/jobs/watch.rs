@@ -35,7 +35,15 @@ pub(super) async fn follow(backend: &Backend, id: &JobId) -> Result<Job, Failure
     let (mut follower, mut meter) = (backend.follow(id)?, Meter::new());
     let mut seen = false;
     loop {
-        let Some(job) = follower.next().await? else {
+        let next = tokio::select! {
+            next = follower.next() => next?,
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted?;
+                drop(meter);
+                return Err(left(id));
+            }
+        };
+        let Some(job) = next else {
             return Err(if seen { removed(id) } else { Failure::Failed(Refusal::NotFound(id.clone()).to_string()) });
         };
         seen = true;
@@ -58,10 +66,25 @@ pub(super) async fn wait(backend: &Backend, id: &JobId, limit: Duration) -> Resu
             }
         }
     };
-    match tokio::time::timeout(limit, end).await {
+    let ended = tokio::select! {
+        ended = tokio::time::timeout(limit, end) => ended,
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted?;
+            return Err(left(id));
+        }
+    };
+    match ended {
         Ok(ended) => ended,
         Err(_) => backend.find(id).await?.ok_or_else(|| removed(id)),
     }
+}
+
+/// Somebody has stopped watching: the job does not depend on it.
+fn left(id: &JobId) -> Failure {
+    print::aside(format_args!(
+        "\njob {id} continues\n  leasehold jobs watch {id}    to watch it again\n  leasehold jobs cancel {id}   to cancel it"
+    ));
+    Failure::Said
 }
 
 fn removed(id: &JobId) -> Failure {
@@ -128,6 +151,14 @@ impl Meter {
         bar.set_length(of);
         bar.set_position(at);
         bar.set_message(text);
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
     }
 }
 

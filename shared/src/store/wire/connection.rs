@@ -114,6 +114,9 @@ impl Connections {
 
     async fn get(&self) -> Result<Connection> {
         self.pool.get().await.map_err(|e| match e {
+            PoolError::Backend(e) if e.to_string().to_lowercase().contains("authentication failed") => {
+                Error::Config(format!("the password in redis_url was refused by Redis at {}", self.address))
+            }
             PoolError::Backend(e) => match classify(&e) {
                 // What an operator must fix.
                 Error::Config(reason) => Error::Config(reason),
