@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use leasehold::config::LogConfig;
+use leasehold::config::{LogConfig, Setting};
 use leasehold::{Config, Error, Store, Timestamp};
 
 use crate::backend::Backend;
@@ -89,6 +89,14 @@ impl Source {
     pub(crate) fn load(&self, more: impl IntoIterator<Item = (&'static str, String)>) -> Result<Config, Failure> {
         let flags = self.redis_url.iter().map(|url| ("redis_url", url.clone())).chain(more);
         Ok(Config::load(self.config.as_deref(), &flags.collect::<Vec<_>>())?)
+    }
+}
+
+impl Source {
+    /// The settings that [`Source::load`] reads, and where each comes from.
+    pub(crate) fn settings(&self) -> Result<Vec<Setting>, Failure> {
+        let flags: Vec<_> = self.redis_url.iter().map(|url| ("redis_url", url.clone())).collect();
+        Ok(Config::settings(self.config.as_deref(), &flags)?)
     }
 }
 

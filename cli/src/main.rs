@@ -12,6 +12,7 @@ mod local;
 mod print;
 mod problem;
 mod queues;
+mod settings;
 mod stop;
 mod tokens;
 mod up;
@@ -37,17 +38,17 @@ Two ways in:
   --redis-url URL    Redis itself, for operators (or LEASEHOLD_REDIS_URL); this is the default
 
 Examples:
-  leasehold up                                                      a whole system to try, on this machine
+  leasehold up                                                      a whole system on this machine
   leasehold jobs submit --kind word-count --payload '{\"n\": 1}' --watch
   leasehold jobs ls --state failed --api https://jobs.example.org
 
-Exit codes: 0 done; 1 it failed or was refused, or the job that was waited for did not complete; 2 it cannot be meant so.";
+Exit codes: 0 done; 1 it failed or was refused, or the job that was waited for did not complete; 2 invalid usage.";
 
 #[derive(Subcommand)]
 enum Command {
-    /// Start a whole system on this machine and keep it up: Redis, an API, two workers.
+    /// Start a whole system on this machine and keep it running: Redis, an API, two workers.
     Up(up::Arguments),
-    /// Run real documents through the death of a worker and of Redis, and check that nothing is lost.
+    /// Process real documents while a worker and Redis are killed, and check that nothing is lost.
     Demo(demo::Arguments),
     /// Submit, list, show, cancel, retry and remove jobs.
     #[command(subcommand, visible_alias = "job")]
@@ -63,9 +64,11 @@ enum Command {
     /// Make tokens for the API.
     #[command(subcommand, visible_alias = "token")]
     Tokens(tokens::Command),
-    /// Check Redis's settings and every key; mend what can be mended.
+    /// Check Redis's settings and every key; repair what can be repaired.
     Doctor(doctor::Arguments),
-    /// Print what makes a shell complete this command's words.
+    /// Print the settings in effect, and where each comes from.
+    Config(settings::Arguments),
+    /// Print a script that makes a shell complete this command.
     Completions(completions::Arguments),
 }
 
@@ -90,6 +93,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Import(arguments) => import::run(arguments).await,
         Command::Tokens(command) => tokens::run(command),
         Command::Doctor(arguments) => doctor::run(arguments).await,
+        Command::Config(arguments) => settings::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, &mut Arguments::command()),
     }
 }

@@ -22,8 +22,8 @@ const REDIS_GRACE: Duration = Duration::from_secs(60);
 /// What a worker may take beyond the time it gives its handlers.
 const WORKER_MARGIN: Duration = Duration::from_secs(10);
 
-/// The folder of kind process-files.
-const DOCUMENT_ROOT: &str = "LEASEHOLD_DOCUMENT_ROOT";
+/// The port of the private Redis, when it is free.
+const REDIS_PORT: u16 = 6390;
 
 /// What to start.
 #[derive(clap::Args)]
@@ -85,7 +85,7 @@ fn own(data: &Path) -> Result<(PathBuf, Flock<std::fs::File>), Failure> {
     Ok((std::fs::canonicalize(logs).map_err(fault)?, lock))
 }
 
-/// Ports that stay ours as long as the system is up, so that what dies can start on its own again.
+/// Ports that stay reserved while the system is up, so that a server that dies can start again.
 struct Reserved {
     redis: Option<RedisServer>,
     api: Option<Port>,
@@ -98,13 +98,14 @@ async fn start(
     keeper: &mut Keeper,
 ) -> Result<Reserved, Failure> {
     config.load_kinds()?;
+    let own_kinds = config.kinds.is_some();
     let (listen, port) = listen(&config)?;
     let (store, redis) = redis(arguments, &mut config, logs, keeper).await?;
     let mut environment = vec![
         ("LEASEHOLD_REDIS_URL".to_owned(), config.redis_url.clone()),
         ("LEASEHOLD_API__LISTEN".to_owned(), listen.clone()),
     ];
-    environment.extend(example(&config, &arguments.data)?);
+    example(&mut config, &arguments.data, &mut environment)?;
     let file = arguments.source.config.iter();
     let plan = Plan {
         environment,
@@ -128,7 +129,7 @@ async fn start(
     system::api_ready(&api, &mut child, &format!("http://{listen}")).await?;
     keeper.keep(vec![(api, child)], API_GRACE);
     let reserved = Reserved { redis, api: port };
-    welcome(arguments, &config, &reserved, &listen, &plan.environment)?;
+    welcome(arguments, &config, &reserved, &listen, own_kinds)?;
     Ok(reserved)
 }
 
@@ -140,10 +141,16 @@ async fn redis(
     keeper: &mut Keeper,
 ) -> Result<(Store, Option<RedisServer>), Failure> {
     if std::env::var_os("LEASEHOLD_REDIS_URL").is_some() || config.redis_url != Config::default().redis_url {
-        return Ok((reached(Store::connect(config).await, config)?, None));
+        let store = reached(Store::connect(config).await, config);
+        return match store {
+            Err(Failure::Failed(reason)) if std::env::var_os("LEASEHOLD_REDIS_URL").is_some() => {
+                Err(Failure::Failed(format!("{reason}\nLEASEHOLD_REDIS_URL is set; unset it to start a private Redis")))
+            }
+            store => Ok((store?, None)),
+        };
     }
     let folder = std::fs::canonicalize(&arguments.data)?.join("redis");
-    let server = RedisServer::prepare(&folder, logs.join("redis.log")).await?;
+    let server = RedisServer::prepare(&folder, logs.join("redis.log"), Port::prefer(REDIS_PORT)?).await?;
     config.redis_url = server.url();
     let mut child = server.program.start()?;
     let store = system::redis_ready(&server.program, &mut child, config).await?;
@@ -167,25 +174,30 @@ fn listen(config: &Config) -> Result<(String, Option<Port>), Failure> {
     Ok((format!("127.0.0.1:{}", port.number()), Some(port)))
 }
 
-/// The kinds and documents of the example, and a file store, where the configuration names none.
-fn example(config: &Config, data: &Path) -> Result<Vec<(String, String)>, Failure> {
+/// Sets the kinds and documents of the example, and a file store, where the configuration names none, for this process and in
+/// the environment of the others.
+fn example(config: &mut Config, data: &Path, environment: &mut Vec<(String, String)>) -> Result<(), Failure> {
     let data = std::fs::canonicalize(data)?;
     let fault = |path: &Path, e: std::io::Error| Failure::Failed(format!("{}: {e}", path.display()));
-    let mut environment = Vec::new();
+    let mut set = |name: &str, value: String| environment.push((name.to_owned(), value));
     if config.kinds.is_none() {
         let path = system::kinds(&data).map_err(|e| fault(&data, e))?;
-        environment.push(("LEASEHOLD_KINDS".to_owned(), path.display().to_string()));
+        set("LEASEHOLD_KINDS", path.display().to_string());
+        config.kinds = Some(path);
     }
     if config.document_root.is_none() {
-        // Out of the project there are no samples, but a place for documents of one's own.
+        // Outside the project there are no samples, but a folder for documents.
         let documents = system::documents().unwrap_or_else(|| data.join("documents"));
         std::fs::create_dir_all(&documents).map_err(|e| fault(&documents, e))?;
-        environment.push((DOCUMENT_ROOT.to_owned(), documents.display().to_string()));
+        set("LEASEHOLD_DOCUMENT_ROOT", documents.display().to_string());
+        config.document_root = Some(documents);
     }
     if config.storage_url.is_none() {
-        environment.push(("LEASEHOLD_STORAGE_URL".to_owned(), url_of(&data.join("files"))));
+        let url = url_of(&data.join("files"));
+        set("LEASEHOLD_STORAGE_URL", url.clone());
+        config.storage_url = Some(url);
     }
-    Ok(environment)
+    Ok(())
 }
 
 fn welcome(
@@ -193,43 +205,64 @@ fn welcome(
     config: &Config,
     reserved: &Reserved,
     listen: &str,
-    environment: &[(String, String)],
-) -> std::io::Result<()> {
+    own_kinds: bool,
+) -> Result<(), Failure> {
     let data = arguments.data.display();
     let moved = if reserved.api.is_some() { "  (port 8080 is taken)" } else { "" };
     let redis = reserved.redis.as_ref();
     let address = match redis {
         Some(server) => {
-            format!("{}  (Redis {}, private; its data stays in {data}/redis)", server.url(), server.version)
+            format!("{}  (Redis {}, private; its data is kept in {data}/redis)", server.url(), server.version)
         }
         None => format!("{}  (yours)", print::without_password(&config.redis_url)),
     };
     let workers =
         format!("{} of {} slots, lease {} s", arguments.workers, config.worker.concurrency, config.lease_ms / 1_000);
+    let kinds = config.load_kinds()?;
+    let number = match kinds.iter().count() {
+        1 => "1 kind".to_owned(),
+        n => format!("{n} kinds"),
+    };
+    let shown = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
     print::line("Leasehold is up. Ctrl-C stops it.\n")?;
-    let root = environment.iter().find(|(name, _)| name == DOCUMENT_ROOT).map(|(_, folder)| folder.clone());
-    let root = root.or_else(|| config.document_root.as_ref().map(|folder| folder.display().to_string()));
     for (name, value) in [
         ("api", format!("http://{listen}{moved}")),
         ("redis", address),
         ("workers", workers),
-        ("files", format!("{}  (what kind process-files reads)", root.unwrap_or_default())),
+        ("kinds", format!("{}  ({number})", shown(&config.kinds))),
+        ("documents", format!("{}  (what kind process-files reads)", shown(&config.document_root))),
+        ("storage", config.storage_url.clone().unwrap_or_default()),
         ("logs", format!("{data}/logs")),
     ] {
-        print::line(format_args!("  {name:8} {value}"))?;
+        print::line(format_args!("  {name:9} {value}"))?;
     }
     let this = std::env::args().next().unwrap_or_else(|| "leasehold".into());
-    // Somebody who has brought a Redis has named it already, and its password is not to be shown.
+    // A Redis that was not started here is named already, and its password must not be shown.
     let doctor = redis.map_or_else(String::new, |server| format!(" --redis-url {}", server.url()));
+    let own = if own_kinds { kinds.iter().next().map(|(kind, _)| kind) } else { None };
+    let (submits, body) = match own {
+        Some(kind) => (
+            format!("  {this} jobs submit --kind {kind} --payload '{{}}' --watch"),
+            format!("{{\"kind\": \"{kind}\", \"payload\": {{}}}}"),
+        ),
+        None => (
+            ["harbour-rules.pdf", "broken-report.pdf"]
+                .map(|file| {
+                    format!("  {this} jobs submit --kind process-files --payload '{{\"file\": \"{file}\"}}' --watch")
+                })
+                .join("\n"),
+            "{\"kind\": \"process-files\", \"payload\": {\"file\": \"night-shift.txt\"}}".to_owned(),
+        ),
+    };
     print::line(format_args!(
         "\nTry, in another terminal:\n
   export LEASEHOLD_API_URL=http://{listen}
-  {this} jobs submit --kind process-files --payload '{{\"file\": \"harbour-rules.pdf\"}}' --watch
-  {this} jobs submit --kind process-files --payload '{{\"file\": \"broken-report.pdf\"}}' --watch
+{submits}
   {this} jobs ls
   {this} workers ls
   {this} doctor{doctor}
   curl -s $LEASEHOLD_API_URL/api/v1/jobs -H 'content-type: application/json' \\
-       -d '{{\"kind\": \"process-files\", \"payload\": {{\"file\": \"night-shift.txt\"}}}}'\n"
-    ))
+       -d '{body}'\n"
+    ))?;
+    Ok(())
 }

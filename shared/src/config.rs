@@ -206,6 +206,17 @@ const OTHER_VARIABLES: [&str; 9] = [
     "LEASEHOLD_API_TOKEN_FILE",
 ];
 
+/// A setting as it is in effect.
+#[derive(Debug, Clone, Serialize)]
+pub struct Setting {
+    /// Its key.
+    pub key: &'static str,
+    /// Its value; null when it is unset.
+    pub value: serde_json::Value,
+    /// Where it comes from: `flag`, the variable, the file, or `default`.
+    pub from: String,
+}
+
 impl Config {
     /// Reads `file` (or `leasehold.toml`, when it is there), the environment, and `flags` (key and value), in this order.
     ///
@@ -224,6 +235,38 @@ impl Config {
             crate::log::say("warning: REDIS_URL is set, but not used; set LEASEHOLD_REDIS_URL");
         }
         Ok(config)
+    }
+
+    /// Every setting as [`Config::load`] reads it, and where it comes from.
+    ///
+    /// # Errors
+    /// [`Config::load`]'s.
+    pub fn settings(file: Option<&std::path::Path>, flags: &[(&str, String)]) -> Result<Vec<Setting>, Error> {
+        let config = Self::load(file, flags)?;
+        let values = serde_json::to_value(&config).expect("settings are plain values");
+        let path = file.unwrap_or(std::path::Path::new("leasehold.toml"));
+        // It was read above; without a file there are none in it.
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let table: toml::Table = toml::from_str(&text).unwrap_or_default();
+        let in_file = |key: &str| match key.split_once('.') {
+            Some((section, name)) => table.get(section).and_then(|section| section.get(name)).is_some(),
+            None => table.contains_key(key),
+        };
+        let settings = KEYS.iter().map(|key| {
+            let variable = format!("LEASEHOLD_{}", key.to_uppercase().replace('.', "__"));
+            let from = if flags.iter().any(|(flag, _)| flag == key) {
+                "flag".to_owned()
+            } else if std::env::var_os(&variable).is_some() {
+                variable
+            } else if in_file(key) {
+                path.display().to_string()
+            } else {
+                "default".to_owned()
+            };
+            let value = values.pointer(&format!("/{}", key.replace('.', "/"))).cloned().unwrap_or_default();
+            Setting { key, value, from }
+        });
+        Ok(settings.collect())
     }
 
     fn from_sources(

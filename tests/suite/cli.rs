@@ -219,6 +219,50 @@ async fn a_reader_that_has_seen_enough_is_no_failure() {
 }
 
 #[tokio::test]
+async fn the_settings_are_shown_with_where_they_come_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("leasehold.toml");
+    std::fs::write(&file, "lease_ms = 5000\n[worker]\nconcurrency = 3\n").unwrap();
+    let file = file.display().to_string();
+    let environment = [("LEASEHOLD_API__LISTEN", "127.0.0.1:9999"), ("LEASEHOLD_LEASE_MS", "6000")];
+    let arguments = ["config", "--config", &file, "--redis-url", "redis://u:secret@h:1", "-o", "json"];
+    let output = run("leasehold", &arguments, &environment, SOON).await;
+    assert!(output.status.code() == Some(0) && !output.stdout.contains("secret"), "{output:?}");
+    let settings: Value = serde_json::from_str(&output.stdout).unwrap();
+    let of = |key: &str| {
+        let settings = settings["settings"].as_array().unwrap();
+        let setting = settings.iter().find(|setting| setting["key"] == key).unwrap();
+        (setting["value"].clone(), setting["from"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(of("redis_url"), ("redis://h:1".into(), "flag".into()));
+    assert_eq!(of("api.listen"), ("127.0.0.1:9999".into(), "LEASEHOLD_API__LISTEN".into()));
+    assert_eq!(of("lease_ms"), (6_000.into(), "LEASEHOLD_LEASE_MS".into()));
+    assert_eq!(of("worker.concurrency"), (3.into(), file));
+    assert_eq!(of("max_crashes"), (3.into(), "default".into()));
+}
+
+#[tokio::test]
+async fn what_is_no_single_redis_or_refuses_the_password_is_named() {
+    let system = System::start(&[]).await;
+    for url in ["redis+sentinel://h:1/main", "redis://a:1,b:2"] {
+        fails(&system, 1, &["jobs", "ls", "--redis-url", url], "Sentinel and Redis Cluster are not supported yet")
+            .await;
+    }
+    let protected = leasehold_tests::RedisServer::start().await;
+    protected.command::<String>(&["CONFIG", "SET", "requirepass", "right"]).await;
+    let wrong = protected.url().replace("redis://", "redis://:wrong@");
+    let refused = fails(&system, 1, &["doctor", "--redis-url", &wrong], "the password in redis_url was refused").await;
+    assert!(!refused.stderr.contains("wrong") && !refused.stderr.contains("no Redis answers"), "{refused:?}");
+    let environment = [("REDIS_URL", "redis://elsewhere:1")];
+    let output = run("leasehold", &["config"], &environment, SOON).await;
+    assert_eq!(output.stderr, "warning: REDIS_URL is set, but not used; set LEASEHOLD_REDIS_URL\n");
+    fails(&system, 1, &["queues", "pause", "nonesuch"], "--create pauses one that has never been used").await;
+    assert!(json(&system, &["queues", "ls"]).await["queues"].as_array().unwrap().is_empty());
+    ok(&system, &["queues", "pause", "--create", "nonesuch"]).await;
+    system.finish().await;
+}
+
+#[tokio::test]
 async fn each_shell_gets_its_completions() {
     let system = System::start(&[]).await;
     for shell in ["bash", "zsh", "fish"] {

@@ -44,7 +44,7 @@ struct Worker {
 impl Stage {
     /// Starts everything.
     pub(super) async fn set(folder: &Path, narrator: &mut Narrator) -> Result<Self, Failure> {
-        let redis = RedisServer::prepare(&folder.join("redis"), folder.join("redis.log")).await?;
+        let redis = RedisServer::prepare(&folder.join("redis"), folder.join("redis.log"), Port::reserve()?).await?;
         let config = Config { redis_url: redis.url(), lease_ms: LEASE_MS, ..Config::default() };
         let mut redis_child = redis.program.start()?;
         let store = system::redis_ready(&redis.program, &mut redis_child, &config).await?;

@@ -1,16 +1,19 @@
-//! A loopback port that is ours for as long as we say.
+//! Loopback ports that stay reserved for the servers that are started here.
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener};
 
 use tokio::net::TcpSocket;
 
 use crate::failure::Failure;
 
-/// A reserved loopback port. It holds a bound socket that does not listen: the kernel gives the port to nobody who asks for
-/// a free one, and a server that is told to take it can, again and again.
+/// A reserved loopback port. It holds a bound socket that does not listen: the kernel does not give the port to others that
+/// ask for a free one, and a server that is started on it can bind it, again after a restart.
 #[derive(Debug)]
 pub(crate) struct Port {
     number: u16,
     _reservation: TcpSocket,
+    _claim: Option<UnixListener>,
 }
 
 impl Port {
@@ -21,7 +24,28 @@ impl Port {
         socket.set_reuseaddr(true).map_err(fault)?;
         socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).map_err(fault)?;
         let number = socket.local_addr().map_err(fault)?.port();
-        Ok(Self { number, _reservation: socket })
+        Ok(Self { number, _reservation: socket, _claim: None })
+    }
+
+    /// Reserves this port, or a free one when it is taken.
+    pub(crate) fn prefer(number: u16) -> Result<Self, Failure> {
+        // The reservation alone would let two that start at once have the same port.
+        let name = format!("leasehold-port-{number}");
+        let claim = UnixAddress::from_abstract_name(name).and_then(|name| UnixListener::bind_addr(&name));
+        let reserve = || {
+            let socket = TcpSocket::new_v4()?;
+            socket.set_reuseaddr(true)?;
+            socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, number)))?;
+            Ok::<_, std::io::Error>(socket)
+        };
+        let Ok(claim) = claim else { return Self::reserve() };
+        if !is_free(&format!("127.0.0.1:{number}")) {
+            return Self::reserve();
+        }
+        match reserve() {
+            Ok(reservation) => Ok(Self { number, _reservation: reservation, _claim: Some(claim) }),
+            Err(_) => Self::reserve(),
+        }
     }
 
     /// Its number.
@@ -30,7 +54,7 @@ impl Port {
     }
 }
 
-/// Whether somebody could listen there now.
+/// Whether a server could listen at this address now.
 pub(crate) fn is_free(address: &str) -> bool {
     TcpListener::bind(address).is_ok()
 }

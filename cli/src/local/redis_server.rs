@@ -21,14 +21,13 @@ pub(crate) struct RedisServer {
 }
 
 impl RedisServer {
-    /// Prepares one that keeps its data in `folder`.
-    pub(crate) async fn prepare(folder: &Path, log: PathBuf) -> Result<Self, Failure> {
+    /// Prepares one that listens on `port` and keeps its data in `folder`.
+    pub(crate) async fn prepare(folder: &Path, log: PathBuf, port: Port) -> Result<Self, Failure> {
         let (path, version) = find().await?;
         let fault = |e: std::io::Error| Failure::Failed(format!("folder {}: {e}", folder.display()));
         std::fs::create_dir_all(folder).map_err(fault)?;
         let settings = folder.join("redis.conf");
         std::fs::write(&settings, SETTINGS).map_err(fault)?;
-        let port = Port::reserve()?;
         let text = |path: &Path| path.display().to_string();
         let arguments = [text(&settings), "--port".into(), port.number().to_string(), "--dir".into(), text(folder)];
         let program = Program {
