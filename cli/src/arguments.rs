@@ -1,4 +1,4 @@
-//! What the commands have in common on their command lines: where Redis is, the form of the output, times and durations.
+//! The arguments that commands share: where Redis is, the form of the output, times and durations.
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::backend::Backend;
 use crate::failure::Failure;
 use crate::print::without_password;
 
-/// How long a command rides out an outage of Redis, ms.
+/// How long a command retries during an outage of Redis, ms.
 const OUTAGE_MS_MAX: u64 = 2_000;
 
 /// Where the configuration comes from.
@@ -56,7 +56,7 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// For a command that needs Redis, or this machine: `--api` is heard, and refused with the reason.
+/// For a command that needs Redis, or this machine: `--api` is accepted, and refused with the reason.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct NotVia {
     #[arg(long, value_name = "URL", hide = true)]
@@ -103,8 +103,8 @@ impl Source {
 impl Via {
     /// The address of the API, if one is to be used.
     fn address(&self, source: &Source) -> Option<String> {
-        let told_redis = source.redis_url.is_some() || source.config.is_some();
-        self.api.clone().or_else(|| variable("LEASEHOLD_API_URL").filter(|_| !told_redis))
+        let names_redis = source.redis_url.is_some() || source.config.is_some();
+        self.api.clone().or_else(|| variable("LEASEHOLD_API_URL").filter(|_| !names_redis))
     }
 
     fn token(&self) -> Result<Option<String>, Failure> {
@@ -135,12 +135,12 @@ impl NotVia {
 }
 
 impl Source {
-    /// [`Source::load`] for a command: sets up the log when one was asked for.
+    /// [`Source::load`] for a command: sets up logging when it is configured.
     pub(crate) fn load_for_command(&self) -> Result<Config, Failure> {
         let mut config = self.load([])?;
         // A person waits for the answer, or a script that can call again.
         config.redis.outage_ms = config.redis.outage_ms.min(OUTAGE_MS_MAX);
-        // A command's answer is its output: it logs only when somebody asks for more than the default.
+        // The answer of a command is its output: it logs only when more than the default is configured.
         if config.log != LogConfig::default() {
             leasehold::log::init(&config.log)?;
         }
@@ -149,7 +149,7 @@ impl Source {
 }
 
 impl Common {
-    /// The way into the system that was asked for.
+    /// The backend that the arguments select.
     pub(crate) async fn backend(&self) -> Result<Backend, Failure> {
         if let Some(address) = self.via.address(&self.source) {
             return Backend::http(&address, self.via.token()?.as_deref());
@@ -168,7 +168,7 @@ impl Common {
     }
 }
 
-/// The Store; or where Redis was looked for, and how to name another.
+/// The Store; or an error with the address of Redis and how to give another.
 pub(crate) fn reached(store: leasehold::Result<Store>, config: &Config) -> Result<Store, Failure> {
     store.map_err(|e| match e {
         Error::Unavailable(reason) | Error::OutcomeUnknown(reason) => {

@@ -1,6 +1,6 @@
-//! The two ways into a system: straight on Redis, for operators, and over the HTTP API, for everybody who may.
+//! The two ways into a system: Redis itself, for operators, and the HTTP API.
 //!
-//! Each command is written once, against [`Backend`]; here each call stands once for both ways, and both give the same.
+//! Each command is written once, against [`Backend`]; both ways return the same answers.
 mod change;
 mod client;
 mod files;
@@ -22,13 +22,13 @@ pub(crate) use submit::{Submission, kinds, millis, payload};
 
 /// A way into a system.
 pub(crate) enum Backend {
-    /// Straight on Redis.
+    /// Redis itself.
     Redis(Box<Direct>),
     /// Over the HTTP API.
     Http(Client),
 }
 
-/// Redis, and what the configuration says.
+/// Redis, and the configuration.
 pub(crate) struct Direct {
     store: Store,
     config: Config,
@@ -47,7 +47,7 @@ pub(crate) struct Listing {
     pub parent: Option<JobId>,
     /// Jobs in a page.
     pub limit: usize,
-    /// Where the page before ended.
+    /// The end of the page before.
     pub cursor: Option<String>,
 }
 
@@ -98,7 +98,7 @@ impl Backend {
     pub(crate) async fn partition_of(&self, job: &Job) -> Result<Option<u16>, Failure> {
         match self {
             Backend::Redis(direct) => Ok(Some(direct.store.partition_of(&job.id))),
-            // How many there are is seen in a queue's depths.
+            // Their number is that of a queue's depths.
             Backend::Http(_) => {
                 let depths = self.queue(&job.queue).await?.map_or(0, |queue| queue.partitions.len());
                 Ok(u16::try_from(depths).ok().filter(|n| *n > 0).map(|n| partition_of(&job.id, n)))
@@ -174,7 +174,7 @@ impl Backend {
         }
     }
 
-    /// Who runs jobs, or did within the hour.
+    /// The workers that are alive, or were within the hour.
     pub(crate) async fn workers(&self) -> Result<Vec<WorkerStatus>, Failure> {
         match self {
             Backend::Redis(direct) => Ok(direct.store.workers().await?),

@@ -1,4 +1,4 @@
-//! `leasehold completions`: what makes a shell complete this command's words.
+//! `leasehold completions`: completion scripts for shells.
 use std::io::Write;
 
 use clap_complete::Shell;

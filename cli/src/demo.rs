@@ -46,7 +46,7 @@ pub(crate) struct Arguments {
 
 /// Runs the demo.
 pub(crate) async fn run(arguments: &Arguments) -> Result<(), Failure> {
-    arguments.not_via.check("the demo starts a private system of its own, and kills parts of it")?;
+    arguments.not_via.check("the demo starts a private system and kills parts of it")?;
     let mut signals = Signals::listen()?;
     let folder = tempfile::Builder::new().prefix("leasehold-demo-").tempdir()?;
     let documents = documents::all()?;
@@ -114,7 +114,7 @@ async fn act(stage: &mut Stage, documents: &[Document], narrator: &mut Narrator)
     }
     observe(&mut observer, narrator, OUTAGE).await;
     stage.restart_redis().await?;
-    narrator.say("Redis is back with all it had said yes to, read from its append-only file");
+    narrator.say("Redis is back with all that it had acknowledged, read from its append-only file");
     for batch in second.join_all().await {
         accepted.push(batch?);
         observer.watch(&accepted[1].id);

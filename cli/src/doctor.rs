@@ -1,7 +1,7 @@
-//! `leasehold doctor`: is this Redis fit, and is everything in it as it must be?
+//! `leasehold doctor`: checks of Redis's settings and of every key.
 //!
-//! A live system moves while the keys are walked, so what a walk finds counts only when a second walk, two renewals
-//! later, finds it again. With a storage_url the file store is walked too. Problems make the command fail; notes are for an operator to judge.
+//! A live system changes during a check of its keys, so a finding counts only when a second check, two renewals later,
+//! finds it again. With a storage_url the file store is checked too. Problems make the command fail, notes do not.
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use crate::arguments::{NotVia, Output, Source, reached};
 use crate::failure::Failure;
 use crate::print::{self, age, span};
 
-/// Rounds of mending: what is set aside in one shows in the next what it leaves behind.
+/// Rounds of repairs: one may uncover what the next repairs.
 const ROUNDS_MAX: usize = 4;
-/// What the second walk waits beyond two renewals, ms.
+/// How long the second check waits beyond two renewals, ms.
 const MARGIN_MS: u64 = 250;
 /// Findings of one sort that people are shown.
 const SHOWN: usize = 20;
 
-/// How to look.
+/// How to check.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Mend what can be mended, say what was done, and check again.
+    /// Repair what can be repaired, report it, and check again.
     #[arg(long)]
     repair: bool,
     #[command(flatten)]
@@ -53,7 +53,7 @@ struct Problem {
     subject: String,
     /// What is wrong.
     problem: String,
-    /// What `--repair` does about it; null when it takes a person.
+    /// What `--repair` does about it; null when it must be repaired by hand.
     repair: Option<String>,
 }
 
@@ -68,10 +68,10 @@ impl From<&Finding> for Problem {
     }
 }
 
-/// Checks, mends when asked to, and fails when something is wrong in the end.
+/// Checks, repairs with `--repair`, and fails when something is wrong in the end.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { repair, source, output, not_via } = arguments;
-    not_via.check("the doctor reads Redis's settings and every key, which no API shows; give --redis-url")?;
+    not_via.check("the doctor reads Redis's settings and every key, which the API does not show; give --redis-url")?;
     let config = source.load_for_command()?;
     let store = reached(Store::connect_unchecked(&config).await, &config)?;
     let workers = store.workers().await?;
@@ -87,20 +87,20 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         1 => "1 partition".to_owned(),
         n => format!("{n} partitions"),
     };
-    doctor.say(format_args!("looking at Redis {}, {partitions}", doctor.store.address()))?;
+    doctor.say(format_args!("checking Redis {}, {partitions}", doctor.store.address()))?;
     doctor.server(&mut report).await?;
     doctor.notes(&workers, &mut report).await?;
     let mut findings = doctor.look().await?;
     for _ in 0..if repair { ROUNDS_MAX } else { 0 } {
-        let mendable: Vec<&Finding> = findings.iter().filter(|f| f.repair.is_some()).collect();
-        if mendable.is_empty() {
+        let repairable: Vec<&Finding> = findings.iter().filter(|f| f.repair.is_some()).collect();
+        if repairable.is_empty() {
             break;
         }
-        for finding in mendable {
+        for finding in repairable {
             doctor.store.repair(finding).await?;
             report.repaired.push(finding.into());
         }
-        doctor.say("mended what can be mended; looking again")?;
+        doctor.say("repaired what can be repaired; checking again")?;
         findings = doctor.look().await?;
     }
     report.problems.extend(findings.iter().map(Problem::from));
@@ -116,7 +116,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
 struct Doctor {
     store: Store,
     wait: Duration,
-    /// How old what belongs to no job must be in the file store before it counts.
+    /// Minimum age of orphaned files before they are reported.
     orphans: Duration,
     talks: bool,
 }
@@ -145,7 +145,7 @@ impl Doctor {
         Ok(())
     }
 
-    /// Who is silent, and which queues nobody serves.
+    /// Silent workers, and queues that no worker serves.
     async fn notes(&self, workers: &[WorkerStatus], report: &mut Report) -> Result<(), Failure> {
         for worker in workers.iter().filter(|w| !w.alive) {
             let forgotten = span(i64::try_from(limits::WORKER_FORGET_MS).unwrap_or(i64::MAX));
@@ -179,26 +179,28 @@ impl Doctor {
         Ok(())
     }
 
-    /// What a walk over the keys and the file store finds.
-    async fn walk(&self) -> Result<Vec<Finding>, Failure> {
+    /// One check of the keys and the file store.
+    async fn check(&self) -> Result<Vec<Finding>, Failure> {
         let mut findings = self.store.check().await?;
         findings.extend(self.store.check_files(self.orphans).await?);
         Ok(findings)
     }
 
-    /// What two walks, two renewals apart, both find; as the second saw it.
+    /// What two checks, two renewals apart, both find, as the second found it.
     async fn look(&self) -> Result<Vec<Finding>, Failure> {
-        let first = self.walk().await?;
+        let first = self.check().await?;
         if first.is_empty() {
             return Ok(first);
         }
         let wait = span(i64::try_from(self.wait.as_millis()).unwrap_or(i64::MAX));
         let things = if first.len() == 1 { "1 thing".to_owned() } else { format!("{} things", first.len()) };
-        self.say(format_args!("saw {things} that may be passing; looking again in {wait}, two renewals of a lease"))?;
+        self.say(format_args!(
+            "found {things} that may be temporary; checking again in {wait}, two renewals of a lease"
+        ))?;
         tokio::time::sleep(self.wait).await;
         let about = |f: &Finding| (f.partition, f.subject.clone(), f.problem.clone());
         let first: BTreeSet<_> = first.iter().map(about).collect();
-        let second = self.walk().await?;
+        let second = self.check().await?;
         Ok(second.into_iter().filter(|f| first.contains(&about(f))).collect())
     }
 }
@@ -208,7 +210,7 @@ fn redis(problem: String) -> Problem {
 }
 
 fn show(report: &Report, repair: bool) -> std::io::Result<()> {
-    section("mended", "32", &report.repaired, |p| {
+    section("fixed", "32", &report.repaired, |p| {
         format!("{}: {} → {}", p.subject, p.problem, p.repair.as_deref().unwrap_or_default())
     })?;
     section("note", "33", &report.notes, Clone::clone)?;
@@ -216,7 +218,7 @@ fn show(report: &Report, repair: bool) -> std::io::Result<()> {
         let place = p.partition.map_or_else(String::new, |partition| format!(" (partition {partition})"));
         let remedy = match (&p.repair, p.partition) {
             (Some(remedy), _) if !repair => format!("; --repair: {remedy}"),
-            (None, Some(_)) => "; it takes a person to mend".to_owned(),
+            (None, Some(_)) => "; repair it by hand".to_owned(),
             _ => String::new(),
         };
         format!("{}{place}: {}{remedy}", p.subject, p.problem)

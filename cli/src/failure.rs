@@ -1,4 +1,4 @@
-//! How a command ends when it does not end well: one sentence on standard error, and an exit code.
+//! Failures of a command: one sentence on standard error, and an exit code.
 use std::io;
 use std::process::ExitCode;
 
@@ -7,19 +7,19 @@ use crate::problem::Problem;
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// The arguments cannot be meant like this: exit code 2.
+    /// Invalid usage: exit code 2.
     #[error("{0}")]
     Usage(String),
-    /// It was refused, or it failed: exit code 1.
+    /// The command failed or was refused: exit code 1.
     #[error("{0}")]
     Failed(String),
-    /// The API refused it, or could not do it: exit code 1.
+    /// The API answered with a problem: exit code 1.
     #[error("{0}")]
     Refused(Box<Problem>),
-    /// What is wrong has been printed: exit code 1.
+    /// The failure has been printed already: exit code 1.
     #[error("")]
     Said,
-    /// Output could not be written. A reader that has seen enough (`| head`) is no failure.
+    /// Output could not be written. A reader that has closed the pipe (`| head`) is not a failure.
     #[error("output: {0}")]
     Output(#[from] io::Error),
 }
@@ -31,7 +31,7 @@ impl From<leasehold::Error> for Failure {
 }
 
 impl Failure {
-    /// Says it and turns it into an exit code.
+    /// Prints the failure and turns it into an exit code.
     pub(crate) fn report(self) -> ExitCode {
         match &self {
             Failure::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
@@ -42,7 +42,7 @@ impl Failure {
     }
 }
 
-/// An error, on standard error.
+/// Prints an error on standard error.
 pub(crate) fn complain(what: impl std::fmt::Display) {
     crate::print::aside(format_args!("error: {what}"));
 }

@@ -1,5 +1,5 @@
-//! `leasehold import`: brings the jobs of an old store along. The store is read as it stands, on a thread of its own, a record
-//! at a time; what cannot be read is reported, and the rest goes on. Each store has a file here; what they find is written
+//! `leasehold import`: imports the jobs of an old store. The store is read on a separate thread, one record at a
+//! time; what cannot be read is reported, and the rest is imported. Each store has a file here; what they find is written
 //! by [`importer`].
 #[cfg(feature = "sqlite")]
 mod audio;
@@ -36,24 +36,25 @@ const ON_THE_WAY: usize = 64;
 /// Which store, and where.
 #[derive(clap::Args)]
 #[command(after_help = "\
-What had ended stays as it was, with its old record; what was pending or running is queued, and runs. The store is not
-changed. An id that is here already changes nothing, so the same command again goes on where an earlier one was cut off.
-Stop the old service first, so that it does not do the same work.
+Jobs that had ended are kept as they were, with their old record; pending and running ones are queued, and run. The store
+is not changed. Ids that were imported before are skipped, so the same command continues an interrupted import. Stop the
+old service first, so that it does not do the same work.
 
 Examples:
   leasehold import --from gap-analysis gap_analysis_jobs --dry-run
   leasehold import --from files job_metadata job_results
   leasehold import --from audio output/jobs.db uploads
 
-Exit codes: 0 all of it is here; 1 something was skipped, and is told with its path and the reason; 2 usage.")]
+Exit codes: 0: everything is imported; 1: something was skipped, and is reported with its path and the reason;
+2: invalid usage.")]
 pub(crate) struct Arguments {
-    /// The service that wrote it.
+    /// The service that wrote the store.
     #[arg(long, value_enum)]
     from: From,
-    /// The folder or file of its jobs; results and uploads are looked for beside it, and in further paths.
+    /// The folder or file of its jobs; results and uploads are searched for beside it, and in further paths.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Only tell what would be done; nothing is written.
+    /// Only report what would be done; nothing is written.
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -117,7 +118,7 @@ impl From {
     }
 }
 
-/// Reads the store, and writes what is not here yet.
+/// Reads the store, and writes what has not been imported yet.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     arguments.not_via.check("import writes straight to Redis, so give --redis-url or LEASEHOLD_REDIS_URL")?;
     if cfg!(not(feature = "sqlite")) && matches!(arguments.from, From::Audio) {
@@ -150,10 +151,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         () = signals.received() => Err(Failure::Failed("stopped".into())),
     };
     drop(receiver);
-    // A reader that was stopped has nobody to tell.
+    // The result of a stopped reader is not needed.
     let read = reader.await.map_err(|e| Failure::Failed(format!("the reader failed: {e}")));
     let skipped = importer.finish()?;
-    let again = "what was imported stands, and the same command goes on with the rest";
+    let again = "what was imported is kept; the same command continues with the rest";
     done.map_err(|failure| match failure {
         Failure::Failed(reason) => Failure::Failed(format!("{reason}; {again}")),
         other => other,

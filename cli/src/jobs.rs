@@ -1,4 +1,4 @@
-//! `leasehold jobs`: what a client sees of its jobs, and what an operator may do to them.
+//! `leasehold jobs`: the commands for jobs.
 mod batch;
 mod change;
 mod files;
@@ -17,7 +17,7 @@ use crate::failure::Failure;
 /// Submit, watch, list, show, cancel, retry and remove jobs.
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Submit a job, or a batch of them from a file.
+    /// Submit a job, or a batch from a file.
     Submit(Box<submit::Arguments>),
     /// Follow a job to its end; fails unless it completes.
     #[command(after_help = watch::AFTER_HELP)]
@@ -28,19 +28,19 @@ pub(crate) enum Command {
     /// List the items of a batch, in their order.
     #[command(after_help = list::ITEMS_AFTER_HELP)]
     Items(list::ItemsArguments),
-    /// Show one job, whole.
+    /// Show one job in full.
     Show(One),
     /// Show a job's attempts, phases and interventions.
     History(One),
-    /// List a job's files, or fetch one.
+    /// List a job's files, or download one.
     Files(files::Arguments),
-    /// Cancel jobs: what runs is asked to stop, what waits ends at once.
+    /// Cancel jobs: waiting ones end at once, running ones are asked to stop.
     Cancel(Many),
-    /// Requeue failed and cancelled jobs, their attempts counted anew.
+    /// Requeue failed and cancelled jobs; their attempts are counted from the start.
     Retry(Many),
     /// Remove jobs that have ended, a batch with its items.
     Rm(Many),
-    /// Delete many jobs that have ended: counts them first, and deletes with --yes.
+    /// Delete many jobs that have ended: counts them, and deletes them with --yes.
     Prune(prune::Arguments),
 }
 

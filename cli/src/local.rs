@@ -1,4 +1,4 @@
-//! What `up` and `demo` need of this machine: programs that are started and kept up, a Redis, free ports.
+//! Local processes for `up` and `demo`: starting and restarting programs, a private Redis, free ports.
 pub(crate) mod child;
 pub(crate) mod keeper;
 pub(crate) mod port;

@@ -1,4 +1,4 @@
-//! `leasehold`: the operator's and newcomer's command. One file per noun; each works through a [`backend::Backend`], which is the
+//! `leasehold`: the command line. One file per noun; each works through a [`backend::Backend`], which is the
 //! HTTP API or, for operators, Redis itself.
 mod arguments;
 mod backend;
@@ -59,7 +59,7 @@ enum Command {
     /// List the workers.
     #[command(subcommand, visible_alias = "worker")]
     Workers(workers::Command),
-    /// Bring the jobs of an old service along.
+    /// Import the jobs of an older service.
     Import(import::Arguments),
     /// Make tokens for the API.
     #[command(subcommand, visible_alias = "token")]
@@ -74,7 +74,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    rustls::crypto::ring::default_provider().install_default().expect("nobody installed one before");
+    rustls::crypto::ring::default_provider().install_default().expect("the first call in this process");
     // One thread: children are killed with the thread that forked them, so it must be the one that never ends.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime.map_err(Failure::from).and_then(|runtime| runtime.block_on(run(arguments.command))) {

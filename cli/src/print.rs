@@ -1,4 +1,4 @@
-//! Output: tables and lists for people, JSON for programs. A closed pipe is an error for `main` to forgive, never a panic.
+//! Output: tables and lists for people, JSON for programs. A closed pipe is an error that `main` ignores, never a panic.
 use std::io::{self, Write};
 use std::sync::LazyLock;
 
@@ -32,7 +32,7 @@ pub(crate) fn json_list<T: Serialize>(name: &str, entries: &[T]) -> io::Result<(
     json(&std::collections::BTreeMap::from([(name, entries)]))
 }
 
-/// Writes each value as JSON on a line of its own.
+/// Writes each value as one line of JSON.
 pub(crate) fn json_lines<T: Serialize>(values: &[T]) -> io::Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     for value in values {
@@ -47,7 +47,7 @@ pub(crate) fn line(text: impl std::fmt::Display) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{text}")
 }
 
-/// Writes one line beside the output, on standard error; there is nobody to tell when that is closed.
+/// Writes one line on standard error; a closed one is ignored.
 pub(crate) fn aside(text: impl std::fmt::Display) {
     drop(writeln!(io::stderr(), "{text}"));
 }
@@ -61,7 +61,7 @@ pub(crate) fn colours() -> bool {
     *COLOURS
 }
 
-/// Whether something on standard error can move: a terminal that can go back in its line.
+/// Whether standard error is a terminal on which a bar can be redrawn.
 pub(crate) fn is_live() -> bool {
     !is_dumb() && io::IsTerminal::is_terminal(&io::stderr())
 }
@@ -70,7 +70,7 @@ fn is_dumb() -> bool {
     std::env::var_os("TERM").is_some_and(|v| v == "dumb")
 }
 
-/// A table of which one column, the last if no other, takes what the others leave of the terminal, cut where it must be.
+/// A table with one elastic column, by default the last, which gets the width that the others leave.
 pub(crate) struct Table {
     table: comfy_table::Table,
     elastic: usize,
@@ -148,7 +148,7 @@ impl Table {
     }
 }
 
-/// The widths of columns in a terminal: the elastic one gets what the others leave, and long ones are shortened for it. It is
+/// The widths of columns in a terminal: the elastic one gets what the others leave, and long columns are shortened for it. It is
 /// hidden (`None`) when it is the last one and nothing useful would be left of it.
 fn fit(natural: &[u16], elastic: usize, width: u16) -> Vec<Option<u16>> {
     let mut widths = natural.to_vec();
@@ -183,7 +183,7 @@ fn shorten(widths: &mut [u16], without: usize, least: u16, enough: impl Fn(&[u16
     }
 }
 
-/// Whether tables must do with little: a terminal that a whole id leaves no room in.
+/// Whether the terminal is too narrow for whole ids.
 pub(crate) fn is_narrow() -> bool {
     terminal_width().is_some_and(|width| width < NARROW)
 }
@@ -291,7 +291,7 @@ pub(crate) fn now() -> Timestamp {
     Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// How long ago a time was, or how far it lies ahead.
+/// How long ago a time was, or how far ahead it is.
 pub(crate) fn age(time: Timestamp) -> String {
     let ms = now().0 - time.0;
     if ms < -500 { format!("in {}", span(-ms)) } else { format!("{} ago", span(ms)) }

@@ -1,16 +1,16 @@
-//! What the API says when it says no (RFC 9457), as one sentence for people.
+//! Problems that the API answers with (RFC 9457), as one sentence for people.
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
 
-/// Bytes of an answer that is no problem which people are shown.
+/// Bytes shown of an answer that is not a problem document.
 const SHOWN: usize = 200;
 
-/// An answer that is no success.
+/// An answer that is not a success.
 #[derive(Debug)]
 pub(crate) struct Problem {
     /// Its status.
     pub status: StatusCode,
-    /// What went wrong, in a word; empty when it is not Leasehold that answered.
+    /// Its code; empty when the answer is not Leasehold's.
     pub code: String,
     /// What to do about it.
     pub detail: String,
@@ -38,7 +38,7 @@ struct Body {
 }
 
 impl Problem {
-    /// Reads an answer; `base` is the address that was asked.
+    /// Reads an answer; `base` is the address of the API.
     pub(crate) async fn read(answer: Response, base: &str, with_token: bool) -> Self {
         let status = answer.status();
         let text = answer.text().await.unwrap_or_default();
@@ -47,27 +47,27 @@ impl Problem {
             Err(_) => Self { status, code: String::new(), detail: foreign(status, &text, base), faults: Vec::new() },
         };
         let advice = match (status, with_token) {
-            (StatusCode::UNAUTHORIZED, false) => "it wants a token: give --token-file FILE or LEASEHOLD_API_TOKEN",
-            (StatusCode::UNAUTHORIZED, true) => "it does not know the token it was given",
-            (StatusCode::FORBIDDEN, _) => "the token it was given may not do this",
+            (StatusCode::UNAUTHORIZED, false) => "it needs a token: give --token-file FILE or LEASEHOLD_API_TOKEN",
+            (StatusCode::UNAUTHORIZED, true) => "it does not know this token",
+            (StatusCode::FORBIDDEN, _) => "this token does not allow it",
             _ => return problem,
         };
         problem.detail = format!("the API at {base} refused: {advice} ({})", problem.detail);
         problem
     }
 
-    /// Whether another try may fare better.
+    /// Whether a retry may succeed.
     pub(crate) fn is_passing(&self) -> bool {
         let status = matches!(self.status.as_u16(), 429 | 502 | 503 | 504);
         status && self.code != "redis_full"
     }
 
-    /// Whether it is known that nothing was done.
+    /// Whether nothing was done.
     pub(crate) fn nothing_done(&self) -> bool {
         ["redis_unavailable", "busy", "shutting_down"].contains(&self.code.as_str())
     }
 
-    /// Whether it is about one job, and others may fare better.
+    /// Whether it is about one job only.
     pub(crate) fn is_about_the_job(&self) -> bool {
         matches!(self.status.as_u16(), 404 | 409 | 410) && !self.code.is_empty()
     }
@@ -78,13 +78,13 @@ fn foreign(status: StatusCode, text: &str, base: &str) -> String {
         return format!("{base} answered {status}; name the address that it leads to");
     }
     let text = crate::print::plain(leasehold::job::cut(text, SHOWN));
-    format!("{base} answered {status}, not as Leasehold's API does; is it one? It said: {text:?}")
+    format!("{base} answered {status}, not as Leasehold's API does; is it one? It answered: {text:?}")
 }
 
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&crate::print::plain(&self.detail))?;
-        // One fault stands in the detail already.
+        // A single fault is in the detail already.
         for fault in self.faults.iter().filter(|_| self.faults.len() > 1) {
             write!(f, "\n  {fault}")?;
         }

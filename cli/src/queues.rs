@@ -1,4 +1,4 @@
-//! `leasehold queues`: where jobs wait.
+//! `leasehold queues`: the commands for queues.
 use clap::{Args, Subcommand};
 use comfy_table::{Cell, Color};
 use leasehold::QueueName;
@@ -20,9 +20,9 @@ pub(crate) enum Command {
     },
     /// Show one queue, with its depth in each partition.
     Show(One),
-    /// Stop claims from queues; what runs goes on, and jobs are still accepted.
+    /// Stop claims from queues: running jobs continue, and new jobs are accepted.
     Pause(PauseArguments),
-    /// Let workers take from queues again.
+    /// Let workers claim from queues again.
     Resume(Many),
 }
 
@@ -87,7 +87,7 @@ async fn list(common: &Common) -> Result<(), Failure> {
     Ok(table.print()?)
 }
 
-/// Whether anybody takes from a queue.
+/// Whether a worker claims from a queue.
 fn status(queue: &QueueStatus) -> (&'static str, Color) {
     match (queue.paused, queue.served) {
         (true, true) => ("paused", Color::Yellow),
@@ -127,7 +127,7 @@ async fn pause(names: &[QueueName], paused: bool, create: bool, common: &Common)
     let backend = common.backend().await?;
     let mut queues = Vec::new();
     if !create {
-        // None is paused when one is misspelt.
+        // Checked first, so that nothing is paused when one name is wrong.
         for name in names {
             let unknown = || {
                 let advice = "`leasehold queues ls` lists them; --create pauses one that has never been used";

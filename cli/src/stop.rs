@@ -1,4 +1,4 @@
-//! The signals that tell a command with children to stop.
+//! The signals on which a command with child processes stops.
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal is gone).

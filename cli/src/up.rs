@@ -1,4 +1,4 @@
-//! `leasehold up`: a whole system on this machine that stays up, for trying things.
+//! `leasehold up`: a whole system on this machine, for development.
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ const REDIS_PORT: u16 = 6390;
 /// What to start.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Where the private Redis keeps its data, over runs; logs too.
+    /// The folder of the private Redis's data, which is kept between runs, and of the logs.
     #[arg(long, value_name = "FOLDER", default_value = "leasehold-data")]
     data: PathBuf,
     /// Where the API listens, in place of LEASEHOLD_API__LISTEN or 127.0.0.1:8080.
@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
     not_via: NotVia,
 }
 
-/// Starts a system, keeps it up, and stops it in order when told to.
+/// Starts a system, keeps it running, and stops it in order on a signal.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     arguments.not_via.check("it starts an API on this machine; --listen says where")?;
     let mut signals = Signals::listen()?;
@@ -60,12 +60,12 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     }
     tokio::select! {
         () = keeper.stop() => {}
-        () = signals.received() => complain("told to stop twice: everything is killed"),
+        () = signals.received() => complain("second signal: everything is killed"),
     }
     started.map(|_| drop(print::line("stopped; nothing is left running")))
 }
 
-/// Makes the data folder ours: one `up` at a time. Returns the folder of the logs, emptied.
+/// Locks the data folder: one `up` at a time. Returns the folder of the logs, emptied.
 fn own(data: &Path) -> Result<(PathBuf, Flock<std::fs::File>), Failure> {
     let fault = |e: std::io::Error| Failure::Failed(format!("data folder {}: {e}", data.display()));
     let logs = data.join("logs");
@@ -133,7 +133,7 @@ async fn start(
     Ok(reserved)
 }
 
-/// The Redis that the configuration names, or one of our own.
+/// The Redis that the configuration names, or a private one.
 async fn redis(
     arguments: &Arguments,
     config: &mut Config,
@@ -158,13 +158,15 @@ async fn redis(
     Ok((store, Some(server)))
 }
 
-/// Where the API listens: where it was told to, or on 8080, or on a free port when that is taken and was not asked for.
+/// Where the API listens: the configured address; without one port 8080, or a free port when 8080 is taken.
 fn listen(config: &Config) -> Result<(String, Option<Port>), Failure> {
     let listen = config.api.listen.clone();
     if listen != Config::default().api.listen || std::env::var_os("LEASEHOLD_API__LISTEN").is_some() {
         return match port::is_free(&listen) {
             true => Ok((listen, None)),
-            false => Err(Failure::Failed(format!("api.listen is {listen}, which is taken or none of this machine's"))),
+            false => {
+                Err(Failure::Failed(format!("api.listen is {listen}, which is already in use or not a local address")))
+            }
         };
     }
     if port::is_free(&listen) {

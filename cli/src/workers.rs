@@ -1,4 +1,4 @@
-//! `leasehold workers`: who runs jobs, or did within the hour.
+//! `leasehold workers`: the workers that are alive, or were within the hour.
 use clap::Subcommand;
 use comfy_table::{Cell, Color};
 

@@ -1,4 +1,4 @@
-//! What is done to jobs that exist. Each id is answered alone: one that is refused does not stop the others.
+//! Changes to existing jobs. Each id is reported separately: one that is refused does not stop the others.
 use leasehold::store::{Cancelled, PruneQuery, Pruned, Removed, Retried};
 use leasehold::{Job, JobId, Refusal};
 use reqwest::{Method, Response, StatusCode};
@@ -8,7 +8,7 @@ use super::client::{Client, Repeat};
 use super::{Backend, Direct};
 use crate::failure::Failure;
 
-/// What became of one id: what was done, or why it was refused; and the job after it, absent when it is gone.
+/// The outcome for one id: what was done, or why it was refused; and the job afterwards, if it still exists.
 pub(crate) struct Changed {
     /// Which.
     pub id: JobId,
@@ -37,7 +37,7 @@ impl Backend {
         let word = |done| RETRIED[usize::from(done == Retried::Waiting)];
         match self {
             Backend::Redis(direct) => direct.changed(ids, direct.store.retry(ids).await?, word).await,
-            // A second one might retry what has failed again since.
+            // A repeated one could retry a job that has failed again since.
             Backend::Http(api) => each(ids, async |id| api.change(id, Repeat::Undone, "retry", RETRIED).await).await,
         }
     }
@@ -68,7 +68,7 @@ impl Direct {
 }
 
 impl Backend {
-    /// Removes the ended jobs that a query takes, or counts them; `more` says that it is to be asked again.
+    /// Removes the ended jobs that match a query, or counts them; `more` says that the call must be repeated.
     pub(crate) async fn prune(&self, query: &PruneQuery) -> Result<Pruned, Failure> {
         match self {
             Backend::Redis(direct) => Ok(direct.store.prune(query).await?),
@@ -82,9 +82,9 @@ impl Backend {
                     ("dry_run", Some(query.dry_run.to_string())),
                 ];
                 let given: Vec<(&str, &str)> = texts.iter().filter_map(|(n, v)| Some((*n, v.as_deref()?))).collect();
-                // What a lost answer said was deleted would be missing from the count.
+                // The deletions of a lost answer would be missing from the count.
                 let repeat = if query.dry_run { Repeat::Safe } else { Repeat::Undone };
-                let answer = api.send(repeat, || Ok(api.asking(Method::DELETE, &["jobs"], &given))).await?;
+                let answer = api.send(repeat, || Ok(api.request_with(Method::DELETE, &["jobs"], &given))).await?;
                 let DeletedView { deleted, matching, more } = api.json(answer).await?;
                 Ok(Pruned { deleted, matching: matching.unwrap_or(deleted), more })
             }
@@ -100,7 +100,7 @@ struct DeletedView {
     more: bool,
 }
 
-/// Changes one after the other. A failure that is about no job ends it, and is told with what was done before.
+/// Changes one after the other. A failure that is not about one job ends it, and is reported with what was done before.
 async fn each(
     ids: &[JobId],
     change: impl AsyncFn(&JobId) -> Result<Changed, Failure>,
@@ -122,7 +122,7 @@ async fn each(
 }
 
 impl Client {
-    /// Posts to `jobs/{id}/{verb}`; `words` are for what is done and what is asked.
+    /// Posts to `jobs/{id}/{verb}`; `words` are for done, and for requested.
     async fn change(
         &self,
         id: &JobId,

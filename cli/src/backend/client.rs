@@ -1,5 +1,5 @@
-//! The transport of the HTTP backend: requests that ride out a short outage, a token that is never shown, and errors in one
-//! sentence.
+//! The transport of the HTTP backend: requests are retried during a short outage, the token is never shown, and errors are
+//! one sentence.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,9 +17,9 @@ use crate::problem::Problem;
 const REQUEST_LIMIT: Duration = Duration::from_secs(45);
 /// How long to wait for a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// How long a call rides out an outage.
+/// How long a call is retried during an outage.
 const OUTAGE: Duration = Duration::from_secs(10);
-/// How long an API that has never answered is waited for: perhaps there is none.
+/// How long a call is retried when the API has never answered: perhaps there is none.
 const FIRST_OUTAGE: Duration = Duration::from_secs(2);
 /// The longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
@@ -27,9 +27,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// May a request whose outcome is not known be sent again?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Repeat {
-    /// It changes nothing the second time.
+    /// A repetition changes nothing.
     Safe,
-    /// Only when it is known that nothing was done.
+    /// Only when nothing was done.
     Undone,
 }
 
@@ -40,14 +40,14 @@ pub(crate) struct Client {
     base: Url,
     with_token: bool,
     outage: Duration,
-    /// It has answered once.
+    /// Whether it has answered once.
     met: Arc<AtomicBool>,
 }
 
 impl Client {
     /// A client of the API at `base`; nothing is sent yet.
     pub(super) fn new(base: &str, token: Option<&str>) -> Result<Self, Failure> {
-        let advice = || Failure::Usage(format!("--api: {base:?} is no address such as http://127.0.0.1:8080"));
+        let advice = || Failure::Usage(format!("--api: {base:?} is not an address such as http://127.0.0.1:8080"));
         let url = Url::parse(base).ok().filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
         let url = url.filter(|url| url.query().is_none() && url.fragment().is_none()).ok_or_else(advice)?;
         let mut headers = HeaderMap::new();
@@ -62,7 +62,7 @@ impl Client {
         let mut builder = reqwest::Client::builder()
             .default_headers(headers)
             .connect_timeout(CONNECT_LIMIT)
-            // The token goes to the address it was given for, and nowhere else.
+            // The token is sent to the configured address only.
             .redirect(reqwest::redirect::Policy::none());
         if url.host_str().is_some_and(|host| ["localhost", "127.0.0.1", "[::1]"].contains(&host)) {
             builder = builder.no_proxy();
@@ -71,7 +71,7 @@ impl Client {
         Ok(Self { http, base: url, with_token: token.is_some(), outage: OUTAGE, met: Arc::default() })
     }
 
-    /// The same, for one who rides out outages of that length.
+    /// A client that retries during outages of this length.
     pub(super) fn patient(&self, outage: Duration) -> Self {
         Self { outage, ..self.clone() }
     }
@@ -83,11 +83,11 @@ impl Client {
 
     /// A request to the path of those segments below `/api/v1`.
     pub(super) fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
-        self.asking(method, path, &[])
+        self.request_with(method, path, &[])
     }
 
-    /// The same with parameters.
-    pub(super) fn asking(&self, method: Method, path: &[&str], query: &[(&str, &str)]) -> RequestBuilder {
+    /// A request with query parameters.
+    pub(super) fn request_with(&self, method: Method, path: &[&str], query: &[(&str, &str)]) -> RequestBuilder {
         let mut url = self.base.clone();
         let segments = ["api", "v1"].iter().chain(path);
         url.path_segments_mut().expect("http addresses have paths").pop_if_empty().extend(segments);
@@ -99,19 +99,20 @@ impl Client {
 
     /// Reads JSON.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &[&str], query: &[(&str, &str)]) -> Result<T, Failure> {
-        let answer = self.send(Repeat::Safe, || Ok(self.asking(Method::GET, path, query))).await?;
+        let answer = self.send(Repeat::Safe, || Ok(self.request_with(Method::GET, path, query))).await?;
         self.json(answer).await
     }
 
     /// The body of an answer, as JSON.
     pub(super) async fn json<T: DeserializeOwned>(&self, answer: Response) -> Result<T, Failure> {
-        let fault =
-            |e: String| Failure::Failed(format!("the API at {} gave no answer of Leasehold's: {e}", self.address()));
+        let fault = |e: String| {
+            Failure::Failed(format!("the API at {} did not answer as Leasehold's API does: {e}", self.address()))
+        };
         let body = answer.bytes().await.map_err(|e| fault(reason(&e)))?;
         serde_json::from_slice(&body).map_err(|e| fault(e.to_string()))
     }
 
-    /// Sends what `build` builds, again over a short outage where that is safe, until there is an answer.
+    /// Sends the request that `build` makes, and retries it during a short outage where that is safe.
     pub(super) async fn send(
         &self,
         repeat: Repeat,
@@ -134,7 +135,7 @@ impl Client {
                 Err(e) => {
                     unknown |= !e.is_connect() && !e.is_builder();
                     let again = !e.is_builder() && (repeat == Repeat::Safe || e.is_connect());
-                    (self.silence(&e, unknown && repeat == Repeat::Undone), again, None)
+                    (self.unanswered(&e, unknown && repeat == Repeat::Undone), again, None)
                 }
             };
             let wait = wait.unwrap_or(pause).min(PAUSE_MAX);
@@ -147,8 +148,8 @@ impl Client {
         }
     }
 
-    /// There was no answer, or half of one.
-    pub(super) fn silence(&self, error: &reqwest::Error, unknown: bool) -> Failure {
+    /// The failure for a request without a complete answer.
+    pub(super) fn unanswered(&self, error: &reqwest::Error, unknown: bool) -> Failure {
         let (address, reason) = (self.address(), reason(error));
         if error.is_connect() && !unknown {
             let advice = "start one (`leasehold up` does), or name yours with --api or LEASEHOLD_API_URL";
@@ -159,7 +160,7 @@ impl Client {
     }
 }
 
-/// The innermost cause, which is the one that says what happened. It has no address, and so no password.
+/// The innermost cause, which says what happened. It has no address, and so no password.
 pub(super) fn reason(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {

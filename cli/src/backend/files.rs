@@ -18,13 +18,13 @@ use crate::failure::Failure;
 /// How long an upload or a download may take; the API gives an upload an hour.
 const TRANSFER_LIMIT: Duration = Duration::from_secs(3_900);
 
-/// Whether a file came with the submit, or an attempt left it.
+/// Whether a file was submitted with the job, or left by an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Direction {
-    /// It came with the submit.
+    /// Submitted with the job.
     In,
-    /// An attempt left it.
+    /// Left by an attempt.
     Out,
 }
 
@@ -35,9 +35,9 @@ pub(crate) struct FileView {
     pub name: String,
     /// Its size.
     pub bytes: u64,
-    /// What it is said to be.
+    /// Its media type.
     pub content_type: String,
-    /// Where it comes from.
+    /// Its direction.
     pub direction: Direction,
 }
 
@@ -94,7 +94,7 @@ impl Attachment {
 }
 
 impl Backend {
-    /// The files of a job: what an attempt left first.
+    /// The files of a job; those that an attempt left come first.
     pub(crate) async fn files(&self, id: &JobId) -> Result<Vec<FileView>, Failure> {
         match self {
             Backend::Redis(direct) => Ok(direct.files(id).await?.into_iter().map(|(_, view)| view).collect()),
@@ -116,7 +116,7 @@ impl Backend {
                 let direction = if file.direction == Direction::In { "in" } else { "out" };
                 let path = ["jobs", id.as_str(), "files", &file.name];
                 let build = || {
-                    let request = api.asking(Method::GET, &path, &[("direction", direction)]);
+                    let request = api.request_with(Method::GET, &path, &[("direction", direction)]);
                     Ok(request.timeout(TRANSFER_LIMIT))
                 };
                 let answer = api.send(Repeat::Safe, build).await?;

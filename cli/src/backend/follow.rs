@@ -1,4 +1,4 @@
-//! A job's changes as they come, until it has ended.
+//! Following a job: its changes as they arrive, until it has ended.
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -16,16 +16,16 @@ use crate::problem::Problem;
 const PAUSE: Duration = Duration::from_millis(300);
 /// How often a job is read where there is no stream of events.
 const POLL_EVERY: Duration = Duration::from_secs(1);
-/// How long an API may stay away: a deployment takes its time.
+/// How long an API may be unreachable, as during a deployment.
 const OUTAGE: Duration = Duration::from_secs(60);
 /// How long one stream may last; then another is opened.
 const STREAM_LIMIT: Duration = Duration::from_secs(86_400);
-/// A stream that says nothing for so long is broken; the API sends something every few seconds.
+/// After this silence a stream is broken; the API sends something every few seconds.
 const SILENCE: Duration = Duration::from_secs(30);
 /// Bytes of one event: a job with a large payload and result, escaped.
 const EVENT_BYTES_MAX: usize = 16 << 20;
 
-/// Somebody who follows one job.
+/// Follows one job.
 pub(crate) struct Follower {
     id: JobId,
     way: Way,
@@ -123,7 +123,7 @@ impl Stream {
             let request = self.api.request(Method::GET, &path).header("accept", "text/event-stream");
             Ok(request.timeout(STREAM_LIMIT))
         };
-        // An API without room for one more stream has room for reads: only one that is away is waited for.
+        // An API that refuses another stream still answers reads: only an unreachable one is waited for.
         match self.api.patient(Duration::ZERO).send(Repeat::Safe, build).await {
             Err(Failure::Refused(problem)) if is_full(&problem) || !problem.is_passing() => {
                 Err(Failure::Refused(problem))
@@ -134,7 +134,7 @@ impl Stream {
     }
 }
 
-/// There is no such stream to be had.
+/// The API has no stream for this job.
 fn is_full(problem: &Problem) -> bool {
     ["no_such_route", "busy"].contains(&problem.code.as_str())
 }
@@ -167,7 +167,7 @@ impl Frames {
         self.ready.pop_front()
     }
 
-    /// Takes a piece in; `None` when an event is longer than any of ours.
+    /// Adds a piece of the stream; `None` when an event is longer than the limit.
     fn push(&mut self, piece: &[u8]) -> Option<()> {
         self.rest.extend_from_slice(piece);
         let mut begin = 0;

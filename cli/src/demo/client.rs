@@ -16,7 +16,7 @@ use crate::local::system;
 
 /// The kind of the demo's batches.
 const KIND: &str = "process-files";
-/// How long a submit goes on trying.
+/// How long a submit is retried.
 const SUBMIT_LIMIT: Duration = Duration::from_secs(40);
 /// How long a look at the jobs may take; while Redis is away the API waits for it.
 const LOOK_LIMIT: Duration = Duration::from_millis(250);
@@ -174,7 +174,7 @@ impl Observer {
         self.client.items(&self.batches).await
     }
 
-    /// Looks at all jobs; whether they were seen. While Redis is away, what was seen last stands.
+    /// Looks at all jobs; whether they were seen. While Redis is unreachable, the last state is kept.
     pub(super) async fn look(&mut self) -> bool {
         let looked = tokio::time::timeout(LOOK_LIMIT, self.client.items(&self.batches)).await;
         let Ok(Ok(jobs)) = looked else { return false };

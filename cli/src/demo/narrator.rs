@@ -14,7 +14,7 @@ pub(super) struct Narrator {
     total: usize,
     live: bool,
     bar: Option<String>,
-    /// Quarters that have been told, where there is no bar.
+    /// Quarters that have been reported, where there is no bar.
     quarters: usize,
 }
 

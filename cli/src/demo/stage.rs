@@ -88,7 +88,7 @@ impl Stage {
         }
     }
 
-    /// Stops a worker where it stands.
+    /// Stops a worker with SIGSTOP.
     pub(super) fn pause(&mut self, id: &WorkerId) {
         self.signal(id, Signal::SIGSTOP);
     }

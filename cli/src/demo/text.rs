@@ -1,4 +1,4 @@
-//! The demo's second system: a text, and what could be said better in it.
+//! The demo's second system: a text, and suggestions for it.
 use comfy_table::Cell;
 
 use super::client::Status;
@@ -24,7 +24,7 @@ pub(super) fn fact(status: &Status) -> Fact {
         let there = characters.get(suggestion.start..suggestion.end).map(String::from_iter);
         if there.as_deref() != Some(&suggestion.text) {
             let (start, end) = (suggestion.start, suggestion.end);
-            against.push(format!("{:?} does not stand at {start} to {end}", suggestion.text));
+            against.push(format!("{:?} is not at {start} to {end}", suggestion.text));
         }
     }
     Fact { claim: format!("the text got its {} suggestions, each where it says", found.len()), against }

@@ -123,7 +123,7 @@ fn not_taken_over(held: &Job, by_id: &BTreeMap<&JobId, &Job>, victim: &Victim) -
 /// The check that `leasehold doctor` does, on a system at rest.
 pub(super) async fn keys(store: &Store) -> Result<Fact, Failure> {
     let found = store.check().await?.into_iter().map(|f| format!("{}: {}", f.subject, f.problem)).collect();
-    Ok(Fact { claim: "a walk over every key in Redis finds nothing out of place".into(), against: found })
+    Ok(Fact { claim: "a check of every key in Redis finds nothing wrong".into(), against: found })
 }
 
 /// Prints the results, a line a document.

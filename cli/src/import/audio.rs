@@ -38,7 +38,7 @@ pub(super) fn read(paths: &[PathBuf], out: &Out) -> Flow {
     }
     for path in &databases {
         if let Some(process) = locked_by(path) {
-            let advice = "what stands in it is read; stop its service and import again";
+            let advice = "its present content is read; stop its service and import again";
             out.skip(Place::of(path), format!("the database is locked by process {process}: {advice}"))?;
         }
         match Database::open(path) {
@@ -172,9 +172,9 @@ fn upload(
     };
     let told = located.iter().flat_map(|path| folders.iter().map(move |folder| folder.join(path)));
     let found = told.chain(places).find(|path| path.is_file() && inside(path));
-    let path = found.ok_or("its upload is not beside the database, nor in another PATH; send it anew")?;
+    let path = found.ok_or("its upload is not beside the database, nor in another PATH; send it again")?;
     if !out.terms.storage {
-        return Err("without a storage_url its upload has no place; set one, or send it anew".into());
+        return Err("without a storage_url its upload has no place; set one, or send it again".into());
     }
     let own = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let name = filename.filter(|name| name::check(name).is_ok()).unwrap_or(own).to_owned();

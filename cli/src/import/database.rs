@@ -1,4 +1,4 @@
-//! A SQLite file, read as it stands: nothing is written to it or beside it, a lock is told and not waited for, and what is
+//! A SQLite file, read as it is: nothing is written to it or beside it, a lock is reported and not waited for, and what is
 //! damaged is passed over.
 use std::collections::HashMap;
 use std::io;
@@ -19,9 +19,9 @@ const LOCK_FIRST: i64 = 0x4000_0000;
 const LOCK_BYTES: i64 = 512;
 /// Bytes of a value that is read.
 const VALUE_BYTES_MAX: i32 = 16 << 20;
-/// Faults of a database that are told.
+/// Faults of a database that are reported.
 const FAULTS_MAX: usize = 100;
-/// How far ahead, in rows, what lies behind a damaged place is looked for.
+/// How far ahead, in rows, rows after a damaged place are searched for.
 const JUMP_MAX: i64 = 1 << 40;
 
 /// An open database.
@@ -62,7 +62,7 @@ fn companion(path: &Path, ending: &str) -> Option<PathBuf> {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.len() > 0).then_some(path)
 }
 
-/// A copy of the database with what its service had not yet written into it, or taken back.
+/// A copy of the database with what its service had not yet written into it, or rolled back.
 fn copy(path: &Path, companions: &[PathBuf]) -> io::Result<(TempDir, PathBuf)> {
     let folder = tempfile::tempdir()?;
     let to = |from: &Path| folder.path().join(from.file_name().unwrap_or_default());
@@ -101,7 +101,7 @@ impl Database {
         Ok(Self { connection, table: quoted, row: numbered, columns, _copy: copied })
     }
 
-    /// How many rows there are, if that can be told.
+    /// The number of rows, if it is known.
     pub(super) fn count(&self) -> Option<u64> {
         let count =
             self.connection.query_row(&format!("SELECT count(*) FROM {}", self.table), [], |row| row.get::<_, i64>(0));
@@ -113,7 +113,7 @@ impl Database {
         self.columns.iter().any(|name| name.eq_ignore_ascii_case(column))
     }
 
-    /// Calls `each` with every row that can be read. Behind a damaged place it goes on with the rows after it.
+    /// Calls `each` with every row that can be read. After a damaged place it continues with the rows after it.
     pub(super) fn rows<E>(&self, mut each: impl FnMut(Row) -> Result<(), E>) -> Result<Vec<String>, E> {
         let mut faults = Vec::new();
         let Some(row) = self.row else {
@@ -204,7 +204,7 @@ impl Database {
                 },
                 ValueRef::Blob(bytes) => match std::str::from_utf8(bytes) {
                     Ok(text) => json!(text),
-                    Err(_) => return Err(format!("column {name:?} has {} bytes that are no text", bytes.len())),
+                    Err(_) => return Err(format!("column {name:?} has {} bytes that are not text", bytes.len())),
                 },
             };
             record.insert(name.clone(), value);

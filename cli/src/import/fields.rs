@@ -22,7 +22,7 @@ impl Fields {
         Self::of(json)
     }
 
-    /// The same of JSON that has been bounded.
+    /// [`Fields::parse`] for JSON whose size has been checked.
     pub(super) fn of(json: Json) -> Result<Self, String> {
         match json.to::<Value>() {
             Ok(Value::Object(map)) => Ok(Self { json, map }),
@@ -118,7 +118,7 @@ impl Fields {
         })
     }
 
-    /// The same of a field that must be there.
+    /// A word of a field that must be present.
     pub(super) fn needed_word<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Result<T, String> {
         self.word(name, words)?.ok_or_else(|| {
             let allowed: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
@@ -142,7 +142,7 @@ pub(super) fn shown(value: &Value) -> String {
 }
 
 /// Reads a time as the old services wrote them: ISO 8601 with or without a zone (UTC then), or Unix seconds. `None` for
-/// what is no time, or none of theirs.
+/// anything else is not a time.
 pub(super) fn time(value: &Value) -> Option<Timestamp> {
     let ms = match value {
         Value::Number(number) => unix(number.as_f64()?)?,

@@ -53,7 +53,7 @@ pub(super) fn read(paths: &[PathBuf], out: &Out) -> Flow {
                 out.skip(Place::of(folder), "it is a file in place of a folder")?;
             }
             whole.extend(if is_root { inner.to_vec() } else { vec![path.clone()] });
-            // The other half of the store stands beside.
+            // The other half of the store is beside it.
             whole.extend(input::nearby(path, RESULTS));
         } else {
             files.push(path.clone());
@@ -194,7 +194,7 @@ impl Store<'_> {
                 let (lost, done) = (rest(items.sent), items.sent);
                 let lost = if total.is_some() { lost.to_string() } else { "any".to_owned() };
                 let why = format!(
-                    "the old store does not name {lost} of its files that are not done; {done} are; submit the others anew"
+                    "the old store does not name {lost} of its files that are not done; {done} are; submit the others again"
                 );
                 let (ending, note) = super::old::cannot_run(&why, ended_at);
                 return self.out.send(Found::End(Some(ending), Some(place.told(note))));

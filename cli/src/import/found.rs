@@ -1,4 +1,4 @@
-//! What a reader finds in an old store, and the way it takes to whoever writes it.
+//! What a reader finds in an old store, and the channel to the importer.
 use std::path::{Path, PathBuf};
 
 use leasehold::store::{Ending, ImportedItem};
@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 /// Something of an old store.
 pub(super) enum Found {
-    /// So many records will come, as far as can be told.
+    /// The expected number of records.
     Total(u64),
     /// What is left out, and why.
     Skipped(Told),
@@ -48,7 +48,7 @@ pub(super) struct OldJob {
     /// `None`: it is to run.
     pub ending: Option<Ending>,
     pub attachment: Option<Attachment>,
-    /// What is to be told when it is imported.
+    /// A note to report when it is imported.
     pub note: Option<String>,
 }
 
@@ -100,7 +100,7 @@ impl Terms {
 /// Nobody hears the reader any more.
 pub(super) struct Gone;
 
-/// Whether the reader goes on.
+/// Whether the reader continues.
 pub(super) type Flow = Result<(), Gone>;
 
 /// Where a reader puts what it finds.

@@ -45,7 +45,7 @@ pub(super) fn read(paths: &[PathBuf], out: &Out) -> Flow {
     Ok(())
 }
 
-/// Folders in which results may stand.
+/// Folders that may hold results.
 fn beside(path: &Path) -> Vec<PathBuf> {
     let mut folders = input::nearby(path, RESULTS);
     folders.extend(path.is_dir().then(|| path.to_owned()));
@@ -95,7 +95,7 @@ fn job(path: &Path, results: &[PathBuf], out: &Out, lost: &mut Option<(PathBuf, 
     Ok(OldJob { place: Place::of(path), id, created_at, record: fields.json, payload, ending, attachment, note })
 }
 
-/// What the handler takes, and why it could not run with it.
+/// The payload for the handler, and why it could not run with it.
 fn payload(fields: &Fields) -> Result<(Json, Option<String>), String> {
     let request = fields.object("request")?;
     let field = |name: &str| request.and_then(|request| request.get(name)).filter(|value| !value.is_null());
@@ -120,21 +120,21 @@ fn payload(fields: &Fields) -> Result<(Json, Option<String>), String> {
     });
     let fault = match url {
         Some(url) if url.starts_with("http://") || url.starts_with("https://") => None,
-        Some(url) => Some(format!("its url {url:?} is no http or https URL")),
+        Some(url) => Some(format!("its url {url:?} is not an http or https URL")),
         None => Some("the old store has no url for it".to_owned()),
     };
     let payload = Json::of(&payload).map_err(|e| e.to_string())?;
     Ok((payload, fault))
 }
 
-/// The result of a completed job and the file that it stands in, or where and why it cannot come along.
+/// The result of a completed job and its file, or where and why it cannot be imported.
 type Made = Result<Option<(Json, Option<Attachment>)>, (PathBuf, String)>;
 
 fn found(file: Option<&str>, record: &Path, results: &[PathBuf], out: &Out) -> Made {
     let Some(file) = file else { return Ok(None) };
     // Some records have the folder too.
     let name = file.rsplit('/').next().unwrap_or(file);
-    let lost = |path: &Path, reason: String| (path.to_owned(), format!("this result does not come along: {reason}"));
+    let lost = |path: &Path, reason: String| (path.to_owned(), format!("this result is not imported: {reason}"));
     name::check(name).map_err(|e| lost(record, e.to_string()))?;
     let path = results.iter().map(|folder| folder.join(name)).find(|path| path.symlink_metadata().is_ok());
     let path = path.ok_or_else(|| lost(record, format!("there is no {name} in {RESULTS}, nor in another PATH")))?;
@@ -151,7 +151,7 @@ fn found(file: Option<&str>, record: &Path, results: &[PathBuf], out: &Out) -> M
     result.map(|result| Some((result, None))).map_err(|e| lost(&path, format!("{e}; {advice}")))
 }
 
-/// What a result has in it, as far as it is counted.
+/// What is counted of a result.
 #[derive(Deserialize)]
 struct Shape {
     #[serde(default)]
@@ -160,7 +160,7 @@ struct Shape {
     documents: Count,
 }
 
-/// How many elements there are; what is no list has none.
+/// The number of elements; anything but a list has none.
 #[derive(Default)]
 struct Count(u64);
 
@@ -187,7 +187,7 @@ impl<'de> Deserialize<'de> for Count {
     }
 }
 
-/// Reads a result through, whatever its size: it must be whole.
+/// Reads a whole result, which must be complete.
 fn shape(path: &Path, bytes_max: u64) -> Result<Shape, String> {
     let file = input::open(path)?;
     if file.metadata().map_err(|e| e.to_string())?.len() > bytes_max {

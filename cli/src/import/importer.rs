@@ -1,5 +1,5 @@
 //! Writes what a reader finds: jobs in chunks, a batch as its parent and then its items in chunks. What is here already is
-//! passed over, so that an import which was cut off goes on.
+//! skipped, so that an interrupted import continues.
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 
@@ -192,7 +192,7 @@ impl Importer {
         ImportedJob { id: job.id, job: new, past, input }
     }
 
-    /// Begins a batch, or goes on with one.
+    /// Begins a batch, or continues one.
     async fn begin(&mut self, job: OldJob) -> Result<(), Failure> {
         self.flush().await?;
         let (place, id) = (job.place.clone(), job.id.clone());

@@ -1,4 +1,4 @@
-//! Reading what may be anything: a FIFO does not block, an endless file is bounded, a folder is no file.
+//! Reading files that may be anything: a FIFO does not block, an endless file is bounded, a folder is refused.
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -18,7 +18,7 @@ pub(super) fn open(path: &Path) -> Result<File, String> {
     match meta.file_type() {
         kind if kind.is_file() => Ok(file),
         kind if kind.is_dir() => Err("it is a folder in place of a file".into()),
-        _ => Err("it is no regular file".into()),
+        _ => Err("it is not a regular file".into()),
     }
 }
 
@@ -145,7 +145,7 @@ pub(super) fn nearby(path: &Path, name: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The folder that a path stands in.
+/// The folder of a path.
 pub(super) fn parent(path: &Path) -> PathBuf {
     match path.parent() {
         Some(parent) if path.file_name().is_some() && parent.as_os_str().is_empty() => PathBuf::from("."),

@@ -65,7 +65,7 @@ fn entry(path: &Path, name: &str, out: &Out) -> Flow {
     }
     match path.is_dir() {
         true if path.with_file_name(format!("{name}.json")).is_file() => {
-            out.skip(Place::of(path), format!("its job has a file of its own, {name}.json, which is taken"))
+            out.skip(Place::of(path), format!("its job has another file, {name}.json, which is used"))
         }
         true => logged(path, out),
         false => Ok(()),
@@ -94,7 +94,7 @@ fn job(path: &Path, id: JobId, fields: Fields) -> Result<OldJob, String> {
     let ending = match status {
         Status::Open if text.is_some() => None,
         Status::Open => {
-            let (ending, told) = cannot_run("the old store has not kept its text; submit it anew", ended_at);
+            let (ending, told) = cannot_run("the old store has not kept its text; submit it again", ended_at);
             note = Some(told);
             Some(ending)
         }
@@ -131,7 +131,7 @@ fn logged(folder: &Path, out: &Out) -> Flow {
     out.job(if path.symlink_metadata().is_ok() { &path } else { folder }, job)
 }
 
-/// Lines of a log whose faults are told; there may be any number.
+/// Lines of a log whose faults are reported; the others are counted.
 const DROPPED_MAX: usize = 3;
 /// Fields that the events of a job may have.
 const FIELDS_MAX: usize = 1_000;

@@ -4,7 +4,7 @@ use std::path::Path;
 use leasehold::Timestamp;
 use leasehold::store::Ending;
 
-/// How a job stood.
+/// The state of a job in its old store.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Status {
     Open,
@@ -13,25 +13,25 @@ pub(super) enum Status {
     Cancelled,
 }
 
-/// A folder that has the name of a record stands in its place.
+/// Whether a folder has the name of a record, in whose place it is.
 pub(super) fn is_record(folder: &Path) -> bool {
     folder.extension().is_some_and(|ending| ending == "json")
 }
 
-/// The id that the name of a file says, and what is wrong when its record says another that has a file of its own.
+/// The id that the name of a record's file says.
 pub(super) fn named<'a>(path: &'a Path, head: &str) -> Option<&'a str> {
     let stem = path.file_stem()?.to_str()?;
     Some(stem.strip_prefix(head).unwrap_or(stem))
 }
 
-/// Why a copy of a record that has a file of its own is left out.
+/// Why a record is left out as a copy: its id is that of another file.
 pub(super) fn is_copy(path: &Path, file: &str) -> Option<String> {
     let own = path.with_file_name(file);
     let differs = path.file_name().is_some_and(|name| name != file);
     (differs && own.is_file()).then(|| format!("its id is that of {}, which is taken", own.display()))
 }
 
-/// A failure of what had not ended and cannot run here.
+/// The failure of a job that had not ended and cannot run here.
 pub(super) fn cannot_run(why: &str, at: Timestamp) -> (Ending, String) {
     let message = format!("it had not ended in the old store, and cannot run: {why}");
     let note = format!("imported as failed: {message}");

@@ -103,7 +103,7 @@ impl<'a> Batch<'a> {
     fn of(text: &'a str, path: &Path, terms: &Terms) -> Result<Self, String> {
         let Pairs(pairs) = serde_json::from_str(text).map_err(|e| format!("not valid JSON of a batch: {e}"))?;
         let items = pairs.iter().rev().find(|(name, _)| name == "items").map(|(_, items)| *items);
-        // The items stand in their own jobs.
+        // The items are in their own jobs.
         let rest: std::collections::BTreeMap<&str, &RawValue> =
             pairs.iter().filter(|(name, _)| name != "items").map(|(name, value)| (name.as_str(), *value)).collect();
         let rest = Json::of(&rest).map_err(|e| e.to_string())?;

@@ -18,7 +18,7 @@ const PART_ITEMS: usize = 2_000;
 const PART_BYTES: usize = 4 << 20;
 /// Bytes of a line, white space included; a payload has fewer.
 const LINE_BYTES_MAX: u64 = 8 << 20;
-/// How often a line tells how far it is, where there is no bar.
+/// How often progress is reported as a line, where there is no bar.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// Lines of JSON.
@@ -39,7 +39,7 @@ struct Part {
 /// Submits a batch with the items of a file.
 pub(super) async fn submit(backend: &Backend, submission: Submission, path: &Path) -> Result<Job, Failure> {
     let is_file = path.metadata().is_ok_and(|metadata| metadata.is_file());
-    // Each line is looked at before anything is submitted, where a file can be read twice.
+    // A file can be read twice: each line is checked before anything is submitted.
     let total = if is_file { Some(count(path, backend)?) } else { None };
     let mut lines = Lines::open(path)?;
     let mut part = lines.part(backend)?;
@@ -92,7 +92,7 @@ fn bad_line(failure: &Failure, part: &Part, name: &str) -> Option<Failure> {
     Some(Failure::Usage(format!("--items: {name}, line {at}: {}", print::plain(&fault.detail))))
 }
 
-/// A batch that cannot be completed is cancelled, unless it was complete before.
+/// Cancels a batch that cannot be completed, unless it was complete before.
 async fn give_up(backend: &Backend, id: &JobId, bad: Failure) -> Failure {
     let is_open = |job: &Job| !job.state.is_final() && job.items.is_some_and(|items| items.open);
     let cancelled = match backend.find(id).await {
@@ -113,7 +113,7 @@ async fn give_up(backend: &Backend, id: &JobId, bad: Failure) -> Failure {
 fn interrupted(failure: Failure, id: &JobId, first: u64) -> Failure {
     Failure::Failed(format!(
         "{failure}\nbatch {id} has its first {first} items and is not complete: the same command with the same \
-         --idempotency-key goes on with it; else `jobs cancel {id}`, or it is cancelled by itself an hour after its last part"
+         --idempotency-key continues it; otherwise `jobs cancel {id}`, or it is cancelled one hour after its last part"
     ))
 }
 
@@ -170,7 +170,7 @@ impl Lines {
 struct Meter {
     bar: Option<ProgressBar>,
     total: Option<u64>,
-    told: Instant,
+    reported: Instant,
 }
 
 impl Meter {
@@ -178,14 +178,14 @@ impl Meter {
         let template = if total.is_some() { "{wide_bar} {pos}/{len} items  {eta}" } else { "{spinner} {pos} items" };
         let style = || ProgressStyle::with_template(template).expect("the templates above are right");
         let bar = print::is_live().then(|| ProgressBar::new(total.unwrap_or(0)).with_style(style()));
-        Self { bar, total, told: Instant::now() }
+        Self { bar, total, reported: Instant::now() }
     }
 
     fn show(&mut self, items: u64) {
         match &self.bar {
             Some(bar) => bar.set_position(items),
-            None if self.told.elapsed() >= TELL_EVERY => {
-                self.told = Instant::now();
+            None if self.reported.elapsed() >= TELL_EVERY => {
+                self.reported = Instant::now();
                 let of = self.total.map_or_else(String::new, |total| format!(" of {total}"));
                 print::aside(format_args!("submitted {items}{of} items"));
             }

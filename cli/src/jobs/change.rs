@@ -1,4 +1,4 @@
-//! `jobs cancel`, `retry` and `rm`: each id is answered alone, and one that is refused makes the command fail.
+//! `jobs cancel`, `retry` and `rm`: each id is reported separately, and one that is refused makes the command fail.
 use std::collections::HashSet;
 
 use leasehold::{Job, JobId};
@@ -9,7 +9,7 @@ use crate::backend::Changed;
 use crate::failure::{Failure, complain};
 use crate::print;
 
-/// What became of one id.
+/// The outcome for one id.
 #[derive(Serialize)]
 struct Answer {
     id: JobId,
@@ -44,30 +44,30 @@ impl From<Changed> for Answer {
 pub(super) async fn cancel(ids: &[JobId], common: &Common) -> Result<(), Failure> {
     let backend = common.backend().await?;
     let ids = distinct(&backend.resolve_all(ids).await?);
-    tell(backend.cancel(&ids).await?, common)
+    report(backend.cancel(&ids).await?, common)
 }
 
 /// Retries jobs.
 pub(super) async fn retry(ids: &[JobId], common: &Common) -> Result<(), Failure> {
     let backend = common.backend().await?;
     let ids = distinct(&backend.resolve_all(ids).await?);
-    tell(backend.retry(&ids).await?, common)
+    report(backend.retry(&ids).await?, common)
 }
 
 /// Removes jobs.
 pub(super) async fn remove(ids: &[JobId], common: &Common) -> Result<(), Failure> {
     let backend = common.backend().await?;
     let ids = distinct(&backend.resolve_all(ids).await?);
-    tell(backend.remove(&ids).await?, common)
+    report(backend.remove(&ids).await?, common)
 }
 
-/// The ids, each once: a second mention of one would be answered with what the first has done.
+/// The ids, each once: a second one would be refused because of what the first has done.
 fn distinct(ids: &[JobId]) -> Vec<JobId> {
     let mut seen = HashSet::new();
     ids.iter().filter(|id| seen.insert(*id)).cloned().collect()
 }
 
-fn tell(changed: Vec<Changed>, common: &Common) -> Result<(), Failure> {
+fn report(changed: Vec<Changed>, common: &Common) -> Result<(), Failure> {
     let refused = changed.iter().any(|one| one.answer.is_err());
     if common.json() {
         print::json_list("results", &changed.into_iter().map(Answer::from).collect::<Vec<_>>())?;

@@ -1,4 +1,4 @@
-//! `jobs files`: what came with a job, and what its attempts left.
+//! `jobs files`: the files submitted with a job, and those that its attempts left.
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -19,28 +19,28 @@ use crate::print::{self, Table, cell};
 #[command(after_help = "\
 Examples:
   leasehold jobs files ID
-  leasehold jobs files ID --get report.pdf                 into this folder; a file that is there is left alone
+  leasehold jobs files ID --get report.pdf                 into this folder; an existing file is not replaced
   leasehold jobs files ID --get rows.csv --to - | head")]
 pub(crate) struct Arguments {
     /// The job's id, or its first or last characters.
     id: JobId,
-    /// Fetch the file of this name.
+    /// Download this file.
     #[arg(long, value_name = "NAME")]
     get: Option<String>,
-    /// Where to put it, in place of its name in this folder; - is standard output.
+    /// Where to write it, in place of its name in this folder; - is standard output.
     #[arg(long, value_name = "PATH|-", requires = "get")]
     to: Option<PathBuf>,
-    /// Replace the file that is there.
+    /// Replace an existing file.
     #[arg(long, requires = "get")]
     force: bool,
-    /// Only those that came with the submit, or that an attempt left.
+    /// Only files submitted with the job (in), or left by an attempt (out).
     #[arg(long, value_enum)]
     direction: Option<Direction>,
     #[command(flatten)]
     common: Common,
 }
 
-/// Lists them, or fetches one.
+/// Lists the files, or downloads one.
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { id, get, to, force, direction, common } = arguments;
     let target = match (&get, to) {
@@ -81,10 +81,10 @@ fn list(files: &[FileView], common: &Common) -> Result<(), Failure> {
 }
 
 fn there(target: &Path) -> Failure {
-    Failure::Failed(format!("{} is there already; give --force to replace it, or --to another path", target.display()))
+    Failure::Failed(format!("{} exists already; give --force to replace it, or --to another path", target.display()))
 }
 
-/// Writes beside the target, which gets its name only when it is whole.
+/// Writes beside the target and renames it when it is complete.
 async fn save(bytes: FileBytes, file: &FileView, target: &Path, force: bool) -> Result<(), Failure> {
     let fault = |e: std::io::Error| Failure::Failed(format!("{}: {e}", target.display()));
     let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -1,4 +1,4 @@
-//! `jobs ls` and `jobs items`: a page, or all pages as they come.
+//! `jobs ls` and `jobs items`: one page, or all pages as they arrive.
 use clap::Args;
 use comfy_table::Cell;
 use leasehold::store::Serving;
@@ -13,12 +13,12 @@ use crate::print::{self, Table, age, cell, span};
 pub(super) const AFTER_HELP: &str = "\
 Examples:
   leasehold jobs ls --state failed --kind word-count
-  leasehold jobs ls --state completed --all -o json | jq -r .id       a line a job, whatever their number";
+  leasehold jobs ls --state completed --all -o json | jq -r .id       one job per line";
 
 pub(super) const ITEMS_AFTER_HELP: &str = "\
 Examples:
   leasehold jobs items ID --state failed
-  leasehold jobs items ID --all -o json | jq .result                  a line an item, whatever their number";
+  leasehold jobs items ID --all -o json | jq .result                  one item per line";
 
 /// Jobs in a page of all.
 const ALL_PAGE: usize = 500;
@@ -67,12 +67,12 @@ struct Pages {
     /// Where the page before ended.
     #[arg(long)]
     cursor: Option<String>,
-    /// Page by page to the end, from the cursor if there is one; as JSON a line a job.
+    /// All pages, from the cursor if there is one; with -o json one job per line.
     #[arg(long, conflicts_with = "limit")]
     all: bool,
 }
 
-/// The state of that word.
+/// Reads a state.
 pub(super) fn state(word: &str) -> Result<State, String> {
     let words = || State::ALL.map(State::as_str).join(", ");
     State::parse(word).ok_or_else(|| format!("write one of {}", words()))
@@ -91,7 +91,7 @@ pub(super) async fn items(arguments: ItemsArguments) -> Result<(), Failure> {
     let backend = common.backend().await?;
     let id = backend.resolve(&id).await?;
     if backend.get(&id).await?.items.is_none() {
-        return Err(Failure::Failed(format!("job {id} is no batch, so it has no items")));
+        return Err(Failure::Failed(format!("job {id} is not a batch, so it has no items")));
     }
     print(&backend, Listing { state, parent: Some(id), ..Listing::default() }, pages, &common).await
 }
@@ -150,7 +150,7 @@ fn table(jobs: &[Job], serving: &Serving, heads: bool, all: bool) -> std::io::Re
 fn detail(job: &Job, serving: &Serving) -> String {
     let mut parts = Vec::new();
     if job.cancel_requested {
-        parts.push("cancel asked".to_owned());
+        parts.push("cancel requested".to_owned());
     }
     if job.crashes > 0 {
         parts.push(format!("{} {}", job.crashes, if job.crashes == 1 { "crash" } else { "crashes" }));

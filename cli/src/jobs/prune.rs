@@ -1,4 +1,4 @@
-//! `jobs prune`: delete many jobs that have ended, once somebody has seen how many.
+//! `jobs prune`: delete jobs that have ended, after showing how many.
 use std::io::{BufRead, IsTerminal, Write, stderr, stdin};
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use crate::print;
 /// What to delete.
 #[derive(Args)]
 #[command(after_help = "\
-A batch goes with its items, a job with its files. Without --yes nothing is deleted: it asks on a terminal, and elsewhere says
-how many would be.
+A batch goes with its items, a job with its files. Without --yes it asks on a terminal; elsewhere it only reports how many
+jobs would be deleted.
 
 Examples:
   leasehold jobs prune --state completed --older-than 7d
@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
     /// Keep the newest N of the kind.
     #[arg(long, value_name = "N", requires = "kind")]
     keep: Option<u64>,
-    /// Only those beyond the newest of the kind that come to so many bytes in all.
+    /// Keep the newest of the kind up to BYTES in all.
     #[arg(long, value_name = "BYTES", requires = "kind")]
     max_bytes: Option<u64>,
     /// Delete them.
@@ -51,7 +51,7 @@ struct Answer {
     deleted: u64,
 }
 
-/// Counts, and deletes when told to.
+/// Counts the jobs, and deletes them with `--yes` or after a yes.
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { state, kind, older_than, keep, max_bytes, yes, common } = arguments;
     if state.is_none() && kind.is_none() && older_than.is_none() {
@@ -98,7 +98,7 @@ async fn delete(backend: &Backend, query: &PruneQuery) -> Result<u64, Failure> {
         if !step.more {
             return Ok(deleted);
         }
-        // Every step of such a walk begins at the newest: one that reached nothing to delete never will.
+        // Each step begins at the newest job again: one that reached nothing to delete never will.
         if step.deleted == 0 && (query.keep.is_some() || query.bytes_max.is_some()) {
             let advice =
                 "what is kept takes longer to count than a request may; run the same command straight on Redis";
@@ -107,7 +107,7 @@ async fn delete(backend: &Backend, query: &PruneQuery) -> Result<u64, Failure> {
     }
 }
 
-/// Asks whoever sits at the terminal, if anybody does.
+/// Asks at the terminal; without one the answer is no.
 fn ask(what: &str) -> Result<bool, Failure> {
     if !(stdin().is_terminal() && stderr().is_terminal()) {
         return Ok(false);

@@ -7,7 +7,7 @@ use crate::backend::Direction;
 use crate::failure::Failure;
 use crate::print::{self, Table, age, span};
 
-/// Shows a job, whole.
+/// Shows one job in full.
 pub(super) async fn job(id: &JobId, common: &Common) -> Result<(), Failure> {
     let backend = common.backend().await?;
     let id = &backend.resolve(id).await?;
@@ -75,7 +75,7 @@ fn attempts(job: &Job) -> String {
 fn state(job: &Job, lack: Option<String>) -> String {
     let mut text = job.state.to_string();
     if job.cancel_requested {
-        text += ", a cancel is asked";
+        text += ", cancel requested";
     }
     if let Some(end) = job.lease_expires_at {
         text += &format!(", its lease ends {}", age(end));
@@ -101,7 +101,7 @@ fn code(error: &leasehold::JobError) -> String {
     serde_json::to_value(error.code).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
-/// How far a job is: `40 % counting`.
+/// The progress of a job: `40 % counting`.
 pub(super) fn progress(progress: &leasehold::job::Progress) -> String {
     let percent = progress.percent.map(|percent| format!("{percent:.0} %"));
     [percent, progress.message.clone()].into_iter().flatten().collect::<Vec<_>>().join(" ")
@@ -118,7 +118,9 @@ pub(super) async fn history(id: &JobId, common: &Common) -> Result<(), Failure> 
     }
     if history.is_empty() {
         let state = job.state;
-        return Ok(print::line(format_args!("job {id} is {state} and has no history: nothing out of the plain path"))?);
+        return Ok(print::line(format_args!(
+            "job {id} is {state} and has no history: nothing unusual has happened to it"
+        ))?);
     }
     let mut table = Table::new(&["AT", "EVENT", "ATTEMPT", "WORKER", "DETAIL"]);
     for entry in history {

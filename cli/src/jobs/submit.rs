@@ -18,9 +18,9 @@ use crate::print;
 /// The job to submit.
 #[derive(Args)]
 #[command(after_help = "\
-A batch is a job with items: --items reads a payload a line and submits them in parts, in little memory whatever their
-number. Nothing is submitted when a line of the file is no JSON; where the lines come from a pipe, what was submitted before
-the bad one is cancelled. With an --idempotency-key the same command again goes on where an earlier one was cut off.
+A batch is a job with items: --items reads one payload per line and submits them in parts, in bounded memory. Nothing is
+submitted when a line of the file is not JSON; when the lines come from a pipe, what was submitted before the bad line is
+cancelled. With an --idempotency-key, the same command continues where an earlier one was interrupted.
 
 Examples:
   leasehold jobs submit --kind word-count --payload '{\"file\": \"a.txt\"}' --watch
@@ -28,37 +28,37 @@ Examples:
   leasehold jobs submit --kind resize --file photo.jpg --file logo.png
   leasehold jobs submit --kind word-count --items pages.jsonl --then sum-up --watch")]
 pub(crate) struct Arguments {
-    /// What sort of work it is.
+    /// The kind of the job.
     #[arg(long)]
     kind: Kind,
     /// Its payload: JSON, @file, or - for standard input.
     #[arg(long, value_name = "JSON|@FILE|-", default_value = "null", allow_hyphen_values = true)]
     payload: String,
-    /// Where it waits, in place of its kind's queue.
+    /// The queue, in place of its kind's.
     #[arg(long)]
     queue: Option<QueueName>,
     /// Which jobs of its queue start first.
     #[arg(long, value_parser = priority())]
     priority: Option<Priority>,
-    /// Start it so much later, as in 5s, 10m, 2h.
+    /// Delay before the job may start, e.g. 5s, 10m, 2h.
     #[arg(long, value_name = "DURATION", value_parser = delay, conflicts_with = "run_at")]
     delay: Option<Duration>,
-    /// Start it at this time, as in 2026-11-22T06:00:00Z.
+    /// Time before which the job must not start, e.g. 2026-11-22T06:00:00Z.
     #[arg(long, value_name = "TIME", value_parser = time)]
     run_at: Option<Timestamp>,
-    /// Attempts it is given, in place of its kind's.
+    /// Maximum number of attempts, in place of its kind's.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::ATTEMPTS_MAX)))]
     max_attempts: Option<u32>,
-    /// Longest run, in place of its kind's.
+    /// Maximum duration of an attempt, in place of its kind's.
     #[arg(long, value_name = "DURATION", value_parser = timeout)]
     timeout: Option<Duration>,
-    /// The same key and job again change nothing for 24 h and answer with the first job.
+    /// For 24 h, a submit with the same key and job returns the first job instead of making another.
     #[arg(long, value_name = "KEY", value_parser = key)]
     idempotency_key: Option<String>,
-    /// A file to come with it, for its handler to read; can be given again.
+    /// A file for the handler to read; may be repeated.
     #[arg(long, value_name = "PATH")]
     file: Vec<PathBuf>,
-    /// Submit a batch: a payload a line of this file, or of standard input for -.
+    /// Submit a batch: one payload per line of this file, or of standard input for -.
     #[arg(long, value_name = "FILE|-", conflicts_with_all = ["delay", "run_at"])]
     items: Option<PathBuf>,
     /// The kind to run over the finished items of a batch.
@@ -67,7 +67,7 @@ pub(crate) struct Arguments {
     /// Follow the job to its end, with a progress bar; fails unless it completed.
     #[arg(long)]
     watch: bool,
-    /// Wait until the job has ended, at most so long; fails unless it completed.
+    /// Wait for the end of the job, for at most DURATION; fails unless it completed.
     #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = "30s", value_parser = duration,
           conflicts_with = "watch")]
     wait: Option<Duration>,
@@ -75,7 +75,7 @@ pub(crate) struct Arguments {
     common: Common,
 }
 
-/// Submits the job, and waits for its end when asked to.
+/// Submits the job, and waits for its end with `--wait` or `--watch`.
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let json = arguments.common.json();
     let payload = read(&arguments.payload, arguments.items.as_ref())?;
@@ -101,7 +101,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
 }
 
 /// Says when the job, or the items of the batch, will wait because no living worker serves them. It is only a warning: the
-/// job is submitted, so that a failure to look is not one of the command.
+/// job is submitted, so a failed check does not fail the command.
 async fn warn_unserved(backend: &Backend, job: &Job) {
     if job.served != Some(false) && job.items.is_none() {
         return;

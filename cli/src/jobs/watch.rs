@@ -19,7 +19,7 @@ Examples:
   leasehold jobs watch ID
   leasehold jobs watch ID -o json 2>/dev/null | jq .result";
 
-/// How often a bar moves that has nothing new to show.
+/// How often the bar is redrawn when nothing has changed.
 const TICK: Duration = Duration::from_millis(120);
 
 /// Follows a job.
@@ -30,7 +30,7 @@ pub(super) async fn run(id: &JobId, common: &Common) -> Result<(), Failure> {
     finish(&job, common.json())
 }
 
-/// Follows a job to its end and shows how far it is.
+/// Follows a job to its end and shows its progress.
 pub(super) async fn follow(backend: &Backend, id: &JobId) -> Result<Job, Failure> {
     let (mut follower, mut meter) = (backend.follow(id)?, Meter::new());
     let mut seen = false;
@@ -54,7 +54,7 @@ pub(super) async fn follow(backend: &Backend, id: &JobId) -> Result<Job, Failure
     }
 }
 
-/// Waits for a job's end, at most so long; the job as it is then.
+/// Waits for the end of a job, for at most `limit`; returns the job as it is then.
 pub(super) async fn wait(backend: &Backend, id: &JobId, limit: Duration) -> Result<Job, Failure> {
     let mut follower = backend.follow(id)?;
     let end = async {
@@ -79,7 +79,7 @@ pub(super) async fn wait(backend: &Backend, id: &JobId, limit: Duration) -> Resu
     }
 }
 
-/// Somebody has stopped watching: the job does not depend on it.
+/// The watch was interrupted; the job does not depend on it.
 fn left(id: &JobId) -> Failure {
     print::aside(format_args!(
         "\njob {id} continues\n  leasehold jobs watch {id}    to watch it again\n  leasehold jobs cancel {id}   to cancel it"
@@ -91,7 +91,7 @@ fn removed(id: &JobId) -> Failure {
     Failure::Failed(format!("job {id} was removed while this waited for it"))
 }
 
-/// Prints what a job has come to; anything but a completed one is a failure, which has been said.
+/// Prints the outcome of a job. Fails unless it completed; the failure has been printed then.
 pub(super) fn finish(job: &Job, json: bool) -> Result<(), Failure> {
     if json {
         print::json(job)?;
@@ -110,10 +110,10 @@ pub(super) fn finish(job: &Job, json: bool) -> Result<(), Failure> {
     Err(Failure::Said)
 }
 
-/// How far a job is: a bar on a terminal, else a line for each step worth one.
+/// The progress of a job: a bar on a terminal, elsewhere a line for each step.
 struct Meter {
     bar: Option<ProgressBar>,
-    told: String,
+    reported: String,
 }
 
 impl Meter {
@@ -123,16 +123,16 @@ impl Meter {
             bar.enable_steady_tick(TICK);
             bar
         });
-        Self { bar, told: String::new() }
+        Self { bar, reported: String::new() }
     }
 
     fn show(&mut self, job: &Job, lack: Option<String>) {
         let text = text(job, lack);
         let Some(bar) = &self.bar else {
             let step = step(job);
-            if self.told != step {
+            if self.reported != step {
                 print::aside(&text);
-                self.told = step;
+                self.reported = step;
             }
             return;
         };
@@ -166,7 +166,7 @@ fn ended(items: &Items) -> u64 {
     items.succeeded + items.failed + items.skipped + items.cancelled
 }
 
-/// What changes with each step that deserves a line: state, phase, each tenth.
+/// What changes with each step that is reported: state, phase, each tenth.
 fn step(job: &Job) -> String {
     let tenth = job.progress.as_ref().and_then(|p| p.percent).map(|percent| (percent / 10.0) as u64);
     let phase = job.progress.as_ref().and_then(|p| p.message.clone()).filter(|_| job.state == State::Running);
@@ -174,7 +174,7 @@ fn step(job: &Job) -> String {
     format!("{} {tenth:?} {phase:?} {items:?} {} {}", job.state, job.crashes, job.attempt)
 }
 
-/// Where a job is, in a line.
+/// The state of a job, on one line.
 fn text(job: &Job, lack: Option<String>) -> String {
     let mut parts = vec![job.state.to_string()];
     if let Some(items) = &job.items {
@@ -204,7 +204,7 @@ fn text(job: &Job, lack: Option<String>) -> String {
         parts.push(format!("{} {} lost", job.crashes, if job.crashes == 1 { "worker" } else { "workers" }));
     }
     if job.cancel_requested {
-        parts.push("a cancel is asked".into());
+        parts.push("cancel requested".into());
     }
     plain(&parts.join(", "))
 }

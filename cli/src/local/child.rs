@@ -15,10 +15,10 @@ use crate::failure::Failure;
 /// Lines of a log that say why a program ended.
 const LOG_LINES: usize = 12;
 
-/// A program with all it is started with, so that it can be started again.
+/// A program and how to start it, so that it can be started again.
 #[derive(Debug, Clone)]
 pub(crate) struct Program {
-    /// What people call it: `api`, `worker-1`.
+    /// Its name in output: `api`, `worker-1`.
     pub name: String,
     /// The executable.
     pub path: PathBuf,
@@ -26,7 +26,7 @@ pub(crate) struct Program {
     pub arguments: Vec<String>,
     /// Variables it gets on top of this process's.
     pub environment: Vec<(String, String)>,
-    /// It inherits no LEASEHOLD_ variable.
+    /// Whether it inherits no LEASEHOLD_ variable.
     pub private: bool,
     /// Where it runs; `None`: where this process does.
     pub folder: Option<PathBuf>,
@@ -59,7 +59,7 @@ impl Program {
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
         }
-        // In a group of its own, so that Ctrl-C reaches this process alone, which stops the others in their order.
+        // In a separate process group: Ctrl-C reaches this process only, which stops the others in order.
         command.stdin(Stdio::null()).stdout(log.try_clone().map_err(fault)?).stderr(log).process_group(0);
         command.kill_on_drop(true);
         let parent = getpid();
@@ -106,7 +106,7 @@ impl Child {
     pub(crate) fn signal(&mut self, signal: Signal) {
         if self.ended().is_none() {
             let pid = i32::try_from(self.pid).expect("a process id is a pid_t");
-            // It was alive just now, and nobody else waits for it, so its id is still its own.
+            // It has not been waited for, so its id cannot have been reused.
             let _ = kill(Pid::from_raw(pid), signal);
         }
     }
@@ -117,7 +117,7 @@ impl Child {
         self.wait().await
     }
 
-    /// Asks it to end, and kills it when it has not within `grace`. Returns what there is to say about that.
+    /// Sends SIGTERM, and kills the process if it has not ended within `grace`. Returns a message when it was killed.
     pub(crate) async fn stop(mut self, grace: Duration) -> Option<String> {
         self.signal(Signal::SIGTERM);
         match tokio::time::timeout(grace, self.wait()).await {

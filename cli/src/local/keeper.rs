@@ -1,4 +1,4 @@
-//! Keeps processes up: one that dies is started again, and all are stopped in their order.
+//! Keeps processes running: one that dies is restarted, and all are stopped in order.
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -11,7 +11,7 @@ use crate::print;
 
 /// The pause before a process that died is started again: the first, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// A process that has run for so long begins with the first pause again.
+/// After this run time the next pause is the first one again.
 const STEADY: Duration = Duration::from_secs(60);
 
 /// The processes that are kept up, in the order in which they stop.
@@ -39,7 +39,7 @@ impl Keeper {
     pub(crate) async fn stop(&mut self) {
         for group in std::mem::take(&mut self.kept) {
             let (stops, tasks): (Vec<_>, Vec<_>) = group.into_iter().map(|kept| (kept.stop, kept.task)).unzip();
-            // One that cannot hear it has ended already.
+            // A closed receiver means that it has ended already.
             stops.into_iter().for_each(|stop| stop.send(()).unwrap_or_default());
             for task in tasks {
                 drop(task.await);
@@ -48,7 +48,7 @@ impl Keeper {
     }
 }
 
-/// Starts a process again whenever it dies, until it is told to stop.
+/// Restarts a process whenever it dies, until `stopped` is signalled.
 async fn keep(program: Program, child: Child, mut stopped: oneshot::Receiver<()>, grace: Duration) {
     let (mut running, mut since, mut pause) = (Some(child), Instant::now(), PAUSES.0);
     loop {

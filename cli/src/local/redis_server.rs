@@ -1,16 +1,16 @@
-//! A Redis of our own: the server program of this machine with the settings we ship.
+//! A private Redis: the server program of this machine with the settings that are shipped.
 use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
 use crate::local::child::Program;
 use crate::local::port::Port;
 
-/// The settings we ship, so that the binary needs no file beside it.
+/// The shipped settings, so that the binary needs no file beside it.
 const SETTINGS: &str = include_str!("../../../redis.conf");
-/// The oldest Redis that has all we use.
+/// The oldest supported Redis.
 const MAJOR_MIN: u32 = 7;
 
-/// A Redis on a port and in a folder of its own.
+/// A private Redis, with a reserved port and a folder.
 #[derive(Debug)]
 pub(crate) struct RedisServer {
     /// How it is started.
@@ -74,7 +74,7 @@ async fn find() -> Result<(PathBuf, String), Failure> {
     }))
 }
 
-/// The command that brings a Redis to this machine.
+/// How to install Redis on this machine.
 fn advice() -> String {
     let has = |program: &str| {
         let folders = std::env::var_os("PATH").unwrap_or_default();

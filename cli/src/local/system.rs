@@ -1,4 +1,4 @@
-//! The processes of a whole system: a private Redis or somebody's, one API, and workers.
+//! The processes of a whole system: Redis, an API, and workers.
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use leasehold::{Config, Store};
 use crate::failure::Failure;
 use crate::local::child::{Child, Program, ending};
 
-/// How long a process may take to be ready; a Redis with much to load takes its time.
+/// How long a process may take to be ready; a Redis with much data needs time to load it.
 const READY_LIMIT: Duration = Duration::from_secs(60);
-/// The pause between two looks.
+/// The pause between two polls.
 const LOOK_EVERY: Duration = Duration::from_millis(30);
-/// What a binary without the project beside it serves.
+/// The kinds file of a binary without the project beside it.
 const KINDS: &str = "[kinds.process-files]\n";
 /// Where the project keeps its sample documents, and the kinds of its examples.
 const DOCUMENTS: &str = "examples/process-files/documents";
@@ -70,7 +70,7 @@ pub(crate) fn kinds(folder: &Path) -> std::io::Result<PathBuf> {
     Ok(path)
 }
 
-/// What stands in the project that this program stands in, is run in, or was built from.
+/// A path in the project that contains this program, the current folder, or the sources it was built from.
 fn of_the_project(name: &str) -> Option<PathBuf> {
     let built = Some(PathBuf::from(env!("CARGO_MANIFEST_DIR")));
     let places = [std::env::current_exe().and_then(std::fs::canonicalize).ok(), std::env::current_dir().ok(), built];
@@ -78,7 +78,7 @@ fn of_the_project(name: &str) -> Option<PathBuf> {
     folders.map(|folder| folder.join(name)).find(|path| path.exists())
 }
 
-/// Waits until a Redis that was started answers and is fit.
+/// Waits until a Redis that was started answers and has passed the checks.
 pub(crate) async fn redis_ready(program: &Program, child: &mut Child, config: &Config) -> Result<Store, Failure> {
     let config =
         Config { redis: leasehold::config::RedisConfig { outage_ms: 0, ..config.redis.clone() }, ..config.clone() };
@@ -110,13 +110,13 @@ pub(crate) async fn worker_ready(program: &Program, child: &mut Child, store: &S
     .await
 }
 
-/// An HTTP client for loopback; no proxy of the environment stands between.
+/// An HTTP client for loopback, without the proxies of the environment.
 pub(crate) fn client() -> Result<reqwest::Client, Failure> {
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build();
     client.map_err(|e| Failure::Failed(format!("HTTP client: {e}")))
 }
 
-/// Looks until there is something, the process has ended, or its time is up.
+/// Polls until there is a result, the process has ended, or the time limit is reached.
 async fn ready<T>(
     program: &Program,
     child: &mut Child,

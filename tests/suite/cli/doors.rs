@@ -198,15 +198,15 @@ async fn the_door_is_the_flags_then_the_environments_and_never_both() {
     let output = system.command(&["jobs", "ls"], &dead).await;
     assert!(output.status.code() == Some(1) && output.stderr.contains("no API answers at http://127.0.0.1:1"));
     for (arguments, said) in [
-        (&["jobs", "ls", "--api", "127.0.0.1:80"][..], "no address such as http://"),
-        (&["jobs", "ls", "--api", "ftp://x"], "no address such as http://"),
+        (&["jobs", "ls", "--api", "127.0.0.1:80"][..], "not an address such as http://"),
+        (&["jobs", "ls", "--api", "ftp://x"], "not an address such as http://"),
         (&["jobs", "ls", "--api", &url, "--redis-url", &redis], "cannot be used with"),
         (&["jobs", "ls", "--token", "x"], "a token is for the API"),
         (&["jobs", "ls", "--api", &url, "--token", "a b"], "one word of printable ASCII"),
         (&["jobs", "ls", "--api", &url, "--token-file", "/no/such"], "--token-file /no/such: No such file"),
         (&["doctor", "--api", &url], "the doctor reads Redis's settings and every key"),
         (&["up", "--api", &url], "it starts an API on this machine"),
-        (&["demo", "--api", &url], "the demo starts a private system of its own"),
+        (&["demo", "--api", &url], "the demo starts a private system and kills"),
     ] {
         fails(&system, 2, arguments, said).await;
     }

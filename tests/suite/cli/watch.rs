@@ -95,6 +95,19 @@ async fn a_watch_lives_through_the_death_of_redis_and_tells_a_cancel() {
 }
 
 #[tokio::test]
+async fn an_interrupted_watch_says_that_the_job_continues() {
+    let gate = Gate::start().await;
+    let id = gate.submit().await;
+    let watch = gate.watch(&id, &[]);
+    said(&watch, "queued, no living worker serves kind gate").await;
+    watch.sigint();
+    assert_eq!(watch.wait_exit(SOON).await.code(), Some(1), "{}", watch.stderr());
+    let stderr = watch.stderr();
+    assert!(stderr.contains(&format!("job {id} continues")) && stderr.contains("jobs cancel"), "{stderr}");
+    gate.system.finish().await;
+}
+
+#[tokio::test]
 async fn a_watch_of_a_job_that_is_removed_ends() {
     let gate = Gate::start().await;
     let api = gate.system.api(&[]).await;

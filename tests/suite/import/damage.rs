@@ -50,11 +50,11 @@ fn hostile(folder: &Path) -> Vec<(&'static str, &'static str)> {
         ("large.json", "at most 262144 are allowed"),
         ("spaced name.json", "1 to 64 of A-Z"),
         ("folder.json", "a folder in place of a file"),
-        ("fifo.json", "no regular file"),
+        ("fifo.json", "not a regular file"),
         ("socket.json", "cannot be read"),
         ("loop.json", "cannot be read"),
         ("nowhere.json", "cannot be read"),
-        ("endless.json", "no regular file"),
+        ("endless.json", "not a regular file"),
         ("sparse.json", "too large for a record"),
     ]
 }

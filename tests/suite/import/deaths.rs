@@ -94,7 +94,7 @@ async fn a_redis_that_stays_away_is_told_and_the_report_stands() {
     held.fired().await;
     drop(proxy);
     assert_eq!(process.wait_exit(LONG).await.code(), Some(1));
-    assert!(process.stderr().contains("the same command goes on with the rest"), "{}", process.stderr());
+    assert!(process.stderr().contains("the same command continues with the rest"), "{}", process.stderr());
     let report: serde_json::Value = serde_json::from_str(&process.stdout()).unwrap();
     assert_eq!(report["skipped"], json!([]));
     import(&system, "files", &[&folder]).await;

@@ -143,7 +143,7 @@ async fn a_field_of_a_wrong_type_is_named_and_a_missing_one_has_a_fallback() {
     let said = import(&system, "gap-analysis", &[&old]).await;
     assert_eq!(said.counts(), (4, 0, 0));
     assert!(
-        said.notes().contains("no url for it") && said.notes().contains("no http or https URL"),
+        said.notes().contains("no url for it") && said.notes().contains("not an http or https URL"),
         "{}",
         said.notes()
     );
