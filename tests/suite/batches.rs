@@ -10,8 +10,8 @@ use leasehold_tests::{Api, Process, Proxy, System, Way, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::ground::*;
-use crate::work::{SOON, Work, submit_with};
+use crate::clocked_store::*;
+use crate::steered_command::{SOON, Work, submit_with};
 
 const URL: &str = "LEASEHOLD_REDIS_URL";
 /// What an API or a worker may need at most, however large the batch.

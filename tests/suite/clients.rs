@@ -6,7 +6,7 @@ use std::time::Duration;
 use leasehold_tests::Process;
 use tempfile::TempDir;
 
-use crate::work::Work;
+use crate::steered_command::Work;
 
 /// How long a download of packages may take.
 const DOWNLOAD_LIMIT: Duration = Duration::from_secs(300);

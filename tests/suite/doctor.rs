@@ -2,7 +2,7 @@
 use leasehold::store::{Finding, Repair, Settled};
 use leasehold::{JobId, State};
 
-use crate::ground::*;
+use crate::clocked_store::*;
 
 /// Rounds that mending may take: what is set aside in one shows in the next what it leaves behind.
 const ROUNDS_MAX: usize = 4;

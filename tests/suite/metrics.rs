@@ -6,7 +6,7 @@ use leasehold_tests::{Api, Port, Proxy, Way, Worker, eventually};
 use reqwest::Client;
 use serde_json::json;
 
-use crate::work::*;
+use crate::steered_command::*;
 
 /// One scrape: a value by name and labels, and the type by name.
 struct Scrape {

@@ -8,8 +8,8 @@ use reqwest::Method;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 
+use crate::steered_command::*;
 use crate::views::{Five, taken, upload};
-use crate::work::*;
 
 /// An API, and which successes it has shown.
 struct Asker {

@@ -8,7 +8,7 @@ use leasehold_tests::System;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::ground::*;
+use crate::clocked_store::*;
 
 /// Submits a job of a kind and ends it, a second after the one before.
 async fn ended(g: &Ground, name: &str, completes: bool) -> JobId {

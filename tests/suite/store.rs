@@ -5,7 +5,7 @@ use leasehold::job::{Due, NewBatch, Priority};
 use leasehold::store::{Cancelled, Removed, Reservation, Retried, Settled};
 use leasehold::{Error, NewJob, Refusal, State, Timestamp};
 
-use crate::ground::*;
+use crate::clocked_store::*;
 
 on_ground! {
     async fn a_job_goes_from_submit_to_completed(g: &Ground) {

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::{Hand, LIMIT, id, problem, start};
-use crate::work::{Work, submit};
+use crate::steered_command::{Work, submit};
 
 /// A client's stream.
 struct Stream {

@@ -233,7 +233,7 @@ async fn a_bulk_submits_the_good_and_names_the_bad() {
 #[tokio::test]
 async fn a_route_or_method_that_is_none_is_a_problem_too() {
     let (system, api) = start(&[]).await;
-    for path in ["/", "/api/v1", "/api/v1/jobs/", "/api/v2/jobs"] {
+    for path in ["/nowhere", "/api/v1", "/api/v1/jobs/", "/api/v2/jobs"] {
         problem(&api.get(path).await, 404, "no_such_route");
     }
     let refused = answer(api.request(Method::PUT, "/api/v1/jobs")).await;

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use serde_json::json;
 
 use super::{finish, import, import_with, job, round, shipped, tree};
-use crate::work::SOON;
+use crate::steered_command::SOON;
 
 /// Changes a database and commits nothing.
 const HOLDER: &str = r#"

@@ -9,7 +9,7 @@ use leasehold_tests::{Process, Proxy, System, eventually};
 use serde_json::json;
 
 use super::{finish, import, items, job};
-use crate::work::SOON;
+use crate::steered_command::SOON;
 
 /// What an import may need at most.
 const MEMORY_MAX_KB: u64 = 80 << 10;

@@ -6,7 +6,7 @@ use leasehold_tests::{System, eventually};
 use serde_json::{Value, json};
 
 use super::{finish, import, items, job, kinds_file, named, records, round, shipped};
-use crate::work::SOON;
+use crate::steered_command::SOON;
 
 fn states(items: &[Value]) -> Vec<(&str, &str)> {
     items.iter().map(|item| (item["payload"]["file"].as_str().unwrap(), item["state"].as_str().unwrap())).collect()

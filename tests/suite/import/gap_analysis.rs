@@ -5,7 +5,7 @@ use leasehold_tests::{System, run};
 use serde_json::{Value, json};
 
 use super::{Said, finish, import, job, kinds_file, named, round, shipped};
-use crate::work::SOON;
+use crate::steered_command::SOON;
 
 const DONE: &str = "3f0d4a52-6a0e-4c55-8a5e-6f0c7d9b1e01";
 const FAILED: &str = "8b1de0f3-20c8-4a43-bb43-7d1f8a6d9c02";

@@ -5,7 +5,7 @@ use leasehold_tests::{System, eventually};
 use serde_json::json;
 
 use super::{finish, import, job, round, shipped};
-use crate::work::SOON;
+use crate::steered_command::SOON;
 
 const KINDS: &str = r#"
 [kinds.suggestions]

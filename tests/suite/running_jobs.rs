@@ -6,7 +6,7 @@ use leasehold::job::ErrorCode;
 use leasehold_tests::eventually;
 use serde_json::{Value, json};
 
-use crate::work::*;
+use crate::steered_command::*;
 
 #[tokio::test]
 async fn a_cancel_reaches_a_running_handler_within_a_second() {

@@ -8,7 +8,7 @@ use leasehold_tests::{Api, Proxy, Then, Worker, eventually};
 use reqwest::Method;
 use serde_json::json;
 
-use crate::work::*;
+use crate::steered_command::*;
 
 const URL: &str = "LEASEHOLD_REDIS_URL";
 

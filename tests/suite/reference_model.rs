@@ -11,7 +11,7 @@ use leasehold_tests::RedisServer;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::ground::*;
+use crate::clocked_store::*;
 use model::{Answer, Ending, Model};
 
 /// One call. Numbers pick from what exists when it is made.

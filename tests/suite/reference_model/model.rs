@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use leasehold::store::{Held, Outcome, Settle, Settled};
 use leasehold::{Job, JobId, State};
 
-use crate::ground::{complete, fail, json, release};
+use crate::clocked_store::{complete, fail, json, release};
 
 /// How a claim ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

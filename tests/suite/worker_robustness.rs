@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use crate::work::*;
+use crate::steered_command::*;
 
 const URL: &str = "LEASEHOLD_REDIS_URL";
 
