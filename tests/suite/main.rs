@@ -24,5 +24,6 @@ mod running_jobs;
 mod start;
 mod steered_command;
 mod store;
+mod tidy;
 mod views;
 mod worker_robustness;

@@ -27,7 +27,7 @@ pub(super) fn fact(status: &Status) -> Fact {
             against.push(format!("{:?} is not at {start} to {end}", suggestion.text));
         }
     }
-    Fact { claim: format!("the text got its {} suggestions, each where it says", found.len()), against }
+    Fact { claim: format!("the text has its {} suggestions, each at the position it names", found.len()), against }
 }
 
 /// Prints what was suggested.

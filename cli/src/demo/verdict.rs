@@ -51,12 +51,15 @@ pub(super) fn facts(documents: &[Document], jobs: &[Job], observer: &Observer, v
     };
     vec![
         Fact {
-            claim: "each file was done once, with what it deserves: its SHA-256, or a clear error".into(),
+            claim: "each file was processed once: the result has its SHA-256, or a clear error".into(),
             against: documents.iter().filter_map(undeserved).chain(moved(jobs, observer)).collect(),
         },
         Fact { claim: "no two items were settled with the same token".into(), against: same_tokens(jobs) },
         Fact {
-            claim: format!("what {} held when it died was taken over, and counts one crash", victim.name),
+            claim: format!(
+                "the jobs that {} held when it died ran again on the other worker, with one crash counted",
+                victim.name
+            ),
             against: victim.held.iter().filter_map(|held| not_taken_over(held, &by_id, victim)).collect(),
         },
     ]
@@ -77,7 +80,7 @@ pub(super) async fn counted_batches(client: &Client, batches: &[Accepted], jobs:
             against.push(format!("the {} is {} and counts {told:?}, not {real:?}", batch.name, results.status));
         }
     }
-    let claim = format!("both acknowledged batches are there, with all {total} files, and count them as they ended");
+    let claim = format!("both acknowledged batches are complete, with all {total} files counted by their outcome");
     Ok(Fact { claim, against })
 }
 
@@ -87,7 +90,7 @@ pub(super) fn doubled(accepted: &[Accepted], again: &[Accepted], batches: &[Job]
     let changed = changed.map(|(first, second)| format!("{}: the second submit made {}", first.name, second.id));
     let unknown = batches.iter().filter(|batch| accepted.iter().all(|a| a.id != batch.id));
     let unknown = unknown.map(|batch| format!("batch {} was never acknowledged", batch.id));
-    let claim = format!("{} submits sent again with the same Idempotency-Keys made no second job", accepted.len());
+    let claim = format!("{} submits repeated with the same Idempotency-Keys created no second job", accepted.len());
     Fact { claim, against: changed.chain(unknown).collect() }
 }
 
@@ -154,7 +157,7 @@ pub(super) fn table(documents: &[Document], jobs: &[Job], stage: &Stage) -> std:
     table.numbers(&[2, 3, 4, 6, 7]);
     print::line("")?;
     table.print()?;
-    errors.iter().try_for_each(|error| print::line(format_args!("failed as it should: {error}")))
+    errors.iter().try_for_each(|error| print::line(format_args!("failed as expected: {error}")))
 }
 
 /// Prints the facts; whether all hold.

@@ -40,7 +40,7 @@ impl Store {
         let (mut cursor, mut names) = ("0".to_owned(), BTreeSet::new());
         loop {
             let mut pipeline = redis::pipe();
-            let pattern = format!("lh:\\{{{partition}\\}}:*");
+            let pattern = keys::pattern(partition, "*");
             pipeline.cmd("SCAN").arg(&cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(STEP);
             let replies = self.inner.wire.pipe(&pipeline).await?;
             let reply = array(&replies[0]);

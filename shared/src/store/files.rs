@@ -171,7 +171,7 @@ impl Store {
         let mut cursor = "0".to_owned();
         loop {
             let mut pipeline = redis::pipe();
-            let pattern = format!("lh:\\{{{partition}\\}}:job:*");
+            let pattern = keys::pattern(partition, "job:*");
             pipeline.cmd("SCAN").arg(&cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(STEP);
             let replies = self.inner.wire.pipe(&pipeline).await?;
             let Some([next, names]) = replies.first().map(array) else { return Ok(()) };

@@ -108,7 +108,10 @@ async fn an_upload_that_is_none_is_refused_and_leaves_nothing() {
     let first = taken(&sent("k", b"one").await);
     assert_eq!(taken(&sent("k", b"one").await), first);
     refused(&sent("k", b"two").await, path, 422, "Idempotency-Key");
-    let bare = Api::start(&five.system.redis().url(), &[]).await;
+    let kinds = five.system.folder().join("audio-only.toml");
+    std::fs::write(&kinds, "[kinds.analyze-audio]\n").unwrap();
+    let kinds = kinds.display().to_string();
+    let bare = Api::start(&five.system.redis().url(), &[("LEASEHOLD_KINDS", &kinds)]).await;
     bare.wait_ready().await;
     let without = answer(bare.request(Method::POST, path).multipart(Form::new().part("file", file()))).await;
     refused(&without, path, 422, "LEASEHOLD_STORAGE_URL");

@@ -51,6 +51,11 @@ pub(crate) fn cache(kind: &Kind, digest: &str, partitions: u16) -> String {
     format!("lh:{{{}}}:cache:{kind}:{digest}", partition_of(digest, partitions))
 }
 
+/// A pattern for SCAN: the keys of a partition whose names match `tail`.
+pub(crate) fn pattern(partition: u16, tail: &str) -> String {
+    format!("lh:\\{{{partition}\\}}:{tail}")
+}
+
 /// A key of a fixed name within a partition.
 pub(crate) fn fixed(partition: u16, name: &str) -> String {
     format!("lh:{{{partition}}}:{name}")
