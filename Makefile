@@ -9,20 +9,20 @@ SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 TOOLS := scripts/install-tools.sh
-# The programs without the tests, and without what the demo does not run.
-BUILD_DEMO := cargo build --profile demo --locked --no-default-features -p leasehold-cli -p leasehold-api -p leasehold-worker
+# The programs without the tests, compiled quickly and not for speed.
+QUICK_BUILD := cargo build --profile demo --locked -p leasehold-cli -p leasehold-api -p leasehold-worker
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-6s %s\n", $$1, $$2}' Makefile
 
 demo: ## Install what is missing, build, run a real job on a private system, show its results, and stop.
 	$(TOOLS) cargo cc redis python3
-	$(BUILD_DEMO)
+	$(QUICK_BUILD) --no-default-features
 	$(TARGET_DIR)/demo/leasehold demo
 
 up: ## The same, but it stays up until Ctrl-C; with LEASEHOLD_REDIS_URL set it uses that Redis.
 	$(TOOLS) cargo cc $(if $(LEASEHOLD_REDIS_URL),,redis) python3
-	$(BUILD_DEMO)
+	$(QUICK_BUILD)
 	$(TARGET_DIR)/demo/leasehold up
 
 test: ## Install what the tests need, build, and run them all.
@@ -36,5 +36,5 @@ check: ## Check the formatting, the lints and the docs; a warning is an error.
 	cargo clippy --workspace --all-targets --release --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace --release --locked
 
-build: ## Build all binaries into target/release.
+build: ## Build all binaries for speed, into target/release.
 	cargo build --release --workspace --locked
