@@ -15,6 +15,7 @@ mod doctor;
 mod examples;
 mod files;
 mod import;
+mod kinds_agreement;
 mod lifecycle;
 mod metrics;
 mod openapi;
