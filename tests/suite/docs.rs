@@ -62,7 +62,7 @@ async fn run(page: &str) {
 async fn follow(page: &str, blocks: &[Block], folder: &Path, api: &str, environment: &[(&str, &str)]) {
     let examples: Vec<usize> = (0..blocks.len()).filter(|at| blocks[*at].language == "sh").collect();
     // What an example leaves running in the background ends with it, however it ends.
-    let mut script = "set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n".to_owned();
+    let mut script = "set -euo pipefail\ntrap 'kill -9 $(jobs -p) 2>/dev/null || true' EXIT\n".to_owned();
     for at in &examples {
         script += &blocks[*at].text.replace("http://127.0.0.1:8080", api);
         script += &format!("\necho; echo '{MARK}'\n");

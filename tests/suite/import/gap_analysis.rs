@@ -48,7 +48,7 @@ async fn jobs_come_along_as_they_were_with_their_results() {
         );
         let running = job(&system, RUNNING).await;
         assert_eq!(running["state"], "queued");
-        let payload = json!({"url": "https://arxiv.org/pdf/2402.00002", "max_papers": 3, "validation_threshold": 1});
+        let payload = json!({"url": "http://127.0.0.1:8766/gates.html", "max_papers": 3, "validation_threshold": 1});
         assert_eq!(running["payload"], payload);
         finish(system).await;
     }

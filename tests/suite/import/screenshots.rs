@@ -26,7 +26,7 @@ async fn batches_come_along_with_their_items() {
         let config = json!({"width": 800, "height": 600, "format": "png"});
         assert_eq!(
             open[1]["payload"],
-            json!({"id": "about", "url": "https://example.org/about", "config": config, "cache": false})
+            json!({"id": "about", "url": "http://127.0.0.1:8765/clock.html", "config": config, "cache": false})
         );
         let api = system.api(&[]).await;
         let view = api.get("/batch/results/batch-7d87a3dc").await.json;
