@@ -45,6 +45,23 @@ async fn a_redis_that_still_loads_its_files_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_worker_without_redis_logs_at_once_that_it_waits() {
+    let system = System::start(&[]).await;
+    system.redis().kill9();
+    // The default user has no password, so Redis accepts any.
+    let url = system.redis().url().replace("redis://", "redis://default:secret@");
+    let worker = system.worker(&[("LEASEHOLD_REDIS_URL", &url)]);
+    let waiting = format!("waiting for Redis at 127.0.0.1:{}", system.redis().port());
+    eventually(Duration::from_secs(5), "it logs that it waits", async || worker.stderr().contains(&waiting)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let log = worker.stderr();
+    assert!(log.matches(&waiting).count() == 1 && !log.contains("secret"), "{log}");
+    system.redis().restart().await;
+    eventually(Duration::from_secs(20), "it runs", async || worker.stderr().contains("running on Redis")).await;
+    system.finish().await;
+}
+
+#[tokio::test]
 async fn another_number_of_partitions_is_refused() {
     let system = System::start(&[("LEASEHOLD_PARTITIONS", "4")]).await;
     system.api(&[]).await.wait_ready().await;

@@ -1,4 +1,4 @@
-//! One job in one slot: taken in, run, settled.
+//! One attempt of a job in a slot: started, run, settled.
 pub(crate) mod context;
 pub(crate) mod files;
 mod progress;
@@ -26,7 +26,7 @@ use context::{Context, Shared};
 use files::Files;
 use report::ProgressHandle;
 
-/// A job from its intake to its settle.
+/// A job from its claim to its settle.
 pub(crate) struct Attempt {
     running: Arc<Running>,
     job: ClaimedJob,
@@ -35,16 +35,16 @@ pub(crate) struct Attempt {
     timeout: Option<Duration>,
 }
 
-/// How the handler came to its end.
+/// How the handler ended.
 enum HandlerEnd {
-    /// By itself, or by a panic.
+    /// It returned or panicked.
     Returned(Result<Completion, Failure>),
-    /// Its future was dropped, since it did not stop when it was told to.
+    /// Its future was dropped because it did not stop in time.
     Dropped,
 }
 
 impl Attempt {
-    /// Takes the job in, and starts it on a task of its own. A job that came too late is given back instead.
+    /// Registers the job's lease and starts the job on a separate task. A job whose claim took too long is released instead.
     pub fn start(running: &Arc<Running>, job: ClaimedJob, slot: Slot, claimed_at: Instant) {
         let kind = running.kinds.get(&job.kind);
         let timeout = job.timeout_ms.or(kind.timeout_ms).filter(|ms| *ms > 0).map(Duration::from_millis);
@@ -93,7 +93,7 @@ impl Attempt {
         let shared = &self.context.shared;
         if shared.stop.reason().is_some() && Arc::strong_count(shared) > 1 {
             shared.slot.linger();
-            tracing::warn!(job = %shared.held.id, "its handler was told to stop and left something behind that keeps its slot");
+            tracing::warn!(job = %shared.held.id, "the handler was stopped, but something it started still holds its context and keeps the slot");
         }
     }
 
@@ -110,7 +110,7 @@ impl Attempt {
         };
         let files = &self.context.shared.files;
         let Some(mut outcome) = outcome else {
-            tracing::warn!(job = %self.job.held.id, token = self.job.held.token, "the lease was lost; nothing is settled");
+            tracing::warn!(job = %self.job.held.id, token = self.job.held.token, "the lease was lost; the outcome is discarded");
             self.running.metrics.finished(&self.job.kind, None, None);
             return files.discard().await;
         };
@@ -127,7 +127,7 @@ impl Attempt {
         };
         self.running.metrics.finished(&self.job.kind, Some(requested), settled);
         if matches!(settled, Some(Settled::Stale | Settled::Missing)) {
-            tracing::warn!(job = %self.job.held.id, token = self.job.held.token, "settled too late: the lease was lost");
+            tracing::warn!(job = %self.job.held.id, token = self.job.held.token, "the outcome was rejected: the lease was lost before it was recorded");
         }
         match settled {
             Some(Settled::To(State::Completed)) if requested == Requested::Complete => {
@@ -135,36 +135,36 @@ impl Attempt {
                 self.remember().await;
             }
             Some(_) => files.discard().await,
-            // It may have completed the job.
+            // The settle may still have completed the job, so its files are kept.
             None => {}
         }
     }
 
-    /// Lets later jobs that would do the same work find this one. Without it, they do it.
+    /// Records this job in the cache, for later jobs of equal work. If that fails, they do the work again.
     async fn remember(&self) {
         let Some(entry) = self.context.shared.cache_entry.get() else { return };
         let remembering = self.running.store.remember(&self.job.kind, &entry.digest, &self.job.held.id, entry.ms);
         tokio::select! {
             done = remembering => if let Err(e) = done {
-                tracing::info!(job = %self.job.held.id, "not remembered for the cache: {e}");
+                tracing::info!(job = %self.job.held.id, "the result was not added to the cache: {e}");
             },
             () = self.running.gone.cancelled() => {}
         }
     }
 
-    /// What becomes of a job that is not to be run here now.
+    /// The outcome of a job that must not be run here now; `None`: it may be run.
     fn early_release(&self) -> Option<Outcome> {
         if self.running.shutdown.begun.is_cancelled() {
             return Some(Outcome::Release { delay_ms: None });
         }
         if self.job.version != limits::RECORD_VERSION {
-            tracing::info!(job = %self.job.held.id, version = self.job.version, "given back: its record is of another version");
+            tracing::info!(job = %self.job.held.id, version = self.job.version, "released: its record has an unsupported version");
             return Some(Outcome::Release { delay_ms: Some(limits::UNKNOWN_VERSION_DELAY_MS) });
         }
         None
     }
 
-    /// Runs the handler, and stops it when it is to be stopped.
+    /// Runs the handler, and stops it on a cancel, shutdown, timeout or lost lease.
     async fn run_handler(&self) -> HandlerEnd {
         let Some(handler) = self.running.registry.get(&self.job.kind) else {
             let message = format!("this worker has no handler for kind {}", self.job.kind);
@@ -192,7 +192,7 @@ impl Attempt {
         }
     }
 
-    /// How the claim is to end; `None`: it is no longer ours to end.
+    /// The outcome to settle; `None`: the lease was lost, so there is nothing to settle.
     fn outcome(&self, end: HandlerEnd) -> Option<Outcome> {
         let reason = self.context.stop_reason();
         match (reason, end) {
@@ -202,7 +202,7 @@ impl Attempt {
                 Some(Outcome::Complete { result, skipped, files: Vec::new() })
             }
             (Some(StopReason::Shutdown), _) => Some(Outcome::Release { delay_ms: None }),
-            // The script ends a flagged job as cancelled, whatever the failure asks for.
+            // The script ends a job with the cancel flag as cancelled, whether or not the failure requests a retry.
             (Some(StopReason::Cancel), HandlerEnd::Returned(Err(failure))) => {
                 let message = format!("stopped on request: {}", failure.message);
                 Some(self.fail(Failure { message, ..failure }))
@@ -214,7 +214,7 @@ impl Attempt {
 
     fn timed_out(&self, end: HandlerEnd) -> Failure {
         let ms = self.timeout.map_or(0, |timeout| timeout.as_millis());
-        let mut message = format!("it ran longer than the {ms} ms it may");
+        let mut message = format!("the attempt exceeded its timeout of {ms} ms");
         if let HandlerEnd::Returned(Err(failure)) = end {
             message = format!("{message}: {}", failure.message);
         }
@@ -230,8 +230,8 @@ impl Attempt {
         Outcome::Fail { error: JobError { code: failure.code, message: failure.message, at }, retry_ms }
     }
 
-    /// Settles until there is an answer: an outage, however long, must not undo what the handler did. `None`: the record
-    /// cannot be written, and for one lease it was tried.
+    /// Retries the settle until Redis answers: an outage of any length must not discard the handler's outcome. `None`: Redis
+    /// refused the settle for longer than one lease.
     async fn settle(&self, outcome: Outcome) -> Option<Settled> {
         let running = &self.running;
         let settle = Settle { held: self.job.held.clone(), outcome };
@@ -248,7 +248,7 @@ impl Attempt {
             };
             running.redis.failed("settling a job", &error);
             if refused.refused_for(Instant::now(), &error) > running.leases.lease_time() {
-                tracing::error!(job = %settle.held.id, "given up: its settle is refused ({error}); its lease will run out");
+                tracing::error!(job = %settle.held.id, "could not record the outcome ({error}); the lease will expire");
                 return None;
             }
             tokio::time::sleep(backoff.delay()).await;
@@ -256,9 +256,9 @@ impl Attempt {
     }
 }
 
-/// Releases a job whose claim took too long. Tried once: the audit would find it.
+/// Releases a job whose claim took too long. There is no retry: the audit releases what remains.
 fn release_late(running: &Arc<Running>, job: ClaimedJob, slot: Slot) {
-    tracing::info!(job = %job.held.id, token = job.held.token, "given back: its claim took too long");
+    tracing::info!(job = %job.held.id, token = job.held.token, "released: its claim took too long");
     let (store, worker, metrics) = (running.store.clone(), running.worker.clone(), Arc::clone(&running.metrics));
     running.tasks.spawn(async move {
         let settled = store.settle(&worker, release(job.held)).await.ok();
@@ -275,10 +275,10 @@ fn label(settled: Settled) -> &'static str {
     }
 }
 
-/// The handler's future, in which a panic is a failure.
+/// Runs the handler; a panic becomes a failure.
 async fn catching_panics(handler: &dyn DynHandler, context: &Context, job: &ClaimedJob) -> Result<Completion, Failure> {
     let attempt = async { handler.call_json(context.clone(), &job.payload).await };
     AssertUnwindSafe(attempt).catch_unwind().await.unwrap_or_else(|panic| {
-        Err(Failure::new(format!("its handler panicked: {}", panic_message(&*panic))).with_code(ErrorCode::Panic))
+        Err(Failure::new(format!("the handler panicked: {}", panic_message(&*panic))).with_code(ErrorCode::Panic))
     })
 }

@@ -76,6 +76,28 @@ impl RefusalTimer {
     }
 }
 
+/// Limits how often a condition that lasts is logged: at once, then every `every`.
+#[derive(Debug)]
+pub(crate) struct Reminder {
+    every: Duration,
+    last: Option<Instant>,
+}
+
+impl Reminder {
+    pub fn new(every: Duration) -> Self {
+        Self { every, last: None }
+    }
+
+    /// Whether to log at `now`; counts as logged if so.
+    pub fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = self.last.is_none_or(|last| now.duration_since(last) >= self.every);
+        if is_due {
+            self.last = Some(now);
+        }
+        is_due
+    }
+}
+
 /// Delays between retries: doubled each time, with jitter, so that workers that lost Redis together do not all return at
 /// once.
 #[derive(Debug)]
@@ -118,5 +140,12 @@ mod tests {
         assert_eq!(refused.refused_for(at(60), &away), Duration::ZERO);
         assert_eq!(refused.refused_for(at(99), &bad), Duration::ZERO);
         assert_eq!(refused.refused_for(at(100), &bad), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_reminder_is_due_at_once_and_then_at_its_interval() {
+        let (mut reminder, start) = (Reminder::new(Duration::from_secs(30)), Instant::now());
+        let due = [0, 1, 29, 30, 31, 59, 75, 104, 105].map(|s| reminder.is_due(start + Duration::from_secs(s)));
+        assert_eq!(due, [true, false, false, true, false, false, true, false, true]);
     }
 }

@@ -1,7 +1,7 @@
 //! Runs one worker: connects, starts its roles, and waits for its end.
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use leasehold::store::{Agreement, WorkerInfo};
 use leasehold::{Config, Kinds, Store, Timestamp, WorkerId};
@@ -17,7 +17,7 @@ use crate::event::Event;
 use crate::handler::Registry;
 use crate::lease::leases::Leases;
 use crate::metrics::Metrics;
-use crate::outage::{Backoff, RedisStatus, is_outage};
+use crate::outage::{Backoff, RedisStatus, Reminder, is_outage};
 use crate::probe::Probe;
 use crate::running::Running;
 use crate::shutdown::Shutdown;
@@ -26,6 +26,8 @@ use crate::{lease, roles, sweeper};
 
 /// How often registering the kinds is retried, and how often to check whether Redis was emptied.
 const REGISTER_EVERY: Duration = Duration::from_secs(5);
+/// How often a worker that has not reached Redis since its start logs that it is waiting.
+const REMIND_EVERY: Duration = Duration::from_secs(30);
 
 /// Runs a worker to its end.
 pub(crate) async fn run(config: Config, kinds: Kinds, registry: Registry, shutdown: Shutdown) -> Result<(), Error> {
@@ -118,7 +120,8 @@ async fn register(running: Arc<Running>) {
     }
 }
 
-/// Connects, waiting for Redis as long as it takes. `None`: the shutdown came first.
+/// Connects, waiting for Redis as long as it takes; logs at once that it waits, and again every [`REMIND_EVERY`]. `None`: the
+/// shutdown came first.
 async fn connect(
     config: &Config,
     kinds: &Kinds,
@@ -126,17 +129,24 @@ async fn connect(
     shutdown: &Shutdown,
 ) -> Result<Option<Store>, Error> {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
-    let redis = RedisStatus::default();
+    let (address, mut reminder) = (leasehold::store::address(config)?, Reminder::new(REMIND_EVERY));
+    // This loop retries instead of the Store, which would report an outage only after `redis.outage_ms`.
+    let mut impatient = config.clone();
+    impatient.redis.outage_ms = 0;
     let connecting = async {
         loop {
-            match Store::connect_counted(config, metrics.store()).await {
+            match Store::connect_counted(&impatient, metrics.store()).await {
                 Ok(store) => {
-                    redis.answered();
+                    let store = store.apart(config)?;
                     // Work does not depend on this: `register` retries a failure.
                     drop(store.register_kinds(kinds).await);
                     return Ok(Some(store));
                 }
-                Err(e) if is_outage(&e) && !matches!(e, leasehold::Error::Config(_)) => redis.failed("starting", &e),
+                Err(e) if is_outage(&e) && !matches!(e, leasehold::Error::Config(_)) => {
+                    if reminder.is_due(Instant::now()) {
+                        tracing::warn!("waiting for Redis at {address}: {e}");
+                    }
+                }
                 Err(e) => return Err(e.into()),
             }
             tokio::time::sleep(backoff.delay()).await;

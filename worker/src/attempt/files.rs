@@ -1,5 +1,5 @@
-//! The files of one attempt: what came with the job, and what the attempt leaves, which stands under its token and
-//! becomes the job's only when its settle says so.
+//! The files of one attempt: the job's input, and the attempt's output, which is stored under the lease's token and becomes
+//! the job's only when the attempt is settled as completed.
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -15,22 +15,22 @@ use tokio_util::io::StreamReader;
 
 use crate::failure::Failure;
 
-/// What an attempt has of files.
+/// The input and output files of an attempt.
 pub(crate) struct Files {
     store: Option<FileStore>,
     held: Held,
     input: Vec<FileEntry>,
     bytes_max: u64,
-    /// Something may stand under the token.
+    /// Files may have been written under the token.
     touched: AtomicBool,
     left: Mutex<Left>,
 }
 
-/// What the attempt has left so far.
+/// The output files so far.
 #[derive(Default)]
 struct Left {
     files: Vec<FileEntry>,
-    /// The list has been taken: what comes later is nobody's.
+    /// The list has been taken; later files are refused.
     closed: bool,
 }
 
@@ -54,8 +54,8 @@ impl Files {
         Ok(StreamReader::new(self.store()?.read(&self.held.id, Place::In, name, None).await?))
     }
 
-    /// Copies what came with the job into a folder. Not linked: a command that writes into its copy must not change what
-    /// the next attempt is given.
+    /// Copies the input files into a folder. They are not linked: a command that writes to its copy must not change the input
+    /// of the next attempt.
     pub async fn copy_input(&self, folder: &Path) -> Result<(), FileError> {
         for file in &self.input {
             let (store, to) = (self.store()?, folder.join(&file.name));
@@ -64,7 +64,7 @@ impl Files {
         Ok(())
     }
 
-    /// Writes a file under the attempt's token; another of the same name is replaced.
+    /// Writes a file under the attempt's token; a file of the same name is replaced.
     pub async fn write(&self, file_name: &str, from: impl AsyncRead + Unpin) -> Result<FileEntry, FileError> {
         name::check(file_name)?;
         let store = self.store()?;
@@ -78,12 +78,12 @@ impl Files {
         let others = left.files.iter().filter(|file| file.name != file_name);
         let (count, bytes) = others.fold((1, writer.bytes()), |(n, bytes), file| (n + 1, bytes + file.bytes));
         let fault = if left.closed {
-            Some(format!("file {file_name:?} was written after the attempt had ended"))
+            Some(format!("file {file_name:?} was written after the attempt ended"))
         } else if count > limits::FILES_MAX {
-            Some(format!("an attempt may leave {} files, and {file_name:?} is one more", limits::FILES_MAX))
+            Some(format!("file {file_name:?} exceeds the limit of {} output files", limits::FILES_MAX))
         } else if bytes > self.bytes_max {
             Some(format!(
-                "with {file_name:?} the attempt leaves more than {} bytes (limits.upload_bytes)",
+                "file {file_name:?} exceeds the limit of {} bytes for all output files (limits.upload_bytes)",
                 self.bytes_max
             ))
         } else {
@@ -99,19 +99,22 @@ impl Files {
         Ok(entry)
     }
 
-    /// Copies the files that another job's attempt left. After a failure, [`Files::forget`] must follow.
+    /// Copies the output files of another job. After a failure, [`Files::forget`] must be called.
     pub async fn copy_output(&self, from: &JobId, output: &Output) -> Result<(), FileError> {
         for file in &output.files {
             let bytes = self.store()?.read(from, Place::Out(output.token), &file.name, None).await?;
             let copy = self.write(&file.name, StreamReader::new(bytes)).await?;
             if copy.sha256 != file.sha256 {
-                return Err(FileError::Failed(format!("file {:?} of job {from} is not what it was", file.name)));
+                return Err(FileError::Failed(format!(
+                    "file {:?} of job {from} does not match its checksum",
+                    file.name
+                )));
             }
         }
         Ok(())
     }
 
-    /// Deletes what the attempt has left so far; it may leave other files.
+    /// Deletes the output files so far; the attempt may still write others.
     pub async fn forget(&self) {
         self.left.lock().await.files.clear();
         if let Some(store) = self.store.as_ref().filter(|_| self.touched.swap(false, Ordering::SeqCst)) {
@@ -119,24 +122,24 @@ impl Files {
         }
     }
 
-    /// Keeps what a command has left in its folder: regular files, none in folders of their own.
+    /// Stores the files a command left in its output folder: regular files directly in it.
     pub async fn keep(&self, folder: PathBuf) -> Result<(), Failure> {
         let listing = tokio::task::spawn_blocking({
             let folder = folder.clone();
             move || names_in(&folder)
         });
         for file_name in listing.await.map_err(|e| Failure::new(e.to_string()))?? {
-            name::check(&file_name).map_err(|e| Failure::fatal(format!("what it left in out/ is not kept: {e}")))?;
+            name::check(&file_name).map_err(|e| Failure::fatal(format!("cannot keep the files in out/: {e}")))?;
             let file = open_regular(folder.join(&file_name)).await?;
             self.write(&file_name, file).await.map_err(|e| match e {
-                FileError::OverLimit(_) => Failure::fatal(format!("what it left in out/ is not kept: {e}")),
-                e => Failure::new(format!("what it left in out/ is not kept: {e}")),
+                FileError::OverLimit(_) => Failure::fatal(format!("cannot keep the files in out/: {e}")),
+                e => Failure::new(format!("cannot keep the files in out/: {e}")),
             })?;
         }
         Ok(())
     }
 
-    /// What the attempt leaves, for its settle; nothing is added from now on.
+    /// The output files, for the settle; later files are refused.
     pub async fn take(&self) -> Vec<FileEntry> {
         let mut left = self.left.lock().await;
         left.closed = true;
@@ -144,7 +147,7 @@ impl Files {
         std::mem::take(&mut left.files)
     }
 
-    /// Deletes what the attempt left, since it will never be the job's.
+    /// Deletes the output files, which will not become the job's.
     pub async fn discard(&self) {
         self.left.lock().await.closed = true;
         if let Some(store) = self.store.as_ref().filter(|_| self.touched.load(Ordering::SeqCst)) {
@@ -152,7 +155,7 @@ impl Files {
         }
     }
 
-    /// Deletes what attempts before this one, which completed the job, have left.
+    /// Deletes the output files of earlier attempts; this one completed the job.
     pub async fn discard_older(&self) {
         if let Some(store) = &self.store {
             store.remove_outputs_before(&self.held.id, self.held.token).await;
@@ -169,10 +172,10 @@ fn names_in(folder: &Path) -> Result<Vec<String>, Failure> {
             return Err(no_file(&shown));
         }
         let name = entry.file_name().into_string();
-        names.push(name.map_err(|_| Failure::fatal(format!("out/{shown} is not kept: its name is not UTF-8")))?);
+        names.push(name.map_err(|_| Failure::fatal(format!("cannot keep out/{shown}: its name is not UTF-8")))?);
         if names.len() > limits::FILES_MAX {
             let most = limits::FILES_MAX;
-            return Err(Failure::fatal(format!("it left more than {most} files in out/; pack them into one")));
+            return Err(Failure::fatal(format!("there are more than {most} files in out/; pack them into an archive")));
         }
     }
     names.sort();
@@ -181,11 +184,12 @@ fn names_in(folder: &Path) -> Result<Vec<String>, Failure> {
 
 fn no_file(shown: &str) -> Failure {
     Failure::fatal(format!(
-        "out/{shown} is a folder, a link or a device; only regular files directly in out/ are kept, so pack a folder into one"
+        "out/{shown} is a folder, a link or a device; only regular files directly in out/ are kept, so pack a folder into an \
+         archive"
     ))
 }
 
-/// Opens what was a file a moment ago; what has taken its place since is neither followed nor waited for.
+/// Opens a file that was regular when listed. If it has been replaced since, a link is not followed and a pipe not waited for.
 async fn open_regular(path: PathBuf) -> Result<tokio::fs::File, Failure> {
     let shown = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let opening = tokio::task::spawn_blocking(move || {
