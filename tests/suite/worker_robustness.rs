@@ -92,7 +92,7 @@ async fn a_worker_that_may_open_no_file_tries_again_and_charges_no_job() {
     };
     limit("3").await;
     let id = submit(&api, "step").await;
-    eventually(SOON, "its start fails", async || worker.stderr().contains("tried again")).await;
+    eventually(SOON, "its start fails", async || worker.stderr().contains("cannot be started, retrying")).await;
     limit("1000").await;
     let job = work.completed(&id).await;
     assert_eq!((job.attempt, work.count("begin", &id)), (1, 1));

@@ -1,10 +1,10 @@
-//! The claim loop: takes as many jobs as there are free slots, by the claim script while there is work and by blocking pops
-//! while there is none.
+//! The claim loop: claims as many jobs as there are free slots, with the claim script while there is work and with blocking
+//! pops while there is none.
 //!
-//! The script serves priorities, weights, suspects and parked jobs, and fills all free slots in one round trip, but asking it
-//! again and again costs an idle Redis work and a waiting job time. A blocking pop costs nothing while it waits and wakes
-//! within the millisecond, but sees one list only, and what it moves is a mere reservation until the script leases it. So
-//! each does what it is good at.
+//! The script handles priorities, weights, suspects and parked jobs, and fills all free slots in one round trip, but polling
+//! it would load an idle Redis and delay jobs by the polling interval. A blocking pop costs nothing while it waits and
+//! returns within a millisecond, but watches a single list, and the job it moves is only a reservation until the script
+//! leases it.
 mod budget;
 mod pops;
 
@@ -23,26 +23,26 @@ use crate::running::Running;
 use budget::Budgets;
 use pops::{List, Pops};
 
-/// How soon a list that has no pop of its own is looked at.
+/// How often the claim script is called for a list without a pop.
 const PASS_EVERY: Duration = Duration::from_millis(500);
-/// How often the claim script is asked while Redis refuses pops, for want of memory or since a queue is no list.
+/// How often the claim script is called while Redis refuses pops, because it is out of memory or a queue's key is not a list.
 const FULL_EVERY: Duration = Duration::from_secs(1);
-/// How soon a paused queue is looked at without a hint.
+/// How often a paused queue is checked without a hint.
 const PAUSED_EVERY: Duration = Duration::from_secs(5);
-/// How soon a partition without fresh renewals is looked at without a word from the lease thread.
+/// How often a partition without fresh renewals is checked without an event from the lease thread.
 const STALE_EVERY: Duration = Duration::from_secs(1);
-/// How long a shutdown waits for its pops to come back before it drops their connections.
+/// How long a shutdown waits for its pops to return before it drops their connections.
 const UNBLOCK_WITHIN: Duration = Duration::from_secs(1);
 
-/// One partition, as the claim loop sees it.
+/// The claim loop's state of one partition.
 struct Partition {
-    /// The claim script is to be asked.
+    /// The claim script should be called.
     due: bool,
-    /// It is due by then at the latest.
+    /// When the partition becomes due at the latest.
     due_at: Option<Instant>,
-    /// Not before then: the last call failed.
+    /// The earliest time of the next call, after a failed one.
     not_before: Instant,
-    /// What the pops have brought, each with the call to end once it is leased.
+    /// Reservations made by pops, each with the call that ends once it is leased.
     reserved: Vec<(Reservation, Call)>,
 }
 
@@ -55,13 +55,17 @@ impl Partition {
 /// The claim loop of one worker.
 pub(crate) struct Claimer {
     running: Arc<Running>,
+    /// Results of pops, and hints from the lease thread. One channel, so that they are handled in order.
     events: UnboundedReceiver<Event>,
     pops: Pops,
+    /// Kept from call to call, so that the queues' shares come out right with a single free slot too.
     budgets: Budgets,
     partitions: Vec<Partition>,
+    /// Where the search for a due partition continues, so that none is starved.
     turn: usize,
+    /// One for all partitions: they share the Redis server whose failures it spaces out.
     backoff: Backoff,
-    /// Slots were taken when it last looked: pops have been asked to come back.
+    /// No slot was free at the last check, so the pops have been unblocked; avoids doing so again at every event.
     was_full: bool,
 }
 
@@ -81,7 +85,7 @@ impl Claimer {
         }
     }
 
-    /// Claims until the shutdown begins; then nothing is popped any more, and what pops have brought is back in its queue.
+    /// Claims until the shutdown begins. When it returns, no pop is armed, and unclaimed reservations are back in their queues.
     pub async fn run(mut self) {
         let running = Arc::clone(&self.running);
         while !running.shutdown.begun.is_cancelled() {
@@ -134,7 +138,7 @@ impl Claimer {
                 list.not_before = Instant::now() + FULL_EVERY;
             }
             Err(e) => {
-                // Whether Redis is away the renewals tell: a pop fails, too, in a process that was stopped for a while.
+                // Outages are detected by the renewals: a pop also fails after the process has been suspended for a while.
                 list.not_before = Instant::now() + self.backoff.delay();
                 if !is_outage(&e) {
                     self.running.redis.failed("waiting for jobs", &e);
@@ -156,7 +160,7 @@ impl Claimer {
         }
     }
 
-    /// What has become due by time, or by a slot that let something run that was held back.
+    /// Marks the partitions due whose time has come, or in which a freed slot may let a held-back job run.
     fn update_due(&mut self) {
         let now = Instant::now();
         for (partition, share) in (0..).zip(&mut self.partitions) {
@@ -167,8 +171,8 @@ impl Claimer {
         }
     }
 
-    /// The partition to claim from now, in turn. Reservations are brought to the script even without a free slot: it puts
-    /// them back.
+    /// The next partition to claim from, in turn. Reservations are passed to the script even without a free slot: it returns
+    /// them to their queues.
     fn next_due(&mut self) -> Option<u16> {
         let (now, count) = (Instant::now(), self.partitions.len());
         let free = self.running.slots.free();
@@ -210,7 +214,7 @@ impl Claimer {
                 let share = &mut self.partitions[share];
                 (share.due, share.not_before) = (true, Instant::now() + self.backoff.delay());
                 match e {
-                    // Nothing was done: the reservations are still ours.
+                    // The call was not sent, so the reservations are still valid.
                     Error::Unavailable(_) => share.reserved.extend(reservations.into_iter().zip(calls)),
                     _ => calls.into_iter().for_each(Call::lost),
                 }
@@ -221,7 +225,7 @@ impl Claimer {
     fn start_claimed(&mut self, partition: u16, slots: usize, sent: Instant, claimed: Claimed) {
         let share = &mut self.partitions[usize::from(partition)];
         let filled = claimed.jobs.len() >= slots;
-        // Pops that are not armed see nothing, so a full worker must ask again when it is no longer.
+        // A full worker has no pops armed, so it must call the script again once a slot is free.
         share.due = claimed.more || filled;
         for list in self.pops.lists.iter_mut().filter(|list| list.partition == partition) {
             list.paused = claimed.paused.contains(&list.queue);
@@ -237,13 +241,13 @@ impl Claimer {
         }
     }
 
-    /// Arms pops while slots are free, and ends them while none is.
+    /// Arms pops while slots are free, and unblocks them while none is.
     fn update_pops(&mut self) {
         let running = Arc::clone(&self.running);
         let (now, free) = (Instant::now(), running.slots.free());
         if free == 0 {
             if !std::mem::replace(&mut self.was_full, true) {
-                // One that comes back with an id all the same is put back.
+                // If one still returns a reservation, the script returns it to its queue.
                 self.unblock(|_| true);
             }
             self.partitions.iter_mut().for_each(|share| share.due_by(now + PASS_EVERY));
@@ -260,7 +264,7 @@ impl Claimer {
         self.unblock(|list| list.paused);
     }
 
-    /// Asks the pops on such lists to come back; does not wait, since Redis may be away.
+    /// Unblocks the pops on the lists that `which` selects; does not wait, since Redis may be unavailable.
     fn unblock(&self, which: impl Fn(&List) -> bool) {
         let (store, armed) = (self.running.store.clone(), self.pops.connections(which));
         if !armed.is_empty() {
@@ -268,7 +272,7 @@ impl Claimer {
         }
     }
 
-    /// When something becomes due that nobody tells of.
+    /// When something becomes due without an event.
     fn next_time(&self) -> Instant {
         let now = Instant::now();
         let mut next = now + STALE_EVERY;
@@ -282,11 +286,11 @@ impl Claimer {
         resting.fold(next, Instant::min)
     }
 
-    /// Ends all pops, and puts back what they have brought.
+    /// Ends all pops, and returns their reservations to the queues.
     async fn shut_down(mut self) {
         let (running, end) = (Arc::clone(&self.running), Instant::now() + UNBLOCK_WITHIN);
         while self.pops.armed() > 0 && Instant::now() < end {
-            // A pop that has not reached Redis yet is asked again.
+            // Repeated for pops that had not reached Redis at the last try.
             self.unblock(|_| true);
             let wait = Duration::from_millis(100);
             while let Ok(Some(event)) = tokio::time::timeout(wait, self.events.recv()).await {

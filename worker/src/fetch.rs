@@ -1,9 +1,9 @@
-//! Fetching what a client names, without being its way into the network that the worker stands in.
+//! Fetches URLs that clients name, without giving clients access to the worker's own network.
 //!
-//! Every address that is connected to is judged where the connection is made: names in the resolver that the HTTP client uses
-//! (so that a second answer of the DNS changes nothing), addresses written in a URL before each hop, for they pass by the
-//! resolver. Redirects are followed here, one at a time; proxies of the environment are not used, since they would connect
-//! instead. All is bounded: bytes on the wire and unpacked, time in all and without a byte, hops.
+//! Every address is checked where the connection is made: names in the resolver that the HTTP client uses (so that a second
+//! DNS answer changes nothing), literal addresses before each request, since they bypass the resolver. Redirects are followed
+//! here, one at a time; proxies from the environment are not used, since they would make the connection instead. Everything
+//! is bounded: bytes received and decompressed, total time, time without data, redirects.
 mod address;
 #[cfg(test)]
 mod tests;
@@ -22,19 +22,19 @@ use tokio::sync::OnceCell;
 
 use address::Gate;
 
-/// What is asked for first.
+/// The `Accept` header: readable documents first, then anything.
 const ACCEPTED: &str = "text/html, application/xhtml+xml, application/pdf, text/plain, */*;q=0.1";
 
-/// Why nothing was fetched; reads on from the URL: "https://… answered 404 Not Found".
+/// Why a fetch failed. The text follows the URL: "https://… answered 404 Not Found".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FetchError {
-    /// It, or where it redirects to, cannot be fetched by anybody.
+    /// The URL, or one it redirects to, is not valid for a fetch.
     #[error("cannot be fetched: {0}")]
     Url(String),
-    /// It leads where a worker does not go.
+    /// The host has only private addresses.
     #[error("leads to a private address ({0}); set LEASEHOLD_FETCH__ALLOW_PRIVATE=true to allow it")]
     Private(IpAddr),
-    /// Neither a document nor a redirect.
+    /// The status is neither a success nor a redirect.
     #[error("answered {0}")]
     Status(StatusCode),
     /// Over `limits::FETCH_REDIRECTS_MAX`.
@@ -43,10 +43,10 @@ pub(crate) enum FetchError {
     /// Over `limits::FETCH_BYTES_MAX`.
     #[error("is larger than {} MiB", limits::FETCH_BYTES_MAX >> 20)]
     TooLarge,
-    /// Packed in a way that was not asked for, or badly.
-    #[error("is packed as {0}, which cannot be read")]
+    /// The content encoding was not requested, or the data is damaged.
+    #[error("has an unreadable content encoding: {0}")]
     Packed(String),
-    /// The server or the way to it.
+    /// The server, or the network between, failed.
     #[error("cannot be reached: {0}")]
     Unreachable(String),
     /// Over `limits::FETCH_MS_MAX`.
@@ -55,7 +55,7 @@ pub(crate) enum FetchError {
 }
 
 impl FetchError {
-    /// Whether the same URL may be fetched later.
+    /// Whether a later fetch of the same URL may succeed.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Status(status) => status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429),
@@ -65,18 +65,18 @@ impl FetchError {
     }
 }
 
-/// What was fetched.
+/// A fetched document.
 #[derive(Debug)]
 pub(crate) struct Fetched {
-    /// Where it was found, after all redirects.
+    /// Its URL after all redirects.
     pub url: Url,
-    /// What the server calls it; empty when it says nothing.
+    /// The `Content-Type` header; empty if there is none.
     pub content_type: String,
-    /// It, unpacked.
+    /// The body, decompressed.
     pub body: Vec<u8>,
 }
 
-/// Fetches. Clones share one client.
+/// Fetches documents. Clones share one client.
 #[derive(Debug, Clone)]
 pub(crate) struct Fetcher {
     gate: Gate,
@@ -85,12 +85,12 @@ pub(crate) struct Fetcher {
 }
 
 impl Fetcher {
-    /// With `allow_private` any address is as good as a public one.
+    /// With `allow_private`, private addresses are allowed too.
     pub fn new(allow_private: bool) -> Self {
         Self { gate: Gate::new(allow_private), client: Arc::default() }
     }
 
-    /// Fetches a document. It can be dropped at any moment.
+    /// Fetches a document. Cancel-safe.
     pub async fn fetch(&self, url: &Url) -> Result<Fetched, FetchError> {
         let most = Duration::from_millis(limits::FETCH_MS_MAX);
         tokio::time::timeout(most, self.follow(url.clone())).await.unwrap_or(Err(FetchError::TimedOut))
@@ -109,7 +109,9 @@ impl Fetcher {
                 }
                 status if matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) => {
                     let location = header(response.headers(), LOCATION.as_str());
-                    url = url.join(location).map_err(|_| FetchError::Url(format!("it answers {status} to nowhere")))?;
+                    url = url
+                        .join(location)
+                        .map_err(|_| FetchError::Url(format!("it answered {status} without a valid Location")))?;
                 }
                 status => return Err(FetchError::Status(status)),
             }
@@ -117,13 +119,13 @@ impl Fetcher {
         Err(FetchError::Redirects)
     }
 
-    /// Whether a URL may be asked for at all. A host that is an address never comes to the resolver.
+    /// Checks that a URL may be requested. A host that is a literal address is checked here, since it bypasses the resolver.
     pub fn admit(&self, url: &Url) -> Result<(), FetchError> {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(FetchError::Url(format!("{} is neither http nor https", url.scheme())));
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(FetchError::Url("a URL with a user or a password is not used".to_owned()));
+            return Err(FetchError::Url("a URL with a user name or password is not allowed".to_owned()));
         }
         let host = url.host_str().unwrap_or_default();
         let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
@@ -135,7 +137,7 @@ impl Fetcher {
 }
 
 fn client(gate: Gate) -> Result<Client, FetchError> {
-    // A Rust program with handlers of its own may have chosen none; fails only when there is one already.
+    // A Rust program with its own handlers may not have installed a provider; this fails only if one is installed already.
     drop(rustls::crypto::ring::default_provider().install_default());
     Client::builder()
         .user_agent(concat!("leasehold/", env!("CARGO_PKG_VERSION")))
@@ -150,10 +152,10 @@ fn client(gate: Gate) -> Result<Client, FetchError> {
         .map_err(|e| FetchError::Unreachable(reason(&e)))
 }
 
-/// Resolves names to addresses that may be connected to.
+/// Resolves names to those of their addresses that may be connected to.
 struct GuardedResolver(Gate);
 
-/// A name has only addresses that are refused.
+/// All addresses of a name are refused.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} is private")]
 struct PrivateOnly(IpAddr);
@@ -172,7 +174,7 @@ impl Resolve for GuardedResolver {
     }
 }
 
-/// The body, whole: an endless one is given up at the bound, and so is one that unpacks to more.
+/// The whole body; an error if it exceeds the limit, as received or decompressed.
 async fn body(mut response: Response) -> Result<Vec<u8>, FetchError> {
     let packed = header(response.headers(), CONTENT_ENCODING.as_str()).trim().to_ascii_lowercase();
     if response.content_length().is_some_and(|bytes| bytes > limits::FETCH_BYTES_MAX) {
@@ -209,7 +211,7 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-/// What the client says went wrong, with the guard's refusal found among its causes.
+/// Converts an error of the client; finds a refusal of the resolver among its causes.
 fn client_error(error: reqwest::Error) -> FetchError {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(here) = cause {
@@ -221,7 +223,7 @@ fn client_error(error: reqwest::Error) -> FetchError {
     FetchError::Unreachable(reason(&error.without_url()))
 }
 
-/// An error and its causes, each said once.
+/// The texts of an error and its causes, without repetitions.
 fn reason(error: &dyn std::error::Error) -> String {
     let mut said = error.to_string();
     let mut cause = error.source();

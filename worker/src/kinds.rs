@@ -1,4 +1,4 @@
-//! The kinds a worker serves besides its program's own: the commands of the kinds file, and what is built in.
+//! The kinds a worker serves besides its program's handlers: the commands of the kinds file, and the built-in kinds.
 #[cfg(feature = "audio")]
 pub mod analyze_audio;
 mod command;
@@ -14,13 +14,13 @@ use crate::error::{self, Error};
 use crate::handler::Registry;
 use command::{Command, Launcher};
 
-/// The built-in kinds: the first is served where it has a document root, the others where the kinds file names them.
+/// The built-in kinds: the first is served if there is a document root, the others if the kinds file names them.
 const PROCESS_FILES: &str = "process-files";
 const ANALYZE_AUDIO: &str = "analyze-audio";
 const GAP_ANALYSIS: &str = "gap-analysis";
 const BUILT_IN: [&str; 3] = [PROCESS_FILES, ANALYZE_AUDIO, GAP_ANALYSIS];
 
-/// The built-in kinds that this build does not have, by its cargo features.
+/// The built-in kinds that this build lacks, by its cargo features.
 const LEFT_OUT: &[&str] = &[
     #[cfg(not(feature = "audio"))]
     ANALYZE_AUDIO,
@@ -28,7 +28,7 @@ const LEFT_OUT: &[&str] = &[
     GAP_ANALYSIS,
 ];
 
-/// Adds what the kinds file names and what is built in. Every kind of the file must have a handler then.
+/// Registers the commands of the kinds file and the built-in kinds. Every kind in the file must have a handler then.
 pub(crate) fn register(registry: &mut Registry, kinds: &Kinds, config: &Config) -> Result<(), Error> {
     let launcher = Arc::new(Launcher::default());
     for (kind, settings) in kinds.iter() {
@@ -43,8 +43,8 @@ pub(crate) fn register(registry: &mut Registry, kinds: &Kinds, config: &Config) 
             Some(root) => process_files::serve(registry, built_in, root, config)?,
             None if kinds.contains(&built_in) => {
                 return Err(error::config(format!(
-                    "the kinds file configures the built-in kind {PROCESS_FILES}, which reads below a document root; set \
-                     LEASEHOLD_DOCUMENT_ROOT to that folder, or take [kinds.{PROCESS_FILES}] out"
+                    "the kinds file configures the built-in kind {PROCESS_FILES}, which needs a document root; set \
+                     LEASEHOLD_DOCUMENT_ROOT to the folder of the documents, or remove [kinds.{PROCESS_FILES}]"
                 )));
             }
             None => {}
@@ -75,13 +75,13 @@ pub(crate) fn register(registry: &mut Registry, kinds: &Kinds, config: &Config) 
     let mut known: Vec<&str> = registry.kinds().map(Kind::as_str).collect();
     known.extend(BUILT_IN.iter().filter(|kind| !registry.kinds().any(|served| served.as_str() == **kind)));
     Err(error::config(format!(
-        "the kinds file names {unknown} without a command, and this worker has no such handler; give it a command, or one of \
-         the names it has: {}",
+        "the kinds file names {unknown} without a command, and this worker has no handler for it; add a command, or use one of \
+         the kinds it has: {}",
         known.join(", ")
     )))
 }
 
-/// Jobs of the kind wait for a worker that has it.
+/// Logs that jobs of the kind will wait for a worker that has it.
 #[cfg(not(all(feature = "audio", feature = "web")))]
 fn warn_left_out(kind: &Kind, feature: &str) {
     tracing::warn!(

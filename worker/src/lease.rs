@@ -1,8 +1,8 @@
-//! The lease thread: renews what this worker holds, audits its claimed list, brings cancels to their handlers, and sees the
-//! worker to its end.
+//! The lease thread: renews the leases of this worker, audits its claimed list, passes cancels to the handlers, and drains the
+//! worker at its end.
 //!
-//! It has a thread, a runtime and connections of its own: a handler that hogs every thread of the worker's runtime costs its
-//! neighbours neither their leases nor the worker its orderly end.
+//! It has a separate thread, runtime and connections, so that a handler that blocks every thread of the worker's runtime
+//! neither costs other jobs their leases nor prevents an orderly shutdown.
 mod audit;
 mod drain;
 pub(crate) mod leases;
@@ -24,10 +24,10 @@ use crate::running::Running;
 use audit::Entry;
 use leases::release;
 
-/// The second look of an audit after redis was lost.
+/// The delay before the second check of an audit after an outage.
 const AUDIT_AGAIN: Duration = Duration::from_secs(1);
 
-/// Starts the thread. What it answers is how the worker ended; nothing when `running.gone` came first.
+/// Starts the thread. The receiver gets how the worker ended; it is closed without a value if `running.gone` comes first.
 pub(crate) fn spawn(running: Arc<Running>, info: WorkerInfo) -> Result<oneshot::Receiver<Result<(), Error>>, Error> {
     let store = running.store.apart(&lease_thread_config(&running.config, running.store.partitions()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -40,7 +40,7 @@ pub(crate) fn spawn(running: Arc<Running>, info: WorkerInfo) -> Result<oneshot::
         roles.spawn(receive_hints(Arc::clone(&running), store.clone()));
         tokio::select! {
             result = drain::drain(&running, &store, &info) => drop(sender.send(result)),
-            // Nothing is renewed any more, or no cancel heard.
+            // Without this role there are no renewals, or no cancels.
             () = roles::panicked(&mut roles) => drop(sender.send(Err(Error::Panicked))),
             () = running.gone.cancelled() => {}
         }
@@ -49,7 +49,7 @@ pub(crate) fn spawn(running: Arc<Running>, info: WorkerInfo) -> Result<oneshot::
     Ok(ended)
 }
 
-/// A renewal is not ridden out by the Store, since the next one is as good; and it must not wait for long.
+/// The Store does not retry renewals, since the next one serves as well; and a renewal must not wait for long.
 fn lease_thread_config(config: &Config, partitions: u16) -> Config {
     let mut own = config.clone();
     own.redis.outage_ms = 0;
@@ -77,7 +77,7 @@ async fn heartbeat(running: Arc<Running>, store: Store, mut info: WorkerInfo, pa
                 last = sent;
                 backoff.reset();
                 release_strays(&running, &store, partition, stray).await;
-                // What the last outage may have left is looked at again soon, until nothing is left of it.
+                // After an outage, audit again soon, until no entry is marked.
                 hurried = failing || (hurried && running.leases.has_marks(partition));
                 failing = false;
                 next = sent + if hurried { every.min(AUDIT_AGAIN) } else { every };
@@ -110,11 +110,11 @@ async fn renew(
     Ok(stray)
 }
 
-/// Gives back what nobody here holds. What fails is seen again by the next renewal.
+/// Releases claimed entries that are not running here. If that fails, the next renewal finds them again.
 async fn release_strays(running: &Running, store: &Store, partition: u16, stray: Vec<Entry>) {
     let (mut reserved, mut leased): (Vec<JobId>, Vec<Settle>) = (Vec::new(), Vec::new());
     for (id, token) in stray {
-        tracing::info!(job = %id, token, "given back: it is in this worker's list, and nobody here holds it");
+        tracing::info!(job = %id, token, "released: claimed by this worker but not running here");
         match token {
             None => reserved.push(id),
             Some(token) => leased.push(release(Held { id, token })),
@@ -123,18 +123,18 @@ async fn release_strays(running: &Running, store: &Store, partition: u16, stray:
     if !reserved.is_empty() {
         match store.recover(partition, &running.worker, &reserved).await {
             Ok(recovered) => drop(running.metrics.recovered.inc_by(recovered as u64)),
-            Err(e) => running.redis.failed("giving reservations back", &e),
+            Err(e) => running.redis.failed("recovering reservations", &e),
         }
     }
     if !leased.is_empty() {
         match store.settle_many(&running.worker, &leased).await {
             Ok(settled) => drop(running.metrics.released.inc_by(settled.len() as u64)),
-            Err(e) => running.redis.failed("giving jobs back", &e),
+            Err(e) => running.redis.failed("releasing jobs", &e),
         }
     }
 }
 
-/// Passes on what others tell between the renewals.
+/// Passes on cancels and pauses between the renewals.
 async fn receive_hints(running: Arc<Running>, store: Store) {
     loop {
         let mut hints = store.hints();
@@ -146,7 +146,7 @@ async fn receive_hints(running: Arc<Running>, store: Store) {
                 Ok(Hint::Cancel { .. }) => {}
                 Ok(Hint::Resume(queue)) => running.tell_claimer(Event::Resumed(queue)),
                 Ok(Hint::Pause(queue)) => running.tell_claimer(Event::Paused(queue)),
-                // What was missed, the renewals tell.
+                // The renewals report what was missed.
                 Ok(Hint::Reconnected) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
                     (0..store.partitions()).for_each(|partition| running.leases.request_renewal(partition));
                 }

@@ -1,4 +1,4 @@
-//! What a worker counts: the jobs it claims and how they end, and what its sweeps and renewals do.
+//! A worker's metrics: the jobs it claims and how they end, its sweeps and its renewals.
 use std::time::Duration;
 
 use leasehold::metrics::{registry, render, slow_histogram};
@@ -27,7 +27,7 @@ struct RenewalLabels {
     outcome: &'static str,
 }
 
-/// The families of one worker. A job that was claimed here and does not run any more is in `finished` once.
+/// The metrics of one worker. `finished` counts every claimed job once, when it no longer runs here.
 pub(crate) struct Metrics {
     store: store::Metrics,
     registry: Registry,
@@ -38,9 +38,9 @@ pub(crate) struct Metrics {
     renewals: Family<RenewalLabels, Counter>,
     stale: Counter,
     expired: Counter,
-    /// Reservations that nobody leased, put back.
+    /// Reservations that were never leased, returned to their queues.
     pub recovered: Counter,
-    /// Leases whose claim nobody heard the answer of, given back.
+    /// Leases released because the reply to their claim was lost.
     pub released: Counter,
     promoted: Counter,
     pruned: Counter,
@@ -50,7 +50,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// All of them, at nought.
+    /// All metrics, at zero.
     pub fn new() -> Self {
         let started_at = Timestamp(chrono::Utc::now().timestamp_millis());
         let mut metrics = Self {
@@ -78,34 +78,34 @@ impl Metrics {
     fn register(&mut self) {
         let registry = &mut self.registry;
         self.store.register(registry);
-        let mut say = |name: &str, help: &str, gauge: &Gauge| registry.register(name, help, gauge.clone());
-        say("redis_up", "1 when Redis answered the last call", &self.redis_up);
-        say("worker_slots", "Jobs that it can run at once", &self.slots);
-        say("worker_running", "Jobs that it runs", &self.running);
+        let mut gauge = |name: &str, help: &str, gauge: &Gauge| registry.register(name, help, gauge.clone());
+        gauge("redis_up", "1 if Redis answered the last call, else 0", &self.redis_up);
+        gauge("worker_slots", "Jobs the worker can run at once", &self.slots);
+        gauge("worker_running", "Jobs running now", &self.running);
         let mut count = |name: &str, help: &str, counter: &Counter| registry.register(name, help, counter.clone());
-        count("leases_expired", "Jobs that its sweeps took back from lost workers", &self.expired);
-        count("settles_stale", "Ends of its jobs that were refused, since the lease was lost", &self.stale);
-        count("reservations_recovered", "Reservations that nobody had leased, put back", &self.recovered);
-        count("claims_given_back", "Leases of its own that it had not heard of, given back", &self.released);
+        count("leases_expired", "Expired leases of lost workers that this worker's sweeps reclaimed", &self.expired);
+        count("settles_stale", "Job outcomes rejected because the lease was lost", &self.stale);
+        count("reservations_recovered", "Reservations never leased, returned to their queues", &self.recovered);
+        count("claims_given_back", "Leases released because the reply to their claim was lost", &self.released);
         count("jobs_promoted", "Jobs that became due", &self.promoted);
-        count("jobs_pruned", "Ended jobs removed by retention", &self.pruned);
+        count("jobs_pruned", "Finished jobs removed by retention", &self.pruned);
         registry.register("jobs_claimed", "Jobs claimed", self.claimed.clone());
-        registry.register("jobs_finished", "Runs that ended, by how", self.finished.clone());
-        registry.register("job_wait_seconds", "From a job being due to its first claim", self.waited.clone());
-        registry.register("job_run_seconds", "What a handler took", self.ran.clone());
+        registry.register("jobs_finished", "Claimed jobs that no longer run here, by outcome", self.finished.clone());
+        registry.register("job_wait_seconds", "Time from a job being due to its first claim", self.waited.clone());
+        registry.register("job_run_seconds", "Run time of handlers", self.ran.clone());
         registry.register(
             "renewals",
-            "Renewals of a partition's leases; late: over a third of a lease after the last",
+            "Renewals of a partition's leases, by outcome; late: more than a third of a lease after the last one",
             self.renewals.clone(),
         );
     }
 
-    /// For the Store, which counts its own calls.
+    /// The metrics of the Store's calls.
     pub fn store(&self) -> &store::Metrics {
         &self.store
     }
 
-    /// A job was claimed.
+    /// Counts a claimed job.
     pub fn claimed(&self, job: &ClaimedJob) {
         let kind = KindLabel { kind: job.kind.to_string() };
         self.claimed.get_or_create(&kind).inc();
@@ -114,13 +114,13 @@ impl Metrics {
         }
     }
 
-    /// A handler has ended.
+    /// Records the run time of a handler.
     pub fn ran(&self, kind: &Kind, took: Duration) {
         self.ran.get_or_create(&KindLabel { kind: kind.to_string() }).observe(took.as_secs_f64());
     }
 
-    /// A claim has ended: `requested` of Redis (nothing, when the lease was known to be lost), which answered `settled` (nothing,
-    /// when it was not heard).
+    /// Counts a job that no longer runs here: `requested` is its settle (`None`: none was sent, the lease was lost) and
+    /// `settled` the reply (`None`: none was received).
     pub fn finished(&self, kind: &Kind, requested: Option<Requested>, settled: Option<Settled>) {
         let outcome = match (settled, requested) {
             (Some(Settled::To(State::Completed)), Some(Requested::Skip)) => "skipped",
@@ -136,7 +136,7 @@ impl Metrics {
         self.finished.get_or_create(&FinishedLabels { kind: kind.to_string(), outcome }).inc();
     }
 
-    /// A partition was swept.
+    /// Counts the results of a partition's sweep.
     pub fn swept(&self, swept: &Swept) {
         self.promoted.inc_by(swept.promoted as u64);
         self.expired.inc_by(swept.reclaimed.len() as u64);
@@ -144,7 +144,7 @@ impl Metrics {
         self.pruned.inc_by(swept.pruned as u64);
     }
 
-    /// A renewal was answered, so long after the one before, or failed (`None`).
+    /// Counts a renewal: answered `gap` after the one before, or failed (`None`).
     pub fn renewed(&self, since_last: Option<Duration>, lease: Duration) {
         let outcome = match since_last {
             None => "failed",
@@ -154,7 +154,7 @@ impl Metrics {
         self.renewals.get_or_create(&RenewalLabels { outcome }).inc();
     }
 
-    /// The text of all, with what others count at this moment.
+    /// All metrics as text, with the gauges set to these values.
     pub fn text(&self, redis_up: bool, slots_total: usize, slots_free: usize) -> String {
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.redis_up.set(redis_up.into());
@@ -164,7 +164,7 @@ impl Metrics {
     }
 }
 
-/// What a settle asks for, as far as its answer does not tell.
+/// The outcome that a settle requests, where its reply does not show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Requested {
     Complete,

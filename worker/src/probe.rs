@@ -1,6 +1,6 @@
-//! A worker's port (`worker.listen`): whether it lives, whether it can work, and what it counts.
+//! A worker's port (`worker.listen`): liveness, readiness and metrics.
 //!
-//! It has a thread and runtime of its own, like the lease thread: a handler that hogs every other thread must not make the
+//! It has a separate thread and runtime, like the lease thread: a handler that blocks every other thread must not make the
 //! worker look dead. It answers from before Redis is reached until the worker has ended.
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -23,21 +23,21 @@ use crate::metrics::Metrics;
 use crate::running::Running;
 use crate::shutdown::Shutdown;
 
-/// Why it listens on loopback only.
-const CLOSED: &str = "and this port has no tokens: let what scrapes it run on this machine";
+/// Why the port listens on loopback only; the end of an error text.
+const CLOSED: &str = "and this port has no authentication: run its scrapers on this machine";
 /// Connections at once: probes and scrapers are few.
 const CONNECTIONS: usize = 64;
 /// How long the lease thread may be silent; it looks at its handlers several times a second.
 const LIVE_WITHIN: Duration = Duration::from_secs(10);
-/// How long Redis may take to say that it is there.
+/// How long Redis may take to answer a readiness check.
 const REDIS_WITHIN: Duration = Duration::from_secs(5);
 
-/// What the port tells of.
+/// The state that the port reports.
 pub(crate) struct Probe {
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
     limits: Limits,
-    /// The worker, and a connection of this thread's own, once Redis has been reached.
+    /// The worker, and this thread's connections to Redis, once Redis has been reached.
     worker: OnceLock<(Arc<Running>, Store)>,
 }
 
@@ -45,7 +45,7 @@ impl Probe {
     /// Opens the port, when one is configured. Dropping the guard closes it.
     ///
     /// # Errors
-    /// An address that cannot be listened on; no thread.
+    /// The address cannot be listened on, or the thread cannot be started.
     pub async fn open(
         config: &Config,
         metrics: Arc<Metrics>,
@@ -68,12 +68,12 @@ impl Probe {
                 }
             };
             std::thread::Builder::new().name("probes".into()).spawn(move || runtime.block_on(life))?;
-            opened.await.map_err(|_| std::io::Error::other("the probe thread has died"))??;
+            opened.await.map_err(|_| std::io::Error::other("the probe thread ended unexpectedly"))??;
         }
         Ok((probe, stopping.drop_guard()))
     }
 
-    /// Redis has been reached, and this worker runs.
+    /// Sets the running worker, once Redis has been reached.
     ///
     /// # Errors
     /// Those of [`Store::apart`].
@@ -95,7 +95,7 @@ fn router(probe: Arc<Probe>) -> Router {
         .with_state(probe)
 }
 
-/// The process turns, and so does its lease thread.
+/// Live: the process answers, and its lease thread is not stuck.
 async fn live(State(probe): State<Arc<Probe>>) -> Response {
     let silent = probe.worker.get().map_or(Duration::ZERO, |(running, _)| running.leases.since_last_check());
     if silent > LIVE_WITHIN {
@@ -104,7 +104,7 @@ async fn live(State(probe): State<Arc<Probe>>) -> Response {
     Json(json!({ "status": "live" })).into_response()
 }
 
-/// Redis answers, this worker is registered there with fresh renewals, and it is not about to end.
+/// Ready: Redis answers, the worker is registered there with fresh renewals, and it is not shutting down.
 async fn ready(State(probe): State<Arc<Probe>>) -> Response {
     if probe.shutdown.begun.is_cancelled() {
         return refused("the worker is shutting down");
@@ -116,10 +116,10 @@ async fn ready(State(probe): State<Arc<Probe>>) -> Response {
         // A full Redis is when workers are needed most.
         Ok(Ok(_)) => {}
         Ok(Err(e)) => return refused(&e.to_string()),
-        Err(_) => return refused(&format!("Redis gave no answer within {} s", REDIS_WITHIN.as_secs())),
+        Err(_) => return refused(&format!("Redis did not answer within {} s", REDIS_WITHIN.as_secs())),
     }
     if let Some(partition) = (0..store.partitions()).find(|partition| !running.leases.is_fresh(*partition)) {
-        return refused(&format!("partition {partition} has had no renewal for half a lease"));
+        return refused(&format!("the leases of partition {partition} have not been renewed for half a lease"));
     }
     Json(json!({ "status": "ready", "redis": store.address(), "worker": running.worker })).into_response()
 }

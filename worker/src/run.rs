@@ -70,7 +70,7 @@ pub(crate) async fn run(config: Config, kinds: Kinds, registry: Registry, shutdo
     roles::start(&running.gone, &mut roles, reporting);
     roles::start(&running.gone, &mut roles, claim(Arc::clone(&running), inbox));
     let mut ended =
-        pin!(async { ended.await.map_err(|_| std::io::Error::other("the lease thread has ended unexpectedly"))? });
+        pin!(async { ended.await.map_err(|_| std::io::Error::other("the lease thread ended unexpectedly"))? });
     let result = tokio::select! {
         result = &mut ended => result,
         () = roles::panicked(&mut roles) => {

@@ -1,10 +1,10 @@
-//! Which queue gets how many of the free slots: smooth weighted shares, pure.
+//! Divides the free slots among the queues by weight. Pure.
 use leasehold::QueueName;
 
-/// The queues of a worker, each with its weight and the credit it has gathered.
+/// The queues of a worker, each with its weight and its accumulated credit.
 ///
-/// Smooth weighted round robin: over any stretch of slots each queue is offered its share, and no queue gets its whole share
-/// in one go. What a queue leaves unused the claim script gives to any, so credit is of offers, not of jobs.
+/// Smooth weighted round robin: over any sequence of slots each queue is offered its share, and the shares are interleaved.
+/// The claim script fills slots that a queue leaves unused from any other, so credit counts offers, not jobs.
 #[derive(Debug)]
 pub(crate) struct Budgets {
     queues: Vec<(QueueName, i64, i64)>,
@@ -18,7 +18,7 @@ impl Budgets {
         Self { queues: queues.iter().map(|(queue, weight)| (queue.clone(), i64::from(*weight), 0)).collect(), total }
     }
 
-    /// Shares out `slots`; the queues in the order in which what is left over is to be taken.
+    /// Divides `slots`; the order of the queues is the one in which unused slots are to be filled.
     pub fn share(&mut self, slots: usize) -> Vec<(QueueName, usize)> {
         let mut shares = vec![0; self.queues.len()];
         for _ in 0..slots {

@@ -1,4 +1,4 @@
-//! The blocking pops of an idle worker: which lists they wait on, and the connections they wait with.
+//! The blocking pops of an idle worker: the lists they wait on, and their connections.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,19 +11,19 @@ use tokio::task::AbortHandle;
 use crate::event::{Event, Popped};
 use crate::running::Running;
 
-/// A queue's own list in one partition.
+/// A queue's list in one partition.
 pub(crate) struct List {
     pub partition: u16,
     pub queue: QueueName,
-    /// Nothing is to be taken from it until it is resumed.
+    /// The queue is paused, so no pop is armed.
     pub paused: bool,
-    /// No pop is armed before then: Redis refused one, or was away.
+    /// The earliest time of the next pop, after one that was refused or failed.
     pub not_before: Instant,
     armed: Option<Armed>,
 }
 
 struct Armed {
-    /// The popper's connection, once it has one.
+    /// The id of the popper's connection; 0 until there is one.
     connection: Arc<AtomicI64>,
     task: AbortHandle,
 }
@@ -31,10 +31,15 @@ struct Armed {
 /// All lists of this worker, and at most one pop on each.
 pub(crate) struct Pops {
     running: Arc<Running>,
+    /// Where each pop sends its result, so that one loop can wait for all of them.
     events: UnboundedSender<Event>,
+    /// In a fixed order: events and `turn` refer to a list by its index.
     pub lists: Vec<List>,
+    /// Connections of pops that have returned, kept for the next ones.
     idle: Vec<Popper>,
+    /// How long a pop blocks; below a third of the lease, so that its reservation can still be leased in time.
     wait: Duration,
+    /// Where arming continues, so that with fewer free slots than lists each list has its turn.
     turn: usize,
 }
 
@@ -56,7 +61,8 @@ impl Pops {
         self.lists.iter().filter(|list| list.armed.is_some()).count()
     }
 
-    /// Arms up to `count` more pops, in turn, on lists that `wants` one. Returns the partitions in which a list goes without.
+    /// Arms up to `count` more pops, in turn, on lists for which `wants` is true. Returns the partitions in which such a list
+    /// is left without a pop.
     pub fn arm(&mut self, count: usize, wants: impl Fn(&List) -> bool) -> Vec<u16> {
         let lists = &self.lists;
         let (now, later) = round_robin(self.turn, lists.len(), count, |at| {
@@ -85,33 +91,33 @@ impl Pops {
         list.armed = Some(Armed { connection, task: task.abort_handle() });
     }
 
-    /// Takes back a pop's connection; it must have been one of ours.
+    /// Marks the list of a returned pop as unarmed, and keeps the pop's connection.
     pub fn disarm(&mut self, popped: &mut Popped) {
         self.lists[popped.list].armed = None;
         self.idle.extend(popped.popper.take());
     }
 
-    /// The connections of armed pops on lists that `which`, for [`leasehold::Store::unblock`].
+    /// The connections of armed pops on the lists that `which` selects, for [`leasehold::Store::unblock`].
     pub fn connections(&self, which: impl Fn(&List) -> bool) -> Vec<i64> {
         let armed = self.lists.iter().filter(|list| which(list)).filter_map(|list| list.armed.as_ref());
         armed.map(|armed| armed.connection.load(Ordering::Acquire)).filter(|id| *id != 0).collect()
     }
 
-    /// Drops the connections of all pops that have not come back, and so the pops. Returns how many there were.
+    /// Aborts all pops that have not returned, and drops their connections. Returns how many there were.
     pub fn abort_all(&mut self) -> usize {
         let left = self.lists.iter_mut().filter_map(|list| list.armed.take());
         left.map(|armed| armed.task.abort()).count()
     }
 }
 
-/// Of `count` places those that `wants`, from `turn` on and round: the first `most`, and the others.
+/// The indexes below `count` for which `wants` is true, from `turn` on and wrapping around: the first `most`, and the others.
 fn round_robin(turn: usize, count: usize, most: usize, wants: impl Fn(usize) -> bool) -> (Vec<usize>, Vec<usize>) {
     let mut now: Vec<usize> = (0..count).map(|step| (turn + step) % count).filter(|at| wants(*at)).collect();
     let later = now.split_off(most.min(now.len()));
     (now, later)
 }
 
-/// One pop; a popper that failed is dropped, connection and all.
+/// One pop; a popper that fails is dropped with its connection.
 async fn pop(
     running: &Running,
     popper: &mut Option<Popper>,

@@ -1,14 +1,14 @@
-//! Which addresses are public: what a worker may fetch from unless it is told otherwise.
+//! Which addresses are public: those a worker may fetch from by default.
 //!
-//! By IANA's registries of special-purpose addresses. Of IPv6 only 2000::/3 is given out at all; an address that carries one of
-//! IPv4 is judged by that one, since that is where a translator or a relay takes it.
+//! According to IANA's registries of special-purpose addresses. Of IPv6 only 2000::/3 is allocated; an address that embeds an
+//! IPv4 address is judged by the latter, since a translator or relay connects to it.
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Which addresses may be connected to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Gate {
     pub allow_private: bool,
-    /// One more that may: where a test's own server stands.
+    /// One more allowed address: that of a test's server.
     #[cfg(test)]
     pub besides: Option<IpAddr>,
 }
@@ -31,7 +31,7 @@ impl Gate {
     }
 }
 
-/// Whether an address is one of the public Internet.
+/// Whether an address is public.
 fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -39,7 +39,7 @@ fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// What is not public, as network and length of its prefix.
+/// The networks that are not public, with the lengths of their prefixes.
 const SPECIAL_V4: [([u8; 4], u32); 15] = [
     ([0, 0, 0, 0], 8),       // this network
     ([10, 0, 0, 0], 8),      // private
@@ -63,12 +63,12 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
     !SPECIAL_V4.iter().any(|(network, length)| (number ^ u32::from_be_bytes(*network)) >> (32 - length) == 0)
 }
 
-/// What is not public within 2000::/3.
+/// The networks within 2000::/3 that are not public.
 const SPECIAL_V6: [([u16; 2], u32); 4] = [
     ([0x2001, 0x0000], 23), // protocol assignments: Teredo, benchmarks, ORCHID
     ([0x2001, 0x0db8], 32), // documentation
     ([0x3fff, 0x0000], 20), // documentation
-    ([0x3ffe, 0x0000], 16), // the 6bone, given back
+    ([0x3ffe, 0x0000], 16), // the 6bone, returned
 ];
 
 fn is_public_v6(address: Ipv6Addr) -> bool {

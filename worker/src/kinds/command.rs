@@ -1,7 +1,7 @@
-//! A kind whose work an operator's command does: any program that reads a line and writes lines.
+//! A kind whose jobs are run by an operator's command: any program that reads a line and writes lines.
 //!
-//! It gets the payload on stdin, runs in a scratch folder, says what it has to say as JSON lines on stdout, and logs with all
-//! else. Its exit code decides: 0 completes, 65 fails for good, all others fail the attempt.
+//! It reads the payload on stdin, runs in a scratch folder and reports as JSON lines on stdout; all other output is its log.
+//! Its exit code decides: 0 completes the job, 65 fails it for good, all others fail the attempt.
 mod cache;
 mod items;
 mod launch;
@@ -26,7 +26,7 @@ pub(crate) use launch::Launcher;
 use launch::{LaunchRequest, Launched, is_shortage};
 use protocol::Session;
 
-/// A command, as the kinds file names it.
+/// A command of the kinds file.
 pub(super) struct Command {
     words: Vec<OsString>,
     cache: Option<Cache>,
@@ -36,7 +36,7 @@ pub(super) struct Command {
 }
 
 impl Command {
-    /// `dir` is what `{dir}` stands for.
+    /// `dir` replaces `{dir}` in the words.
     pub fn new(words: &[String], dir: &Path, config: &Config, launcher: &Arc<Launcher>) -> Self {
         Self {
             words: words.iter().map(|word| expand_dir(word, dir)).collect(),
@@ -47,7 +47,7 @@ impl Command {
         }
     }
 
-    /// The same, not run for a job whose work an earlier one has done.
+    /// With a cache: the command is not run for a job whose work an earlier one has done.
     pub fn cached(self, cache: Option<Cache>) -> Self {
         Self { cache, ..self }
     }
@@ -56,8 +56,8 @@ impl Command {
         self.words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
-    /// Starts the command. What the worker itself is short of is no fault of the job's: it is tried again until there is enough,
-    /// and the slot stays taken meanwhile, so that less is claimed.
+    /// Starts the command. If the worker lacks a resource, that is not the job's fault: the start is retried until it succeeds,
+    /// and the slot stays taken meanwhile, so that fewer jobs are claimed.
     async fn start(&self, context: &Context) -> Result<Launched, Failure> {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         let mut is_logged = false;
@@ -68,7 +68,7 @@ impl Command {
                 Err(StartError::Shortage(error)) => error,
             };
             if !std::mem::replace(&mut is_logged, true) {
-                tracing::warn!(job = %context.job_id(), "its command cannot be started now, and is tried again: {shortage}");
+                tracing::warn!(job = %context.job_id(), "the command cannot be started, retrying: {shortage}");
             }
             tokio::select! {
                 () = tokio::time::sleep(backoff.delay()) => {}
@@ -78,7 +78,7 @@ impl Command {
     }
 
     async fn try_start(&self, context: &Context) -> Result<Launched, StartError> {
-        let scratch = self.launcher.scratch().await.map_err(|e| start_error(e, "there is no scratch folder"))?;
+        let scratch = self.launcher.scratch().await.map_err(|e| start_error(e, "cannot create a scratch folder"))?;
         context.shared.files.copy_input(&scratch.path().join("in")).await.map_err(Failure::from)?;
         let mut environment: Vec<(&str, OsString)> = vec![
             ("LEASEHOLD_JOB_ID", context.job_id().as_str().into()),
@@ -98,7 +98,7 @@ impl Command {
             scratch,
         };
         let launched = self.launcher.launch(request).await;
-        launched.map_err(|e| start_error(e, &format!("the command {} cannot be started", self.program())))
+        launched.map_err(|e| start_error(e, &format!("cannot start the command {}", self.program())))
     }
 
     async fn run(&self, context: Context, payload: &Json) -> Result<Completion, Failure> {
@@ -106,7 +106,7 @@ impl Command {
         if let Some(made) = cache::find(self.cache.as_ref(), &context, payload, &self.limits).await {
             return Ok(made);
         }
-        // Dropped in the reverse request: first the processes, then their folder.
+        // Dropped in reverse order: first the processes, then their folder.
         let Launched { scratch, mut child, group } = self.start(&context).await?;
         let mut made = Session::new(&context, &self.limits).run(&group, &mut child, payload).await;
         drop(group);
@@ -115,7 +115,7 @@ impl Command {
         {
             made = Err(failure);
         }
-        // Removing what a job left may take a while.
+        // Removing the folder may take a while.
         drop(tokio::task::spawn_blocking(move || scratch.close()).await);
         made
     }
@@ -123,9 +123,9 @@ impl Command {
 
 /// Why a command was not started.
 enum StartError {
-    /// The job cannot be run so.
+    /// The attempt fails.
     Failed(Failure),
-    /// The worker is short of something.
+    /// The worker lacks a resource; the start is retried.
     Shortage(io::Error),
 }
 

@@ -1,15 +1,15 @@
-//! The audit of a worker's claimed list, as a pure state machine: which entries nobody here holds, and when they may be
-//! given back.
+//! The audit of a worker's claimed list, as a pure state machine: which entries are not running here, and when they may be
+//! released.
 //!
-//! An entry is an id with the token of its lease, or none for a reservation. A lost reply leaves one behind; so does, for a
-//! moment, every claim and every settle that is on its way. Hence two looks: the first marks, the second gives back, and
-//! only once every call that was open at the first (and so may have brought the entry) has been answered.
+//! An entry is an id with the token of its lease, or no token for a reservation. A lost reply leaves a stray entry; every
+//! claim and settle in flight causes one for a moment. Hence two checks: the first marks an entry, the second releases it,
+//! and only once every call that was open at the first (and may have claimed the entry) has been answered.
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use leasehold::JobId;
 
-/// An id in the claimed list, with the token under which this worker has it on lease.
+/// An id in the claimed list, with the token of its lease; `None`: a reservation.
 pub(crate) type Entry = (JobId, Option<u64>);
 
 /// The pops and claims of one partition that have not been answered.
@@ -20,37 +20,37 @@ pub(crate) struct Calls {
 }
 
 impl Calls {
-    /// A call that may bring jobs is about to be sent.
+    /// Records a call that may return jobs, before it is sent.
     pub fn begin(&mut self, now: Instant) -> u64 {
         self.newest += 1;
         self.open.insert(self.newest, now);
         self.newest
     }
 
-    /// It was answered and what it brought is held, or it was given up.
+    /// Records that a call was answered and its jobs are held, or that it was abandoned.
     pub fn end(&mut self, call: u64) {
         self.open.remove(&call);
     }
 
-    /// The oldest open call that began after `since`; what an older one still brings is refused at the intake.
+    /// The oldest open call that began at `since` or later; jobs that an older one still returns are not started.
     fn oldest_open(&self, since: Option<Instant>) -> Option<u64> {
         let live = |(_, began): &(&u64, &Instant)| since.is_none_or(|since| **began >= since);
         self.open.iter().find(live).map(|(call, _)| *call)
     }
 }
 
-/// What the audit of one partition remembers from one look to the next.
+/// The state of the audit of one partition between two checks.
 #[derive(Debug, Default)]
 pub(crate) struct Audit {
-    /// Entries seen unheld, each with the newest call there was then.
+    /// Entries found unheld, each with the newest call at that time.
     marks: HashMap<Entry, u64>,
-    /// Leases given back, and when: a claim that brings one after all is not to be started.
+    /// Leases released, and when: if a claim still returns one, its job must not be started.
     released: HashMap<Entry, Instant>,
 }
 
 impl Audit {
-    /// Looks at the claimed list as a renewal brought it; returns what is to be given back now. `patience` is how old a call
-    /// may be and still bring a job that would be started.
+    /// Checks the claimed list that a renewal returned; returns the entries to release now. `patience` is the maximum age of a
+    /// call whose jobs would still be started.
     pub fn check(
         &mut self,
         listed: &[Entry],
@@ -80,12 +80,12 @@ impl Audit {
         due
     }
 
-    /// Whether entries were seen unheld and not yet again.
+    /// Whether entries are marked.
     pub fn has_marks(&self) -> bool {
         !self.marks.is_empty()
     }
 
-    /// Whether this lease was given back.
+    /// Whether this lease was released.
     pub fn was_released(&self, entry: &Entry) -> bool {
         self.released.contains_key(entry)
     }
@@ -108,7 +108,7 @@ mod tests {
             Self { audit: Audit::default(), calls: Calls::default(), now: Instant::now() }
         }
 
-        /// A look five seconds after the last.
+        /// A check five seconds after the last.
         fn check(&mut self, listed: &[&Entry], held: &[&Entry]) -> Vec<Entry> {
             self.now += Duration::from_secs(5);
             let listed: Vec<Entry> = listed.iter().map(|entry| (*entry).clone()).collect();
@@ -125,21 +125,21 @@ mod tests {
     }
 
     #[test]
-    fn an_unheld_entry_is_marked_and_given_back_when_seen_again() {
+    fn an_unheld_entry_is_marked_and_released_when_found_again() {
         let mut bench = Bench::new();
         let stray = entry("a", 7);
         assert_eq!(bench.check(&[&stray], &[]), []);
         assert!(bench.audit.has_marks());
         assert_eq!(bench.check(&[&stray], &[]).len(), 1);
         assert!(bench.audit.was_released(&stray) && !bench.audit.was_released(&entry("a", 8)));
-        // The call that gave it back was lost: once more.
+        // The call that released it was lost: once more.
         assert_eq!(bench.check(&[&stray], &[]), [stray]);
         assert_eq!(bench.check(&[], &[]), []);
         assert!(!bench.audit.has_marks());
     }
 
     #[test]
-    fn what_is_held_is_never_given_back() {
+    fn a_held_entry_is_never_released() {
         let mut bench = Bench::new();
         let job = entry("a", 7);
         for _ in 0..3 {
@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(bench.check(&[&stray], &[]), []);
         assert_eq!(bench.check(&[&stray], &[]), []);
         bench.calls.end(call);
-        // A later call cannot have brought what stood there before it.
+        // A later call cannot have claimed an entry that was listed before it.
         bench.call();
         assert_eq!(bench.check(&[&stray], &[]), [stray]);
     }
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_went_away_begins_anew() {
+    fn an_entry_that_went_away_is_marked_again() {
         let mut bench = Bench::new();
         let stray = entry("a", None);
         assert_eq!(bench.check(&[&stray], &[]), []);

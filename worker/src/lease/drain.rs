@@ -1,5 +1,5 @@
-//! How a worker ends: it waits for its handlers, stops those that outlast the grace, gives their jobs back, and leaves. Runs on
-//! the lease thread, which no handler can hold up.
+//! The end of a worker: it waits for its handlers, stops those that outlast the grace period, releases their jobs, and
+//! deregisters. Runs on the lease thread, which no handler can block.
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -12,15 +12,15 @@ use crate::error::Error;
 use crate::running::Running;
 use crate::stop::{COMMAND_HANDLER_GRACE, LEASE_GRACE, StopReason};
 
-/// How long a hurried shutdown waits for handlers to be dropped and their jobs to be released.
+/// How long a hurried shutdown waits for handlers to be dropped and their jobs released.
 const HURRIED: Duration = Duration::from_millis(1_200);
-/// How long each of the last calls may take, and how long in a hurry.
+/// The timeout of each of the last calls, and the one in a hurried shutdown.
 const LAST_CALLS: Duration = Duration::from_secs(2);
 const HURRIED_CALLS: Duration = Duration::from_millis(250);
-/// How long Redis may still run a pop or claim that its sender gave up.
+/// How long Redis may still run a pop or claim that its sender abandoned.
 const LATE_CALL: Duration = Duration::from_secs(60);
 
-/// Returns when the worker has ended: after a shutdown, or because no handler stops any more.
+/// Returns when the worker has ended: after a shutdown, or because every slot is stuck.
 pub(crate) async fn drain(running: &Running, store: &Store, info: &WorkerInfo) -> Result<(), Error> {
     tokio::select! {
         () = running.shutdown.begun.cancelled() => {}
@@ -46,7 +46,7 @@ pub(crate) async fn drain(running: &Running, store: &Store, info: &WorkerInfo) -
     finish(running, store, info).await
 }
 
-/// Gives back what handlers still run, and leaves.
+/// Releases the jobs of handlers that still run, and deregisters.
 async fn finish(running: &Running, store: &Store, info: &WorkerInfo) -> Result<(), Error> {
     let within = if running.shutdown.hurried.is_cancelled() { HURRIED_CALLS } else { LAST_CALLS };
     let unended: Vec<Settle> = running.leases.unfinished().into_iter().map(release).collect();
@@ -54,10 +54,10 @@ async fn finish(running: &Running, store: &Store, info: &WorkerInfo) -> Result<(
     if !unended.is_empty()
         && let Ok(Ok(_)) = timeout(within, store.settle_many(&running.worker, &unended)).await
     {
-        // Some may have ended between the two looks.
+        // Some may have ended between the two calls above.
         left = left.saturating_sub(unended.len());
     }
-    // A pop that ran after the worker had left would move an id into a list that nobody looks at.
+    // A pop that ran after the worker deregistered would move an id into a list that is never audited.
     let alone = running.claims_over.is_cancelled() && !running.leases.lost_a_call_within(LATE_CALL);
     let last = async {
         match alone && left == 0 {
@@ -69,7 +69,7 @@ async fn finish(running: &Running, store: &Store, info: &WorkerInfo) -> Result<(
     if left == 0 { Ok(()) } else { Err(Error::Abandoned(left)) }
 }
 
-/// Puts back what pops brought that nobody claims any more.
+/// Returns reservations that will not be claimed any more to their queues.
 async fn recover_reservations(running: &Running, store: &Store, info: &WorkerInfo) -> Result<(), leasehold::Error> {
     let lease_ms = running.config.lease_ms;
     let each = (0..store.partitions()).map(async |partition| {
@@ -84,8 +84,8 @@ async fn recover_reservations(running: &Running, store: &Store, info: &WorkerInf
     join_all(each).await.into_iter().collect()
 }
 
-/// Leases the handlers to their times; returns when every slot has one that does not stop, or has for long been kept by what
-/// one left behind.
+/// Enforces the handlers' deadlines. Returns when every slot has a handler that does not stop, or has been kept for
+/// [`LEASE_GRACE`] by something that a handler left running.
 async fn all_stuck(running: &Running) {
     let every = (running.leases.lease_time() / 20).clamp(Duration::from_millis(10), Duration::from_millis(250));
     let mut since = None;

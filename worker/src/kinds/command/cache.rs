@@ -1,6 +1,7 @@
-//! Work that an earlier job has done: its result and its files are copied instead of doing it again.
+//! The cache of a command: the result and the files of an earlier job with the same work are copied instead of running the
+//! command again.
 //!
-//! All of it is a hint: whatever stands in the way of a copy, the command is run.
+//! The cache is only a hint: if a copy fails for any reason, the command is run.
 use std::collections::BTreeMap;
 
 use leasehold::kinds::Cache;
@@ -15,9 +16,9 @@ use crate::handler::{Completion, parse_result};
 /// Why nothing is copied.
 #[derive(Debug, thiserror::Error)]
 enum Miss {
-    #[error("no job has done it before")]
+    #[error("no entry")]
     Unknown,
-    #[error("job {0} is no longer there, or did not complete it")]
+    #[error("job {0} no longer exists, or did not complete this work")]
     Gone(JobId),
     #[error(transparent)]
     Store(#[from] Error),
@@ -27,8 +28,8 @@ enum Miss {
     Result(Failure),
 }
 
-/// A copy of what an earlier job made of the same payload and files. `None`: the command is to be run, and what it makes will
-/// be found by later jobs. The `then` of a batch reads its items, which no payload shows: it is always run.
+/// A copy of the outcome of an earlier job with the same payload and files. `None`: the command must be run, and its outcome is
+/// cached. The `then` of a batch also depends on the items, which are not part of the payload: it is always run.
 pub(super) async fn find(
     cache: Option<&Cache>,
     context: &Context,
@@ -50,7 +51,7 @@ pub(super) async fn find(
             }
         }
     }
-    // A copy is never remembered itself: copies of copies would live for ever. An attempt asks once.
+    // A copy is not cached again: entries would never expire. The cell is empty, since an attempt looks up once.
     drop(context.shared.cache_entry.set(CacheEntry { digest, ms: cache.ms }));
     None
 }
@@ -73,11 +74,11 @@ async fn copy(cache: &Cache, context: &Context, digest_sought: &str, limits: &Li
     Ok((result, None))
 }
 
-/// What tells work of a kind apart: what the payload has where the pointers lead, and the files that came with it.
+/// Identifies the work: the payload's members at the configured pointers, and the input files.
 fn digest(cache: &Cache, payload: &Json, files: &[FileEntry]) -> String {
     let members = cache.by.iter().flat_map(|pointer| {
         let member = canonical::member(payload, pointer);
-        // A member that is absent is another than any that is there.
+        // An absent member differs from every present one, null included.
         [pointer.clone(), member.unwrap_or_default()]
     });
     let mut named: Vec<[String; 2]> = files.iter().map(|file| [file.name.clone(), file.sha256.clone()]).collect();
@@ -86,7 +87,7 @@ fn digest(cache: &Cache, payload: &Json, files: &[FileEntry]) -> String {
     request_digest(parts.iter().map(String::as_str))
 }
 
-/// The result, and in an object the member that says where it comes from.
+/// The result; an object gets the member `"cached": true`.
 fn marked(result: &Json) -> String {
     let members: Option<BTreeMap<String, Box<RawValue>>> = result.to().ok();
     let marked = members.and_then(|mut members| {

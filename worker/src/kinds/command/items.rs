@@ -1,5 +1,4 @@
-//! The file in which a command that runs the `then` of a batch finds the items: a line of JSON each, as `GET …/items` gives
-//! them.
+//! The file with a batch's items for the command that runs its `then`: a line of JSON each, as in the reply to `GET …/items`.
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -12,22 +11,22 @@ use crate::attempt::context::Context;
 use crate::failure::Failure;
 use crate::outage::is_outage;
 
-/// The pause before items that could not be read are asked for again; the Store has ridden out `redis.outage_ms` by then.
+/// The pause before reading items again after an outage; the Store has retried for `redis.outage_ms` by then.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
-/// Writes the items of the context's batch to `path`. An outage, however long, is not the attempt's fault: it is waited out
-/// until the attempt is to stop.
+/// Writes the items of the context's batch to `path`. An outage does not fail the attempt: it is waited out until the attempt
+/// must stop.
 pub(super) async fn write(context: &Context, path: &Path) -> Result<(), Failure> {
     loop {
         let written = tokio::select! {
             written = write_once(context, path) => written,
-            () = context.cancelled() => return Err(Failure::new("stopped before its command was started")),
+            () = context.cancelled() => return Err(Failure::new("stopped before the command was started")),
         };
         match written {
             Ok(()) => return Ok(()),
             Err(Fault::Read(e)) if is_outage(&e) => tokio::time::sleep(AGAIN_AFTER).await,
-            Err(Fault::Read(e)) => return Err(Failure::new(format!("the batch's items cannot be read: {e}"))),
-            Err(Fault::Written(e)) => return Err(Failure::new(format!("items.jsonl cannot be written: {e}"))),
+            Err(Fault::Read(e)) => return Err(Failure::new(format!("cannot read the items of the batch: {e}"))),
+            Err(Fault::Written(e)) => return Err(Failure::new(format!("cannot write items.jsonl: {e}"))),
         }
     }
 }

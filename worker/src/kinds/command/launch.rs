@@ -1,8 +1,9 @@
-//! Starting commands so that none outlives its worker.
+//! Starts commands so that none outlives its worker.
 //!
-//! The kernel kills a child when the *thread* that forked it ends (`PR_SET_PDEATHSIG`), so all are forked by one thread that
-//! lives as long as the worker. That reaches the child alone; a small shell, the guard, holds the other end of a pipe and,
-//! when the worker is gone by whatever cause, kills the groups that are left and removes the scratch folders.
+//! The kernel kills a child when the *thread* that forked it ends (`PR_SET_PDEATHSIG`), so one thread that lives as long as the
+//! worker forks all of them. That does not kill a child's own children, so a small shell, the guard, reads from a pipe of the
+//! worker's: when the pipe closes, however the worker ended, the guard kills the remaining process groups and removes the
+//! scratch folders.
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -34,12 +35,12 @@ for group in $groups; do kill -s KILL -- "-$group"; done
 rm -rf -- "$1"
 "#;
 
-/// What is to be started.
+/// A command to start.
 pub(super) struct LaunchRequest {
     pub words: Vec<OsString>,
     pub environment: Vec<(&'static str, OsString)>,
     pub checkpoint: Option<Json>,
-    /// Where it runs, of [`Launcher::scratch`].
+    /// The folder it runs in, from [`Launcher::scratch`].
     pub scratch: TempDir,
 }
 
@@ -65,10 +66,10 @@ struct LauncherThread {
 }
 
 impl Launcher {
-    /// Makes a folder for one command, with `in/` and `out/`.
+    /// Creates a folder for one command, with `in/` and `out/`.
     ///
     /// # Errors
-    /// What the system says: there is no room.
+    /// The system's error, for example a full disk.
     pub(super) async fn scratch(&self) -> io::Result<TempDir> {
         let root = self.running()?.root;
         tokio::task::spawn_blocking(move || root.scratch()).await.map_err(io::Error::other)?
@@ -77,7 +78,7 @@ impl Launcher {
     /// Starts a command in its scratch folder, from a tokio runtime.
     ///
     /// # Errors
-    /// What the system says: there is no such program.
+    /// The system's error, for example a missing program.
     pub(super) async fn launch(&self, request: LaunchRequest) -> io::Result<Launched> {
         let (answer, launched) = oneshot::channel();
         self.running()?.requests.send((request, answer)).map_err(io::Error::other)?;
@@ -97,7 +98,7 @@ impl Launcher {
         std::thread::Builder::new().name("launcher".into()).spawn(move || {
             let _entered = runtime.enter();
             for (request, answer) in inbox {
-                // One that nobody waits for any more is dropped, and so killed.
+                // If the receiver is gone, the command is dropped and so killed.
                 drop(answer.send(launching.launch(request)));
             }
         })?;
@@ -117,7 +118,9 @@ impl ScratchRoot {
         let guard = match Guard::start(folder.path()) {
             Err(e) if is_shortage(&e) => return Err(e),
             Err(e) => {
-                tracing::warn!("no shell ({e}): what commands start themselves may outlive a worker that is killed");
+                tracing::warn!(
+                    "cannot start /bin/sh ({e}): if this worker is killed, the child processes of its commands may outlive it"
+                );
                 Guard::default()
             }
             Ok(guard) => guard,
@@ -128,7 +131,7 @@ impl ScratchRoot {
     fn scratch(&self) -> io::Result<TempDir> {
         let make = || tempfile::Builder::new().prefix("job-").tempdir_in(self.folder.path());
         let scratch = match make() {
-            // A cleaner of temporary folders has removed the root, which had been idle for long.
+            // A cleaner of temporary folders may remove the root after a long idle time.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 std::fs::DirBuilder::new().mode(0o700).create(self.folder.path())?;
                 make()
@@ -146,7 +149,7 @@ impl ScratchRoot {
         let (program, arguments) = request.words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let mut command = std::process::Command::new(program);
         command.args(arguments).current_dir(scratch.path()).process_group(0);
-        // What configures the worker, its password for Redis above all, is not the command's to know.
+        // Commands must not see the worker's settings, above all the Redis password.
         let ours =
             std::env::vars_os().map(|(name, _)| name).filter(|n| n.as_encoded_bytes().starts_with(b"LEASEHOLD_"));
         for name in ours {
@@ -166,11 +169,10 @@ impl ScratchRoot {
     }
 }
 
-/// Whether the system had no more of something for this worker: open files, processes, memory, room on the disk. It may have
-/// it later.
+/// Whether the system is out of a resource: open files, processes, memory, disk space. It may be available again later.
 pub(super) fn is_shortage(error: &io::Error) -> bool {
     use io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull, WouldBlock};
-    // The kinds of these two have no name.
+    // There is no stable `ErrorKind` for these two.
     let files = [Errno::EMFILE, Errno::ENFILE].map(|errno| Some(errno as i32));
     matches!(error.kind(), OutOfMemory | QuotaExceeded | StorageFull | WouldBlock)
         || files.contains(&error.raw_os_error())
@@ -178,7 +180,8 @@ pub(super) fn is_shortage(error: &io::Error) -> bool {
 
 fn die_with_this_thread(command: &mut std::process::Command) {
     let worker = getpid();
-    // SAFETY: between fork and exec it makes two system calls and builds an error from an errno: no lock, no allocation.
+    // SAFETY: between fork and exec the closure makes two system calls and builds an error from an errno: no lock, no
+    // allocation.
     unsafe {
         command.pre_exec(move || {
             set_pdeathsig(Signal::SIGKILL)?;
@@ -188,7 +191,7 @@ fn die_with_this_thread(command: &mut std::process::Command) {
     }
 }
 
-/// The processes of one command: its group. Dropping it kills them.
+/// The process group of a command. Dropping it kills its processes.
 pub(super) struct Group {
     leader: Pid,
     guard: Arc<Guard>,
@@ -201,7 +204,7 @@ impl Group {
         Ok(Self { leader: Pid::from_raw(id), guard })
     }
 
-    /// Sends a signal to all of them; one that has ended needs none.
+    /// Sends a signal to all processes of the group; ignores a group that has ended.
     pub fn signal(&self, signal: Signal) {
         let _ = killpg(self.leader, signal);
     }
@@ -214,7 +217,7 @@ impl Drop for Group {
     }
 }
 
-/// The shell that outlives the worker for a moment; without a shell, nothing.
+/// The shell that outlives the worker to clean up; does nothing if there is no shell.
 #[derive(Default)]
 struct Guard {
     shell: Mutex<Option<std::process::Child>>,
@@ -226,7 +229,7 @@ impl Guard {
         let mut shell = std::process::Command::new("/bin/sh");
         shell.args(["-c", GUARD, "leasehold-guard"]).arg(folder).current_dir("/").env_clear();
         shell.env("PATH", "/usr/bin:/bin");
-        // In a group of its own: what is sent to the worker's, from a terminal say, is not for it.
+        // In a separate group, so that signals to the worker's group, for example from a terminal, do not reach it.
         shell.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         Ok(Self { shell: Mutex::new(Some(shell.spawn()?)) })
     }
@@ -234,7 +237,7 @@ impl Guard {
     fn send(&self, sign: char, group: i32) {
         let mut shell = self.shell.lock().expect("lock not poisoned");
         if let Some(pipe) = shell.as_mut().and_then(|shell| shell.stdin.as_mut()) {
-            // A guard that was killed guards no more; the commands still die with their worker.
+            // If the guard was killed, the commands themselves still die with the worker.
             drop(writeln!(pipe, "{sign} {group}"));
         }
     }

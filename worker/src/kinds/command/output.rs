@@ -1,4 +1,4 @@
-//! What a command writes, read line by line: what is said to Leasehold, and its log. Pure.
+//! Parses a command's output line by line into messages to Leasehold and log lines. Pure.
 use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::value::RawValue;
@@ -11,9 +11,9 @@ const LOG_BYTES_MAX: usize = 3 << 10;
 /// A line of output, without its end.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
-    /// The whole of it.
+    /// A complete line.
     Whole(Vec<u8>),
-    /// The beginning of one longer than [`LINE_BYTES_MAX`].
+    /// The beginning of a line longer than [`LINE_BYTES_MAX`].
     Cut(Vec<u8>),
 }
 
@@ -25,7 +25,7 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Takes the next bytes; `each` gets every line that they end.
+    /// Takes the next bytes; calls `each` with every line that they complete.
     pub fn push(&mut self, bytes: &[u8], mut each: impl FnMut(Line)) {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             let (text, ends) =
@@ -39,7 +39,7 @@ impl Lines {
         }
     }
 
-    /// The last line, when the stream ended without a line end.
+    /// The last line, if the stream ended without a line end.
     pub fn finish(&mut self) -> Option<Line> {
         (!self.line.is_empty() || self.is_cut).then(|| self.take())
     }
@@ -50,20 +50,20 @@ impl Lines {
     }
 }
 
-/// What a line says to Leasehold.
+/// A message to Leasehold: the known members of a line.
 #[derive(Debug, Default)]
 pub(super) struct Message {
-    /// A percentage, or null, and a phase.
+    /// The percentage, if not null, and the phase.
     pub progress: Option<(Option<f64>, Option<String>)>,
-    /// Where the next attempt is to begin.
+    /// The checkpoint for the next attempt.
     pub checkpoint: Option<Box<RawValue>>,
     /// The job's result.
     pub result: Option<Box<RawValue>>,
-    /// Why there was nothing to do.
+    /// The reason for which the job is skipped.
     pub skip: Option<String>,
 }
 
-/// Reads a line; `None`: it is log. A key whose value is of the wrong type makes the line log too.
+/// Parses a line; `None`: it is a log line, as is one in which a known member has the wrong type.
 pub(super) fn parse(line: &[u8]) -> Option<Message> {
     if line.trim_ascii_start().first() != Some(&b'{') {
         return None;
@@ -87,7 +87,7 @@ pub(super) fn parse(line: &[u8]) -> Option<Message> {
     is_message.then_some(message)
 }
 
-/// Which of `result` and `checkpoint` a line that was cut would have said, as far as its beginning shows.
+/// Whether a line that was cut begins with the member `result` or `checkpoint`.
 pub(super) fn oversized_key(beginning: &[u8]) -> Option<&'static str> {
     let inner = beginning.trim_ascii_start().strip_prefix(b"{")?.trim_ascii_start();
     ["result", "checkpoint"].into_iter().find(|key| inner.starts_with(format!("\"{key}\"").as_bytes()))
@@ -115,7 +115,7 @@ impl Log {
     /// The end as text, for an error message; empty when there was no log.
     pub fn end(&self) -> String {
         let bytes: Vec<u8> = self.tail.iter().copied().collect();
-        // A character that the cut has split is not shown.
+        // Omit a character that the cut has split.
         let whole = bytes.iter().position(|byte| byte & 0xc0 != 0x80).unwrap_or(0);
         let text = String::from_utf8_lossy(&bytes[whole..]);
         let text = text.trim_end();

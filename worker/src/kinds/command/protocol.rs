@@ -1,4 +1,4 @@
-//! Speaking with a running command: its payload on stdin, what it says on stdout, its log, its end.
+//! The exchange with a running command: the payload on its stdin, messages on its stdout, its log and its exit.
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -20,39 +20,39 @@ use crate::failure::Failure;
 use crate::handler::{Completion, parse_result};
 use crate::stop::COMMAND_GRACE;
 
-/// The exit code of a command whose job is not to be tried again (sysexits' EX_DATAERR).
+/// The exit code of a command whose job must not be retried (EX_DATAERR of sysexits).
 const FAILED_FOR_GOOD: i32 = 65;
-/// How long a pipe is read on after its command has ended: what the command left running may hold it open for ever.
+/// How long a pipe is still read after its command has ended: a process that the command left running may hold it open.
 const DRAIN_TIME: Duration = Duration::from_millis(500);
-/// How long a read may take once that is over, and how much is read then: what a pipe holds at most by the system's default,
-/// for while a line was answered, in an outage say, nothing was read.
+/// The timeout of a read after that time, and how much is then read at most: the default capacity of a pipe, since nothing is
+/// read while a line is handled, for example during an outage.
 const LAST_READ: Duration = Duration::from_millis(10);
 const PIPE_BYTES_MAX: usize = 1 << 20;
 
-/// What passes between one attempt and its command.
+/// The exchange between one attempt and its command.
 pub(super) struct Session<'a> {
     context: &'a Context,
     limits: &'a Limits,
-    /// The command itself has ended; its pipes may hold what it wrote last.
+    /// The command itself has ended; its pipes may still hold output.
     ended: CancellationToken,
-    /// Something it said fails the attempt.
+    /// A message of the command fails the attempt.
     failed: CancellationToken,
     received: Mutex<Received>,
 }
 
-/// What the command has said so far.
+/// What has been received from the command so far.
 #[derive(Default)]
 struct Received {
     log: Log,
     result: Option<Result<Json, Failure>>,
     skip: Option<String>,
-    /// What it said that fails the attempt.
+    /// The failure of a message that fails the attempt.
     fault: Option<Failure>,
-    /// It was told to stop.
+    /// The command was requested to stop.
     stopped: bool,
 }
 
-/// Waits for the command's end; stops it when it is to stop: SIGTERM to its group, SIGKILL a while later.
+/// Waits for the command's end; stops it if the attempt must stop: SIGTERM to its group, SIGKILL after the grace period.
 async fn supervise(session: &Session<'_>, group: &Group, child: &mut Child) -> io::Result<ExitStatus> {
     let status = tokio::select! {
         status = child.wait() => status,
@@ -68,7 +68,7 @@ async fn supervise(session: &Session<'_>, group: &Group, child: &mut Child) -> i
             }
         }
     };
-    // What it started itself ends with it.
+    // Its child processes end with it.
     group.signal(Signal::SIGKILL);
     session.ended.cancel();
     status
@@ -80,10 +80,10 @@ async fn write_payload(session: &Session<'_>, mut stdin: ChildStdin, payload: &J
     tokio::select! { _ = stdin.write_all(line.as_bytes()) => {}, () = session.ended.cancelled() => {} }
 }
 
-/// Reads a pipe to its end, or until a while after the command's: then what stands in it is taken, and no more.
+/// Reads a pipe to its end, or until a while after the command's end; then only what the pipe still holds.
 async fn read_output(session: &Session<'_>, mut pipe: impl AsyncRead + Unpin, is_stdout: bool) {
     let (mut lines, mut buffer) = (Lines::default(), vec![0; 16 << 10]);
-    // One for the whole pipe: what the command left running may write into it for ever.
+    // One for the whole pipe: a process that the command left running may write to it without end.
     let mut over = std::pin::pin!(async {
         session.ended.cancelled().await;
         tokio::time::sleep(DRAIN_TIME).await;
@@ -123,7 +123,7 @@ impl<'a> Session<'a> {
         Self { context, limits, ended, failed, received: Mutex::default() }
     }
 
-    /// Speaks with a command until it has ended, and says what its end comes to.
+    /// Serves a command until it has ended, and returns its outcome.
     pub async fn run(&self, group: &Group, child: &mut Child, payload: &Json) -> Result<Completion, Failure> {
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
@@ -142,7 +142,7 @@ impl<'a> Session<'a> {
         self.received.lock().expect("lock not poisoned")
     }
 
-    /// There is no use in going on.
+    /// Records a failure, and stops the command.
     fn fail(&self, fault: Failure) {
         self.received().fault.get_or_insert(fault);
         self.failed.cancel();
@@ -153,8 +153,8 @@ impl<'a> Session<'a> {
             Line::Whole(line) => line,
             Line::Cut(line) => {
                 match oversized_key(&line).filter(|_| is_stdout) {
-                    Some("result") => self.received().result = Some(Err(Failure::fatal(line_too_long("its result")))),
-                    Some(_) => self.fail(Failure::new(line_too_long("its checkpoint"))),
+                    Some("result") => self.received().result = Some(Err(Failure::fatal(line_too_long("the result")))),
+                    Some(_) => self.fail(Failure::new(line_too_long("the checkpoint"))),
                     None => self.log(&line),
                 }
                 return;
@@ -187,7 +187,7 @@ impl<'a> Session<'a> {
         self.received().log.push(line);
     }
 
-    /// What the command's end comes to.
+    /// The outcome of the command.
     fn outcome(&self, status: ExitStatus) -> Result<Completion, Failure> {
         let mut received = self.received();
         if let Some(fault) = received.fault.take() {
@@ -195,7 +195,7 @@ impl<'a> Session<'a> {
         }
         let skip = received.skip.take();
         let result = received.result.take().transpose();
-        // One that was told to stop and ends well has done its work only if it says so.
+        // A stopped command that exits with 0 has done its work only if it reported a result or a skip.
         let says_nothing = skip.is_none() && matches!(result, Ok(None));
         match status.code() {
             Some(0) if !(received.stopped && says_nothing) => Ok((result?.unwrap_or_else(Json::null), skip)),
@@ -206,10 +206,10 @@ impl<'a> Session<'a> {
 }
 
 fn line_too_long(what: &str) -> String {
-    format!("{what} is refused: its line is longer than {LINE_BYTES_MAX} bytes")
+    format!("{what} exceeds the limit of {LINE_BYTES_MAX} bytes for a line")
 }
 
-/// How it ended, and the end of its log.
+/// The exit of a command, with the end of its log.
 fn describe_exit(status: ExitStatus, log: &Log) -> String {
     let end = match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
