@@ -285,7 +285,7 @@ async fn the_doctor_finds_what_is_wrong_and_mends_it() {
     let output = system.command(&["doctor"], &[]).await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(
-        output.stdout.contains(id.trim()) && output.stdout.contains("it is queued, and stands in no list"),
+        output.stdout.contains(id.trim()) && output.stdout.contains("the job is queued but is not in any list"),
         "{output:?}"
     );
     let mended = json(&system, &["doctor", "--repair"]).await;

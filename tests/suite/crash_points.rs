@@ -416,7 +416,7 @@ async fn a_redis_emptied_under_live_processes_is_reported_and_worked_on() {
     let doctor = work.system.command(&["doctor"], &[]).await;
     assert!(!doctor.status.success() && doctor.stdout.contains("emptied Redis"), "{doctor:?}");
     let repaired = work.system.command(&["doctor", "--repair"], &[]).await;
-    assert!(repaired.stdout.contains("reported no more"), "{repaired:?}");
+    assert!(repaired.stdout.contains("no longer reported"), "{repaired:?}");
     assert!(api.get("/readyz").await.json["emptied_at"].is_null());
     assert!(worker.is_running());
     work.system.finish().await;

@@ -225,7 +225,7 @@ on_ground! {
         assert_eq!(g.length(g.store.partition_of(&id), "parked:default:work").await, 1);
         g.break_with(&["DEL", &g.key(&id, "parked:default")]).await;
         let found = g.mend().await;
-        assert_eq!(about(&found, &id), ["it is queued, and stands in no list"]);
+        assert_eq!(about(&found, &id), ["the job is queued but is not in any list"]);
         g.runs_to_its_end(&id).await;
     }
 

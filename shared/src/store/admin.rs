@@ -10,27 +10,27 @@ use crate::{Job, JobId, QueueName, Refusal, Result, State, limits};
 /// What a cancel did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cancelled {
-    /// Nobody ran it: it is cancelled.
+    /// The job was not running and is now cancelled.
     Done,
-    /// It runs, or waits for its items: it was asked to stop.
+    /// The job is running or waiting for its items, and was flagged.
     Requested,
 }
 
 /// What a retry did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retried {
-    /// It is queued.
+    /// The job is queued.
     Queued,
-    /// A parent: it waits for its failed and cancelled items, which are being requeued.
+    /// A parent: it waits for its failed and cancelled items, which are requeued.
     Waiting,
 }
 
 /// What a removal did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removed {
-    /// It is gone.
+    /// The job is removed.
     Done,
-    /// A parent: its items go first, in steps.
+    /// A parent: its items are removed first, in steps.
     Begun,
 }
 
@@ -38,7 +38,7 @@ impl Store {
     /// Cancels jobs: a running one is flagged, and its holder receives a hint.
     ///
     /// # Errors
-    /// For each job: [`Refusal::NotFound`], or [`Refusal::WrongState`] when it has ended. A cancelled job counts as done.
+    /// For each job: [`Refusal::NotFound`], or [`Refusal::WrongState`] if it has ended. A cancelled job is not an error.
     pub async fn cancel(&self, ids: &[JobId]) -> Result<Vec<Result<Cancelled, Refusal>>> {
         self.each(&scripts::CANCEL, Args::default().text("any"), ids, |id, word| match word {
             "cancelled" => Ok(Cancelled::Done),
@@ -49,10 +49,10 @@ impl Store {
         .await
     }
 
-    /// Requeues failed and cancelled jobs, with attempts and crashes counted from zero; of a parent, such items.
+    /// Requeues failed and cancelled jobs, with attempts and crashes reset to zero; for a parent, its failed and cancelled items.
     ///
     /// # Errors
-    /// For each job a [`Refusal`] that names the state or the parent in the way.
+    /// For each job a [`Refusal`] that names the state, or the parent, that prevents it.
     pub async fn retry(&self, ids: &[JobId]) -> Result<Vec<Result<Retried, Refusal>>> {
         let before = self.get_many(ids).await?;
         let parent = |id: &JobId| {
@@ -61,7 +61,7 @@ impl Store {
         };
         let known = |id: &JobId| before.iter().flatten().find(|j| j.id == *id);
         let state = |id: &JobId| known(id).map(|j| j.state);
-        // It could be retried when we looked: the script ran, and its first answer was lost.
+        // It could be retried when it was read: the script has run, and its first reply was lost.
         let lost = |id: &JobId| {
             let job = known(id)?;
             let some_failed = job.items.is_some_and(|items| items.failed + items.cancelled > 0);
@@ -85,14 +85,14 @@ impl Store {
     /// Removes final jobs; a parent with its items, which [`Store::sweep`] continues.
     ///
     /// # Errors
-    /// For each job a [`Refusal`] that names what is in the way.
+    /// For each job a [`Refusal`] that names what prevents it.
     pub async fn remove(&self, ids: &[JobId]) -> Result<Vec<Result<Removed, Refusal>>> {
         let before = self.get_many(ids).await?;
         let known = |id: &JobId| before.iter().flatten().find(|j| j.id == *id);
         let answer = |id: &JobId, word: &str| match (word, known(id)) {
             ("removed", _) => Ok(Removed::Done),
             ("removing", _) => Ok(Removed::Begun),
-            // It was there when we looked: the script ran, and its first answer was lost.
+            // It existed when it was read: the script has run, and its first reply was lost.
             ("missing", Some(_)) => Ok(Removed::Done),
             ("item", Some(Job { parent: Some(parent), .. })) => Err(Refusal::RemoveParent(parent.clone())),
             ("refused", job) => {
@@ -120,7 +120,7 @@ impl Store {
     /// Stops (`true`) or resumes claims from a queue, in every partition.
     ///
     /// # Errors
-    /// Those of any call. A queue need not exist yet.
+    /// Those of any call. The queue need not exist yet.
     pub async fn pause(&self, queue: &QueueName, paused: bool) -> Result<()> {
         let mut pipeline = redis::pipe();
         for partition in 0..self.partitions() {
@@ -132,7 +132,7 @@ impl Store {
         self.inner.wire.pipe(&pipeline).await.map(drop)
     }
 
-    /// Calls a script that takes ids and answers each with a word.
+    /// Calls a script that takes ids and returns one word for each.
     async fn each<R>(
         &self,
         script: &Script,

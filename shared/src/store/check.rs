@@ -1,8 +1,8 @@
-//! The consistency check: walks a partition's keys and holds the design's invariants against them.
+//! The consistency check: reads all keys of a partition and verifies the invariants in ARCHITECTURE.md.
 //!
-//! Tests run it when all is quiet, and nothing may be found. `leasehold doctor` runs it on a live system, where a walk
-//! sees different moments: there a finding counts when it is seen twice.
-//! `seen` keeps what was read, `judge` says what is wrong with it.
+//! Tests run it on an idle system, where it must find nothing. `leasehold doctor` runs it on a live system, where keys
+//! are read at different moments: there a finding counts only when it is seen twice.
+//! `seen` holds what was read, `judge` finds what is wrong with it.
 mod judge;
 mod seen;
 
@@ -17,11 +17,11 @@ use super::wire::reply::{array, text};
 use crate::Result;
 use seen::{Seen, Sort};
 
-/// Elements that one call reads.
+/// Elements read by one call.
 const STEP: usize = 1_000;
 
 impl Store {
-    /// Walks every partition. Its cost grows with the number of jobs; it reads in small steps.
+    /// Checks every partition. The cost grows with the number of jobs; it reads in small steps.
     ///
     /// # Errors
     /// Those of any call.
@@ -68,7 +68,7 @@ impl Store {
         Ok(seen)
     }
 
-    /// All members of a key, in steps; what Redis says when it is of another type.
+    /// All members of a key, in steps; Redis's error when the key is of another type.
     async fn read_key(&self, key: &str, sort: Sort) -> Result<Result<Vec<String>, String>> {
         let (mut members, mut cursor) = (Vec::new(), "0".to_owned());
         loop {
@@ -84,7 +84,7 @@ impl Store {
             match (sort, replies.pop().unwrap_or(Value::Nil)) {
                 (_, Value::ServerError(e)) => return Ok(Err(e.details().unwrap_or("of another type").to_owned())),
                 (Sort::Text, value) => return Ok(Ok(vec![text(&value)])),
-                // What is pushed meanwhile stands at the head: nothing that stays is passed over.
+                // Elements pushed meanwhile are at the head: no remaining element is skipped.
                 (Sort::List, step) => {
                     members.extend(array(&step).iter().map(text));
                     if array(&step).len() < STEP {

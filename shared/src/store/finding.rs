@@ -4,87 +4,87 @@ use std::fmt;
 
 use crate::{JobId, limits};
 
-/// Something that is not as it must be.
+/// A violated invariant, or a report for the operator.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Finding {
-    /// Where.
+    /// The partition.
     pub partition: u16,
-    /// The job or key it is about.
+    /// The job or key concerned.
     pub subject: String,
-    /// What is wrong.
+    /// The problem.
     pub problem: String,
-    /// How it can be repaired, if it can.
+    /// The repair, if there is one.
     pub repair: Option<Repair>,
 }
 
 /// How a finding is repaired.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Repair {
-    /// A job's id is put where its record says, and nowhere else.
+    /// The job's id is put in the place that its record requires, and removed from all others.
     Place {
         /// The job.
         id: JobId,
-        /// Its id stands in a list.
+        /// Its id is in a list.
         listed: bool,
         /// Kinds under whose index or permits it was found.
         kinds: BTreeSet<String>,
         /// Workers in whose claimed lists it was found.
         workers: BTreeSet<String>,
     },
-    /// A key that cannot be read is renamed out of the way.
+    /// An unreadable key is set aside by renaming it.
     Aside {
         /// The key.
         key: String,
-        /// The type it must have; empty when its content is what is wrong.
+        /// The required type; empty when the content is wrong.
         must_be: &'static str,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// The counter of tokens continues above the highest one given.
+    /// The token counter continues above the highest token issued.
     Tokens(u64),
-    /// A parent's counts become those of its items.
+    /// A parent's counts are recalculated from its items.
     Counts {
         /// The parent.
         id: JobId,
-        /// Total, succeeded, failed, skipped and cancelled, as it has them.
+        /// Total, succeeded, failed, skipped and cancelled, as stored in the parent.
         stored: [u64; 5],
-        /// Succeeded, failed, skipped and cancelled, as its items have ended; one that is gone counts as failed.
+        /// Succeeded, failed, skipped and cancelled, as counted from its items; a missing item counts as failed.
         counted: [u64; 4],
     },
-    /// A folder of the file store is deleted: a job's, or that of one attempt.
+    /// A folder of the file store is deleted: a job's, or an attempt's.
     Files {
         /// The job it is named after.
         id: JobId,
         /// The attempt's token.
         token: Option<u64>,
     },
-    /// That Redis was emptied is no longer reported.
+    /// The report that Redis was emptied is acknowledged.
     AcceptEmptied,
-    /// A record that was set aside is no longer reported, and is kept for [`limits::QUARANTINE_MS`] more.
+    /// The report of a key that was set aside is acknowledged; the key is kept for another [`limits::QUARANTINE_MS`].
     Accept(String),
 }
 
 impl fmt::Display for Repair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Repair::Place { .. } => f.write_str("its id is put where its record says, and nowhere else"),
+            Repair::Place { .. } => f.write_str("its id is moved to the place that its record requires"),
             Repair::Aside { key, .. } => write!(f, "the key is set aside as {}", quarantined(key)),
-            Repair::Tokens(highest) => write!(f, "the counter goes on above {highest}"),
+            Repair::Tokens(highest) => write!(f, "the counter continues above {highest}"),
             Repair::Counts { counted: [succeeded, failed, skipped, cancelled], .. } => write!(
                 f,
-                "its counts become {succeeded} succeeded, {failed} failed, {skipped} skipped, {cancelled} cancelled"
+                "its counts are set to {succeeded} succeeded, {failed} failed, {skipped} skipped, {cancelled} cancelled"
             ),
             Repair::Files { .. } => f.write_str("the folder is deleted"),
-            Repair::AcceptEmptied => f.write_str("it is reported no more"),
+            Repair::AcceptEmptied => f.write_str("it is no longer reported"),
             Repair::Accept(key) => {
                 let days = limits::QUARANTINE_MS / 86_400_000;
-                write!(f, "it is reported no more; what was there stays at {} for {days} days", quarantined(key))
+                write!(f, "it is no longer reported; its content is kept at {} for {days} days", quarantined(key))
             }
         }
     }
 }
 
-/// Where a key is renamed to when it is set aside.
+/// The name of a key that was set aside.
 fn quarantined(key: &str) -> String {
     key.replacen("}:", "}:quarantined:", 1)
 }

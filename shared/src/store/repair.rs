@@ -1,4 +1,4 @@
-//! Repair: puts right what a check found.
+//! Repair: fixes what a check found.
 use std::collections::BTreeSet;
 
 use super::Store;
@@ -8,7 +8,7 @@ use super::wire::{Args, Repeat, keys, scripts};
 use crate::{JobId, Result, limits};
 
 impl Store {
-    /// Repairs one finding. Safe when it no longer holds.
+    /// Repairs one finding. Safe if the finding no longer applies.
     ///
     /// # Errors
     /// Those of any call.

@@ -1,4 +1,4 @@
-//! Complete, fail, release: how a holder ends its claim; and what it reports on the way.
+//! Complete, fail, release: how a holder ends its claim; and the reports of a running handler.
 use redis::Value;
 
 use super::Store;
@@ -12,35 +12,35 @@ use crate::{Json, Result, State, WorkerId, limits};
 /// How one claim ends.
 #[derive(Debug, Clone)]
 pub enum Outcome {
-    /// It is done.
+    /// The job is completed.
     Complete {
-        /// What it made.
+        /// The result.
         result: Json,
-        /// Why there was nothing to do, if so.
+        /// Why there was nothing to do, for a skipped job.
         skipped: Option<String>,
-        /// Files it left in the file store under its token: from now on they are the job's.
+        /// Files that the attempt wrote to the file store under its token; they become the job's output.
         files: Vec<FileEntry>,
     },
     /// The attempt failed.
     Fail {
-        /// Why.
+        /// The error.
         error: JobError,
-        /// Ms until the next attempt; `None`: there is none.
+        /// Ms until the next attempt; `None`: no further attempt.
         retry_ms: Option<u64>,
     },
     /// Released: another worker may claim it, and no attempt is charged.
     Release {
-        /// Ms until it is queued again; `None`: at once, at the front.
+        /// Ms until it is queued again; `None`: at once, at the front of the queue.
         delay_ms: Option<u64>,
     },
 }
 
-/// One settle.
+/// The settle of one claim.
 #[derive(Debug, Clone)]
 pub struct Settle {
     /// The job and the token that proves the lease.
     pub held: Held,
-    /// What happened.
+    /// The outcome.
     pub outcome: Outcome,
 }
 
@@ -51,40 +51,40 @@ impl Settle {
     }
 }
 
-/// What became of the job. The same token gets the same answer until the job is claimed again or removed.
+/// The job after a settle. The same token gets the same answer until the job is claimed again or removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
-    /// It ended, or went, there. Other than asked when a cancel was.
+    /// The job's state now. It differs from the requested outcome if the job was flagged for cancellation.
     To(State),
-    /// The lease was lost before: nothing was changed.
+    /// The lease had been lost; nothing was changed.
     Stale,
-    /// The job is gone.
+    /// The job no longer exists.
     Missing,
 }
 
-/// What a running handler tells.
+/// A report of a running handler.
 #[derive(Debug, Clone)]
 pub struct Report {
     /// The job and the token that proves the lease.
     pub held: Held,
-    /// How far it is.
+    /// Its progress.
     pub progress: Option<Progress>,
-    /// Where the next attempt is to begin.
+    /// A checkpoint: where the next attempt continues.
     pub checkpoint: Option<Json>,
 }
 
 impl Store {
-    /// Settles one job, together with whatever else this worker is settling.
+    /// Settles one job, in one call with the other settles that are waiting.
     ///
     /// # Errors
-    /// Those of any call. It may be repeated for ever: it has one effect.
+    /// Those of any call. Idempotent: it may be repeated any number of times.
     pub async fn settle(&self, worker: &WorkerId, settle: Settle) -> Result<Settled> {
         let groups = self.inner.settles.get_or_init(|| self.groups(&scripts::SETTLE));
         let group = &groups[usize::from(self.partition_of(&settle.held.id))];
         group.call(head(worker), settle_entry(&settle)).await.map(|reply| settled(&reply))
     }
 
-    /// Settles many, each answered alone, in order.
+    /// Settles many jobs; each is answered separately, in order.
     ///
     /// # Errors
     /// Those of any call.
@@ -102,7 +102,7 @@ impl Store {
         Ok(answers)
     }
 
-    /// Saves progress and checkpoints; for each whether its lease still stands.
+    /// Saves progress and checkpoints. Returns for each whether its lease is still valid.
     ///
     /// # Errors
     /// Those of any call.
@@ -121,7 +121,7 @@ impl Store {
     }
 }
 
-/// What a settle takes with it.
+/// The entry of a settle in the script's arguments.
 fn bytes(settle: &Settle) -> usize {
     match &settle.outcome {
         Outcome::Complete { result, files, .. } => result.as_str().len() + 256 * files.len(),
@@ -130,7 +130,7 @@ fn bytes(settle: &Settle) -> usize {
     }
 }
 
-/// What all entries of a call have in common: who settles or reports.
+/// The arguments common to all entries of a call: the worker that settles or reports.
 fn head(worker: &WorkerId) -> Args {
     Args::default().text(worker.as_str())
 }
@@ -140,7 +140,7 @@ fn settle_entry(settle: &Settle) -> Args {
     let (verb, a, b, c) = match &settle.outcome {
         Outcome::Complete { result, skipped, files } => {
             let reason = skipped.as_deref().map(|s| cut(s, limits::MESSAGE_BYTES_MAX));
-            // An empty reason is a reason.
+            // An empty reason still means skipped.
             let reason = reason.map_or("", |r| if r.is_empty() { " " } else { r }).to_owned();
             ("complete", result.as_str().to_owned(), reason, output(settle.held.token, files))
         }
@@ -154,7 +154,7 @@ fn settle_entry(settle: &Settle) -> Args {
     Args::default().texts([verb, settle.held.id.as_str()]).number(settle.held.token).texts([a, b, c])
 }
 
-/// What the record says of the files; nothing when there are none.
+/// The record's field for output files; empty without files.
 fn output(token: u64, files: &[FileEntry]) -> String {
     if files.is_empty() {
         return String::new();

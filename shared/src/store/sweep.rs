@@ -1,5 +1,5 @@
-//! The sweep: promotes, reclaims, recovers, prunes, continues cascades. Needs no leader: each step is one bounded
-//! script, and all workers may take it at once.
+//! The sweep: promotes, reclaims, recovers, prunes, continues cascades. It needs no leader: each step is one bounded
+//! script, and any number of workers may run it concurrently.
 use std::collections::VecDeque;
 
 use redis::Value;
@@ -10,46 +10,46 @@ use super::wire::reply::{array, number, text};
 use super::wire::{Args, Repeat, keys, scripts};
 use crate::{Error, JobId, Json, Kind, Result, WorkerId, limits};
 
-/// What a sweep must know.
+/// Settings of a sweep.
 #[derive(Debug, Clone, Copy)]
 pub struct SweepRequest {
-    /// The lease of whoever sweeps, ms.
+    /// The lease of the sweeping worker, ms.
     pub lease_ms: u64,
-    /// Workers a job may lose.
+    /// Workers a job may lose before it fails.
     pub max_crashes: u32,
 }
 
-/// What one sweep of a partition did.
+/// The results of one sweep of a partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Jobs that became due.
     pub promoted: usize,
-    /// Jobs taken back from a lost lease.
+    /// Jobs reclaimed after their lease expired.
     pub reclaimed: Vec<JobId>,
-    /// Reservations of dead workers put back.
+    /// Recovered reservations of dead workers.
     pub recovered: usize,
-    /// Jobs whose retention had passed.
+    /// Jobs removed because their retention had passed.
     pub pruned: usize,
-    /// Steps of cascades taken.
+    /// Steps of cascades.
     pub cascaded: usize,
-    /// Unsealed parents whose hour had passed.
+    /// Unsealed parents cancelled an hour after their last part.
     pub closed: usize,
-    /// The bound on steps was reached before the work: sweep again soon.
+    /// The bound on steps was reached before all work was done: sweep again soon.
     pub more: bool,
 }
 
 impl Swept {
-    /// Whether jobs may wait in a queue that did not before.
+    /// Whether the sweep may have queued jobs.
     pub fn queued_any(&self) -> bool {
         self.promoted + self.recovered + self.cascaded + self.reclaimed.len() > 0
     }
 }
 
 impl Store {
-    /// Sweeps one partition: a look, and the steps that it finds have work.
+    /// Sweeps one partition: one call finds out which steps have work, then these are run.
     ///
     /// # Errors
-    /// Those of any call; what was done before stays done.
+    /// Those of any call; the steps before the error keep their effect.
     pub async fn sweep(&self, partition: u16, request: &SweepRequest) -> Result<Swept> {
         let args = Args::default()
             .number(request.lease_ms)
@@ -86,7 +86,7 @@ impl Store {
         Ok(swept)
     }
 
-    /// Queues what has become due. Returns how many.
+    /// Queues jobs that have become due. Returns how many.
     ///
     /// # Errors
     /// Those of any call.
@@ -104,13 +104,14 @@ impl Store {
         Ok(promoted)
     }
 
-    /// Takes back running jobs whose lease has run out, grace aside. Returns them.
+    /// Reclaims running jobs whose lease has expired, unless a grace period protects them. Returns them.
     ///
     /// # Errors
     /// Those of any call.
     pub async fn reclaim(&self, partition: u16, request: &SweepRequest) -> Result<Vec<JobId>> {
         let max_crashes = request.max_crashes;
-        let message = format!("it lost its worker {max_crashes} times since its last checkpoint, or too often in all");
+        let message =
+            format!("its worker was lost {max_crashes} times since the last checkpoint, or too often in total");
         let error = Json::of(&serde_json::json!({"code": "crashed", "message": message})).expect("plain JSON");
         let args = Args::default().count(limits::SWEEP_BATCH).number(max_crashes).text(error.as_str());
         let args = args.number(request.lease_ms).number(gap_max_ms(request.lease_ms));
@@ -130,7 +131,7 @@ impl Store {
         Ok(reclaimed)
     }
 
-    /// Puts a dead worker's reservations back, and forgets it once it has been gone long enough. Returns how many.
+    /// Recovers a dead worker's reservations, and forgets the worker once it has been gone long enough. Returns how many.
     ///
     /// # Errors
     /// Those of any call.
@@ -159,8 +160,8 @@ impl Store {
         Ok(pruned)
     }
 
-    /// Removes the oldest ended jobs of a kind beyond those to keep: `{kind, keep, ended ones here}`. Counted over all
-    /// partitions, so the sweep of the kind's own does it.
+    /// Removes the oldest ended jobs of a kind beyond those to keep: `{kind, keep, ended jobs here}`. They are counted over all
+    /// partitions, so only the sweep of the kind's home partition does it.
     async fn prune_kept(&self, partition: u16, entry: &[Value]) -> Result<usize> {
         let [kind, keep, here] = entry else { return Ok(0) };
         let (Ok(kind), Ok(keep)) = (Kind::parse(&text(kind)), text(keep).parse::<u64>()) else { return Ok(0) };
@@ -181,15 +182,15 @@ impl Store {
         Ok(array(&reply).iter().filter(|v| text(v) == "requested").count())
     }
 
-    /// Goes on with cascades (`parent`, `<verb> <number of the next item>`, …), a step each in turn: a large one must not
-    /// keep the others waiting, nor all together whatever else a sweep does.
+    /// Continues cascades (`parent`, `<verb> <number of the next item>`, …), one step each in turn: a large cascade must not
+    /// delay the others, and all of them must not delay the rest of the sweep.
     async fn cascade_all(&self, partition: u16, entries: &[Value], swept: &mut Swept) -> Result<()> {
         let mut walks = VecDeque::new();
         for entry in entries.chunks_exact(2) {
             let Ok(parent) = JobId::parse(&text(&entry[0])) else { continue };
             let total = match self.get(&parent).await {
                 Ok(job) => job.and_then(|job| job.items).map_or(0, |items| items.total),
-                // It stops nobody else: the walk over the keys reports it.
+                // It does not stop the others; `doctor` reports it.
                 Err(Error::Corrupt { .. }) => continue,
                 Err(e) => return Err(e),
             };
@@ -208,7 +209,7 @@ impl Store {
         Ok(())
     }
 
-    /// Takes one step of a cascade; whether there is another to take.
+    /// Runs one step of a cascade. Returns whether there are more.
     async fn cascade(&self, partition: u16, walk: &mut Cascade) -> Result<bool> {
         let to = walk.total.min(walk.from + limits::CASCADE_BATCH as u64);
         let items: Vec<JobId> = (walk.from..to).map(|k| self.item_id(&walk.parent, k)).collect();
@@ -222,7 +223,7 @@ impl Store {
     }
 }
 
-/// A cancel, retry or remove on its way through a batch's items.
+/// A cancel, retry or remove in progress over a batch's items.
 struct Cascade {
     parent: JobId,
     verb: String,

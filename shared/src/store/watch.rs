@@ -1,8 +1,8 @@
-//! Watching jobs: any number of watchers in a process, one subscription, and one reader for all of them.
+//! Watching jobs: any number of watchers in a process share one subscription and one reader.
 //!
-//! A message says that a job has changed, and the reader reads it, once for all who watch it. Messages are hints and may be
-//! lost: the reader reads whatever is watched when the subscription is ready, again whenever it was restored, and every few
-//! seconds. A watcher has the latest state and no queue, so one that is slow misses states in between and nothing else.
+//! A message names a job that has changed, and the reader reads it, once for all its watchers. Messages are hints and may be
+//! lost, so the reader reads all watched jobs when the subscription is ready, whenever it was restored, and every few
+//! seconds. A watcher holds the latest state and has no queue: a slow watcher misses intermediate states only.
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
@@ -15,13 +15,13 @@ use super::hints::listen;
 use super::wire::Repeat;
 use crate::{Error, Job, JobId, Result, limits};
 
-/// How often what is watched is read without a hint.
+/// How often watched jobs are read without a hint.
 const READ_EVERY: Duration = Duration::from_secs(5);
-/// The least time between two rounds of reading, so that a job that changes all the time is read 100 times a second.
+/// Minimum time between two rounds: a job that changes constantly is read at most 100 times a second.
 const PACE: Duration = Duration::from_millis(10);
 /// The pause after a round that failed.
 const PAUSE: Duration = Duration::from_millis(250);
-/// Jobs read, and handed on, at once.
+/// Jobs read and published at once.
 const READ: usize = 200;
 
 /// Watches jobs, over one subscription for the whole process.
@@ -31,7 +31,7 @@ pub struct Watcher(Arc<Shared>);
 struct Shared {
     store: Store,
     watched: Mutex<Watched>,
-    /// There is something to read, or nobody left to read for.
+    /// Wakes the reader: there is something to read, or no watcher is left.
     wake: Arc<Notify>,
 }
 
@@ -39,11 +39,11 @@ struct Shared {
 struct Watched {
     jobs: HashMap<JobId, Entry>,
     watchers: usize,
-    /// What is to be read in the next round.
+    /// Jobs to read in the next round.
     stale: HashSet<JobId>,
-    /// The number of the last round that began.
+    /// The number of the last round that was started.
     round: u64,
-    /// Why the last round failed.
+    /// The error of the last round, if it failed.
     failure: Option<String>,
 }
 
@@ -52,16 +52,16 @@ struct Entry {
     seen: watch::Sender<Seen>,
 }
 
-/// A job as it was read last.
+/// A job as last read.
 struct Seen {
-    /// The round that read it; 0 when none has.
+    /// The round that read it; 0 before the first read.
     round: u64,
-    /// Grows with each change, a renewed lease aside.
+    /// Incremented by each change other than a renewed lease.
     version: u64,
     job: Read,
 }
 
-/// What a read brought.
+/// The result of a read.
 type Read = Result<Option<Arc<Job>>>;
 
 impl Watcher {
@@ -84,10 +84,10 @@ impl Watcher {
         Self(shared)
     }
 
-    /// Begins to watch a job, which need not exist.
+    /// Starts watching a job, which need not exist.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when [`limits::WATCHERS_MAX`] watch already.
+    /// [`Error::Unavailable`] when there are already [`limits::WATCHERS_MAX`] watchers.
     pub fn watch(&self, id: &JobId) -> Result<Watch> {
         let mut watched = self.0.watched();
         if watched.watchers >= limits::WATCHERS_MAX {
@@ -101,12 +101,12 @@ impl Watcher {
         Ok(Watch { id: id.clone(), shared: self.0.clone(), seen: entry.seen.subscribe(), version: 0 })
     }
 
-    /// How many watch: those that wait and those that stream.
+    /// The number of watchers, waiting and streaming.
     pub fn watchers(&self) -> usize {
         self.0.watched().watchers
     }
 
-    /// Waits until the job has ended or `limit` has passed; the job as it is then, `None` when there is none.
+    /// Waits until the job has ended or `limit` has passed. Returns the job as it is then; `None` when it does not exist.
     ///
     /// # Errors
     /// [`Watcher::watch`]'s and [`Watch::read`]'s.
@@ -124,7 +124,7 @@ impl Watcher {
     }
 }
 
-/// One who watches a job; dropping it ends that.
+/// A watch on a job; dropping it ends the watch.
 pub struct Watch {
     id: JobId,
     shared: Arc<Shared>,
@@ -133,10 +133,10 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// The job, read after this was called; `None` when there is none.
+    /// The job, read after this call; `None` when it does not exist.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when Redis is away for longer than `redis.outage_ms`; [`Error::Corrupt`].
+    /// [`Error::Unavailable`] when Redis is unreachable for longer than `redis.outage_ms`; [`Error::Corrupt`].
     pub async fn read(&mut self) -> Read {
         let round = self.shared.ask(&self.id);
         let newer = self.seen.wait_for(|seen| seen.round > round);
@@ -149,8 +149,8 @@ impl Watch {
         seen.job.clone()
     }
 
-    /// The job once it differs from what this watch returned last; `None` when it is gone. Waits as long as that takes,
-    /// over outages too.
+    /// The job once it differs from what this watch returned last; `None` when it was removed. Waits without a time limit,
+    /// also through outages.
     ///
     /// # Errors
     /// [`Error::Corrupt`].
@@ -166,7 +166,7 @@ impl Drop for Watch {
     fn drop(&mut self) {
         let mut watched = self.shared.watched();
         watched.watchers -= 1;
-        let entry = watched.jobs.get_mut(&self.id).expect("who watches has an entry");
+        let entry = watched.jobs.get_mut(&self.id).expect("a watched job has an entry");
         entry.watchers -= 1;
         if entry.watchers == 0 {
             watched.jobs.remove(&self.id);
@@ -180,7 +180,7 @@ impl Shared {
         self.watched.lock().expect("lock not poisoned")
     }
 
-    /// Has the job read; the number of the last round that may have been too early.
+    /// Requests a read of the job. Returns the number of the last round that may have been too early.
     fn ask(&self, id: &JobId) -> u64 {
         let mut watched = self.watched();
         watched.stale.insert(id.clone());
@@ -188,13 +188,13 @@ impl Shared {
         watched.round
     }
 
-    /// Notes what a message (`<word> <id> …`) says has changed; without one, anything may have.
+    /// Marks the jobs that a message (`<word> <id> …`) reports as changed; without a message, all of them.
     fn hear(&self, message: Option<&str>) {
         let mut watched = self.watched();
         let Watched { jobs, stale, .. } = &mut *watched;
         match message {
             None => stale.extend(jobs.keys().cloned()),
-            // Most of what changes nobody watches.
+            // Most changed jobs are not watched.
             Some(message) => {
                 let told = message.split(' ').skip(1).filter_map(|id| jobs.get_key_value(id));
                 stale.extend(told.map(|(id, _)| id.clone()));
@@ -205,7 +205,7 @@ impl Shared {
         }
     }
 
-    /// Begins a round: its number, and what it is to read, a partition's together.
+    /// Starts a round: its number, and the jobs to read, grouped by partition.
     fn begin(&self) -> (u64, Vec<JobId>) {
         let mut watched = self.watched();
         watched.round += 1;
@@ -214,7 +214,7 @@ impl Shared {
         (watched.round, ids)
     }
 
-    /// Hands on what a round has read.
+    /// Publishes what a round has read.
     fn show(&self, round: u64, ids: &[JobId], jobs: Vec<Result<Option<Job>>>) {
         let mut watched = self.watched();
         watched.failure = None;
@@ -224,7 +224,7 @@ impl Shared {
         }
     }
 
-    /// What a failed round has not read stays to be read.
+    /// Jobs that a failed round has not read remain to be read.
     fn fail(&self, ids: &[JobId], error: &Error) {
         let mut watched = self.watched();
         watched.failure = Some(error.to_string());
@@ -259,7 +259,7 @@ impl Seen {
     }
 }
 
-/// Whether nothing but the lease's end has changed.
+/// Whether only the end of the lease has changed.
 fn is_same(old: &Job, new: &mut Job) -> bool {
     let lease = std::mem::replace(&mut new.lease_expires_at, old.lease_expires_at);
     let same = old == new;
@@ -267,7 +267,7 @@ fn is_same(old: &Job, new: &mut Job) -> bool {
     same
 }
 
-/// Reads what messages and watchers ask for, and all that is watched every few seconds, until nobody is left to watch.
+/// Reads the jobs requested by messages and watchers, and all watched jobs every few seconds, until no watcher is left.
 async fn read_on(store: &Store, wake: &Notify, shared: Weak<Shared>) {
     let mut all_at = Instant::now() + READ_EVERY;
     loop {
@@ -286,7 +286,7 @@ async fn read_on(store: &Store, wake: &Notify, shared: Weak<Shared>) {
             match store.read_many(part, Repeat::Never).await {
                 Ok(jobs) => shared.show(round, part, jobs),
                 Err(e) => {
-                    tracing::debug!("watched jobs are read again: {e}");
+                    tracing::debug!("reading watched jobs failed, retrying: {e}");
                     shared.fail(&ids[at * READ..], &e);
                     pause = PAUSE;
                     break;

@@ -1,4 +1,4 @@
-//! What one walk saw of a partition.
+//! What a check has read of a partition.
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use redis::Value;
@@ -9,7 +9,7 @@ use crate::store::wire::keys;
 use crate::store::wire::reply::{array, number, text};
 use crate::{JobId, Kind, QueueName, State, WorkerId};
 
-/// The type a key must have.
+/// The required type of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sort {
     List,
@@ -20,7 +20,7 @@ pub(super) enum Sort {
 }
 
 impl Sort {
-    /// What Redis's TYPE calls it.
+    /// Its name in the reply of Redis's TYPE.
     pub(super) fn must_be(self) -> &'static str {
         match self {
             Sort::List => "list",
@@ -41,7 +41,7 @@ impl Sort {
     }
 }
 
-/// Sorted sets of jobs, and the state each stands for.
+/// Sorted sets of jobs, and the state each represents.
 pub(super) const PLACES: [(&str, State); 7] = [
     ("leases", State::Running),
     ("scheduled", State::Scheduled),
@@ -52,7 +52,7 @@ pub(super) const PLACES: [(&str, State); 7] = [
     ("cancelled", State::Cancelled),
 ];
 
-/// The fields of a job that the invariants speak of.
+/// The fields of a job that the invariants use.
 pub(super) const RECORD_FIELDS: [&str; 18] = [
     "state",
     "kind",
@@ -74,7 +74,7 @@ pub(super) const RECORD_FIELDS: [&str; 18] = [
     "items_cancelled",
 ];
 
-/// A job's record as far as the invariants go.
+/// The part of a job's record that the invariants use.
 pub(super) struct Record {
     pub state: Option<State>,
     pub kind: Kind,
@@ -87,25 +87,25 @@ pub(super) struct Record {
     pub skipped: bool,
 }
 
-/// Who runs a job.
+/// A job's running record.
 pub(super) struct Running {
     pub token: u64,
     pub worker: String,
     pub permit: Option<String>,
 }
 
-/// All of a partition.
+/// Everything read of a partition.
 #[derive(Default)]
 pub(super) struct Seen {
     pub partition: u16,
     pub jobs: HashMap<JobId, Record>,
-    /// Jobs whose record cannot be read.
+    /// Jobs with an unreadable record.
     pub damaged: HashSet<JobId>,
     pub ranked: BTreeMap<String, HashSet<JobId>>,
-    /// By job; `None` when the record cannot be read.
+    /// Running records by job; `None` when the record cannot be read.
     pub running: HashMap<JobId, Option<Running>>,
     pub claimed: BTreeMap<String, HashSet<JobId>>,
-    /// Ids in the lists that claims take from.
+    /// Ids in the lists from which jobs are claimed.
     pub listed: HashSet<JobId>,
     pub permits: BTreeSet<(String, JobId)>,
     pub cancelling: HashSet<JobId>,
@@ -115,7 +115,7 @@ pub(super) struct Seen {
     pub queues: HashSet<String>,
     pub tokens: u64,
     pub findings: Vec<Finding>,
-    /// Parked lists, and the kinds by which claims know of them.
+    /// Parked lists, and the kinds under which claims find them.
     parked: Vec<(String, HashSet<JobId>)>,
     known_parked: HashSet<String>,
 }
@@ -129,12 +129,12 @@ impl Seen {
         self.ranked.get(place).is_some_and(|members| members.contains(id))
     }
 
-    /// Whether nothing is known of a job, not even that its record is damaged: that is reported once.
+    /// Whether a job is unknown. A job with a damaged record is known: that is reported once.
     pub(super) fn missing(&self, id: &JobId) -> bool {
         !self.jobs.contains_key(id) && !self.damaged.contains(id)
     }
 
-    /// The type of the key of this name; `None` when there is nothing to read in it.
+    /// The type of the key with this name; `None` when its content is not checked.
     pub(super) fn sort_of(&mut self, name: &str) -> Option<Sort> {
         let (sort, rest) = name.split_once(':').unwrap_or((name, ""));
         let is_queue = |text: &str| QueueName::parse(text).is_ok();
@@ -167,7 +167,7 @@ impl Seen {
     }
 
     fn foreign(&mut self, name: &str) -> Option<Sort> {
-        self.find(keys::fixed(self.partition, name), "no key of Leasehold's has this name", None);
+        self.find(keys::fixed(self.partition, name), "this is not a key of Leasehold", None);
         None
     }
 
@@ -175,14 +175,14 @@ impl Seen {
         self.findings.push(Finding { partition: self.partition, subject, problem: problem.into(), repair });
     }
 
-    /// A key that has another type than it must have.
+    /// Reports a key of the wrong type.
     pub(super) fn unreadable(&mut self, key: String, must_be: &'static str, reason: String) {
-        let problem = format!("it cannot be read, and must be a {must_be}: {reason}");
+        let problem = format!("unreadable key, expected a {must_be}: {reason}");
         let reason = "WRONGTYPE".to_owned();
         self.find(key.clone(), problem, Some(Repair::Aside { key, must_be, reason }));
     }
 
-    /// Takes the members of a key; of a hash or sorted set, each with its value.
+    /// Adds the members of a key; for a hash or sorted set, each with its value.
     pub(super) fn take(&mut self, name: &str, members: Vec<String>) {
         let (sort, rest) = name.split_once(':').unwrap_or((name, ""));
         let ids = || members.iter().filter_map(|id| JobId::parse(id).ok());
@@ -203,7 +203,11 @@ impl Seen {
                 for entry in members.chunks_exact(2) {
                     let reason = entry[1].split_once(' ').map_or(entry[1].as_str(), |(_, reason)| reason);
                     let accept = Some(Repair::Accept(entry[0].clone()));
-                    self.find(entry[0].clone(), format!("it could not be read and was set aside: {reason}"), accept);
+                    self.find(
+                        entry[0].clone(),
+                        format!("the key was unreadable and has been set aside: {reason}"),
+                        accept,
+                    );
                 }
             }
             "worker" | "workers" | "paused" | "clock" | "retention" | "published" => {}
@@ -216,12 +220,12 @@ impl Seen {
             Ok(tokens) => self.tokens = tokens,
             Err(_) => {
                 let key = keys::fixed(self.partition, "tokens");
-                self.find(key, format!("the counter of tokens is {value:?}, which is no number"), None);
+                self.find(key, format!("the token counter is {value:?}, which is not a number"), None);
             }
         }
     }
 
-    /// Takes a job's record: the reply of an HMGET of [`RECORD_FIELDS`] and the length of its payload.
+    /// Adds a job's record: the reply of an HMGET of [`RECORD_FIELDS`] and the length of its payload.
     pub(super) fn take_job(&mut self, name: &str, fields: &Value, payload: &Value) {
         let key = keys::fixed(self.partition, name);
         let Ok(id) = JobId::parse(name.trim_start_matches("job:")) else {
@@ -235,17 +239,17 @@ impl Seen {
         let payload = number(payload).unwrap_or(0);
         match record(array(fields), payload) {
             Ok(record) => drop(self.jobs.insert(id, record)),
-            // It was there when the names were read, and has been removed since.
+            // It existed when the names were read, and has been removed since.
             Err(_) if payload == 0 && array(fields).iter().all(|v| *v == Value::Nil) => {}
             Err(reason) => {
                 self.damaged.insert(id);
                 let repair = Repair::Aside { key: key.clone(), must_be: "", reason: reason.clone() };
-                self.find(key, format!("the job's record cannot be read: {reason}"), Some(repair));
+                self.find(key, format!("unreadable job record: {reason}"), Some(repair));
             }
         }
     }
 
-    /// Lists in which claims do not look count for nothing.
+    /// Lists that claims do not read are ignored.
     pub(super) fn count_parked(&mut self) {
         for (list, ids) in std::mem::take(&mut self.parked) {
             if self.known_parked.contains(&list) {
@@ -264,7 +268,7 @@ fn running(record: &str) -> Option<Running> {
     Some(Running { token, worker, permit: words.next().map(str::to_owned) })
 }
 
-/// Reads what the invariants need; what is wrong when a field is missing or no value of its sort.
+/// Reads what the invariants need; the error when a field is missing or invalid.
 fn record(fields: &[Value], payload: i64) -> Result<Record, String> {
     let field = |name: &str| {
         let at = RECORD_FIELDS.iter().position(|f| *f == name).expect("a field that is read");
@@ -273,9 +277,9 @@ fn record(fields: &[Value], payload: i64) -> Result<Record, String> {
     let need = |name: &str| field(name).ok_or_else(|| format!("{name} is missing"));
     let count = |name: &str| match field(name) {
         None => Ok(0),
-        Some(text) => text.parse::<u64>().map_err(|_| format!("{name} is {text:?}, which is no number")),
+        Some(text) => text.parse::<u64>().map_err(|_| format!("{name} is {text:?}, which is not a number")),
     };
-    let wrong = |name: &str, text: &str| format!("{name} is {text:?}, which is none");
+    let wrong = |name: &str, text: &str| format!("{name} is {text:?}, which is not valid");
     let state = field("state").map(|word| State::parse(&word).ok_or_else(|| wrong("state", &word))).transpose()?;
     let priority = need("priority")?;
     Priority::parse(&priority).ok_or_else(|| wrong("priority", &priority))?;
