@@ -1,6 +1,6 @@
 //! Configuration: one schema for all binaries, from `leasehold.toml`, then the environment, then flags.
 //!
-//! `LEASEHOLD_` begins every variable and `__` stands between levels: `LEASEHOLD_API__LISTEN` is `listen` in `[api]`.
+//! Every variable begins with `LEASEHOLD_`, and `__` separates levels: `LEASEHOLD_API__LISTEN` is `listen` in `[api]`.
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -13,25 +13,25 @@ pub use crate::log::{LogConfig, LogFormat};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Address of Redis; `rediss://` for TLS, user and password as in any URL.
+    /// Address of Redis; `rediss://` for TLS; user and password as in any URL.
     pub redis_url: String,
-    /// Shares of the key space, 1 to 256. Set once, at the first start; unset adopts what is there.
+    /// Partitions of the key space, 1 to 256. Fixed at the first start; if unset, the existing number is used.
     pub partitions: Option<u16>,
-    /// How long a worker may be silent before its jobs are taken back, ms, 1000 to 3600000.
+    /// The lease: how long a worker may be silent before its jobs are reclaimed, ms, 1000 to 3600000.
     pub lease_ms: u64,
-    /// Workers a job may lose before it fails, at least 1.
+    /// The number of lost workers after which a job fails, at least 1.
     pub max_crashes: u32,
     /// The kinds file.
     pub kinds: Option<PathBuf>,
-    /// The folder of jobs' files, as `file:///…`, the same for API and workers; unset: jobs carry no files.
+    /// The folder of jobs' files, as `file:///…`, the same for API and workers; unset: jobs cannot have files.
     pub storage_url: Option<String>,
-    /// The folder that kind `process-files` may read.
+    /// The folder that the kind `process-files` may read.
     pub document_root: Option<PathBuf>,
     /// How the programs log.
     pub log: LogConfig,
     /// The file store.
     pub files: FilesConfig,
-    /// What jobs may fetch.
+    /// Rules for URLs that jobs fetch.
     pub fetch: FetchConfig,
     /// Connections to Redis.
     pub redis: RedisConfig,
@@ -39,7 +39,7 @@ pub struct Config {
     pub api: ApiConfig,
     /// The worker.
     pub worker: WorkerConfig,
-    /// Bounds.
+    /// Limits.
     pub limits: Limits,
 }
 
@@ -47,17 +47,17 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FilesConfig {
-    /// How old what belongs to no job must be before the walk deletes it, ms, at least 1000.
+    /// Minimum age of orphaned files before they are deleted, ms, at least 1000.
     pub orphan_ms: u64,
-    /// How often each worker walks the file store, ms, at least 100.
+    /// Interval between a worker's sweeps of the file store, ms, at least 100.
     pub walk_ms: u64,
 }
 
-/// What jobs may fetch.
+/// Rules for URLs that jobs fetch.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FetchConfig {
-    /// Let `gap-analysis` and `screenshots` fetch from loopback, private and other addresses that are not public.
+    /// Allow `gap-analysis` and `screenshots` to fetch from loopback, private and other non-public addresses.
     pub allow_private: bool,
 }
 
@@ -69,9 +69,9 @@ pub struct RedisConfig {
     pub connections: usize,
     /// How long to wait for a connection, ms.
     pub connect_ms: u64,
-    /// How long to wait for an answer, ms; then the connection is given up.
+    /// How long to wait for a reply, ms; then the connection is closed.
     pub response_ms: u64,
-    /// How long a call rides out an outage before it says that Redis is away, ms.
+    /// How long a call is retried during an outage before it fails, ms.
     pub outage_ms: u64,
     /// PEM file with the certificate authority of a `rediss://` server; unset trusts the public ones.
     pub ca_file: Option<PathBuf>,
@@ -81,11 +81,11 @@ pub struct RedisConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ApiConfig {
-    /// Where it listens; beyond loopback only with `api.tokens`.
+    /// The address to listen on; other than loopback only with `api.tokens`.
     pub listen: String,
-    /// The file of tokens, a line `name scope sha256` each; without one everybody may do everything, from loopback only.
+    /// The token file, one line `name scope sha256` each; without one every client has full access, from loopback only.
     pub tokens: Option<PathBuf>,
-    /// Refuse a submit of a kind that the kinds file does not name.
+    /// Refuse submits of kinds that are not in the kinds file.
     pub known_kinds_only: bool,
 }
 
@@ -93,15 +93,15 @@ pub struct ApiConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WorkerConfig {
-    /// The queues it takes from, `name:weight,…`; a weight (default 1) is a share of the slots when all have work.
+    /// The queues to serve, `name:weight,…`; a weight (default 1) is the share of slots when all queues have work.
     pub queues: String,
-    /// Jobs it runs at once, 1 to 1000.
+    /// Maximum jobs running at once, 1 to 1000.
     pub concurrency: usize,
-    /// How long running jobs may go on after SIGTERM, ms; then they are released.
+    /// How long running jobs may continue after SIGTERM, ms; then they are released.
     pub grace_ms: u64,
-    /// Where it serves `/livez`, `/readyz` and `/metrics`, on loopback, as 127.0.0.1:9090; unset serves them nowhere.
+    /// The loopback address that serves `/livez`, `/readyz` and `/metrics`, such as 127.0.0.1:9090; unset: not served.
     pub listen: Option<String>,
-    /// How often it sweeps, ms, at least 50.
+    /// Interval between sweeps, ms, at least 50.
     pub sweep_ms: u64,
 }
 
@@ -192,8 +192,8 @@ pub const KEYS: &[&str] = &[
     "limits.connections",
 ];
 
-/// Variables that are not settings: what a running command is given (a worker started by one must not choke on it), the
-/// server program that `make`, the tests and `leasehold up` start, and the API that the command line is to talk to.
+/// Variables that are not settings: those passed to a command (a worker started by a command must accept them), the
+/// server program that `make`, the tests and `leasehold up` start, and the API that the command line uses.
 const OTHER_VARIABLES: [&str; 9] = [
     "LEASEHOLD_JOB_ID",
     "LEASEHOLD_TOKEN",
@@ -206,22 +206,22 @@ const OTHER_VARIABLES: [&str; 9] = [
     "LEASEHOLD_API_TOKEN_FILE",
 ];
 
-/// A setting as it is in effect.
+/// A setting in effect.
 #[derive(Debug, Clone, Serialize)]
 pub struct Setting {
     /// Its key.
     pub key: &'static str,
     /// Its value; null when it is unset.
     pub value: serde_json::Value,
-    /// Where it comes from: `flag`, the variable, the file, or `default`.
+    /// Its source: `flag`, the variable, the file, or `default`.
     pub from: String,
 }
 
 impl Config {
-    /// Reads `file` (or `leasehold.toml`, when it is there), the environment, and `flags` (key and value), in this order.
+    /// Reads `file` (or `leasehold.toml`, if it exists), the environment, and `flags` (key and value), in this order.
     ///
     /// # Errors
-    /// [`Error::Config`] names the key or variable and what would be right.
+    /// [`Error::Config`] names the key or variable and what to write instead.
     pub fn load(file: Option<&std::path::Path>, flags: &[(&str, String)]) -> Result<Self, Error> {
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
@@ -232,12 +232,12 @@ impl Config {
             && std::env::var_os("LEASEHOLD_REDIS_URL").is_none()
             && std::env::var_os("REDIS_URL").is_some_and(|url| !url.is_empty())
         {
-            crate::log::say("warning: REDIS_URL is set, but not used; set LEASEHOLD_REDIS_URL");
+            crate::log::say("warning: REDIS_URL is set but not used; set LEASEHOLD_REDIS_URL");
         }
         Ok(config)
     }
 
-    /// Every setting as [`Config::load`] reads it, and where it comes from.
+    /// Every setting as [`Config::load`] reads it, with its source.
     ///
     /// # Errors
     /// [`Config::load`]'s.
@@ -245,7 +245,7 @@ impl Config {
         let config = Self::load(file, flags)?;
         let values = serde_json::to_value(&config).expect("settings are plain values");
         let path = file.unwrap_or(std::path::Path::new("leasehold.toml"));
-        // It was read above; without a file there are none in it.
+        // The file was read above; without one it sets no keys.
         let text = std::fs::read_to_string(path).unwrap_or_default();
         let table: toml::Table = toml::from_str(&text).unwrap_or_default();
         let in_file = |key: &str| match key.split_once('.') {
@@ -346,14 +346,14 @@ impl Config {
     }
 }
 
-/// A port alone (`:8080`) is one of loopback.
+/// A port without a host (`:8080`) is on loopback.
 fn on_loopback(listen: &mut String) {
     if listen.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok()) {
         listen.insert_str(0, "127.0.0.1");
     }
 }
 
-/// Refuses the addresses of what is not supported yet, in whose place a driver's error would say little.
+/// Refuses addresses of unsupported setups, for which the driver's error would be unclear.
 fn check_redis_url(url: &str) -> Result<(), String> {
     let scheme = url.split("://").next().unwrap_or_default();
     let authority = url.split("://").nth(1).unwrap_or_default().split(['/', '?']).next().unwrap_or_default();
@@ -386,8 +386,8 @@ impl WorkerConfig {
     }
 }
 
-/// The keys that `environment` sets. A variable with `__`, or close to a known one, must be known; Kubernetes injects
-/// others, which are only warned of.
+/// The keys set by `environment`. A variable with `__`, or similar to a known one, must be known; for others, such as those
+/// injected by Kubernetes, a warning is printed.
 fn known_variables(environment: Vec<(String, String)>) -> Result<Vec<(String, String)>, Error> {
     let known: Vec<(String, &str)> =
         KEYS.iter().map(|key| (format!("LEASEHOLD_{}", key.to_uppercase().replace('.', "__")), *key)).collect();
@@ -406,7 +406,7 @@ fn known_variables(environment: Vec<(String, String)>) -> Result<Vec<(String, St
         if name.contains("__") || distance(nearest) <= 2 {
             return Err(Error::Config(format!("unknown variable {name}; did you mean {nearest}?")));
         }
-        // Logging is set up from this very configuration, so it does not stand yet.
+        // Logging is set up from this configuration, so it is not available yet.
         crate::log::say(format_args!("warning: unknown variable {name} is ignored"));
     }
     Ok(set)

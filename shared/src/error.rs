@@ -1,55 +1,55 @@
-//! What can go wrong between a caller and Redis, in the terms of what the caller can do about it.
+//! Errors of a Store call, classified by what the caller can do about them.
 use crate::{JobId, State};
 
-/// Shorthand of this crate.
+/// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a Store call has no answer.
+/// An error of a Store call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Redis is away, or loading, or refuses writes; nothing was done. Try again.
+    /// Redis is unreachable, loading, or refuses writes; nothing was done. Try again.
     #[error("Redis is not available: {0}")]
     Unavailable(String),
-    /// The call went out and no answer came: it may have been done. Only what is safe to repeat may be repeated.
-    #[error("Redis did not answer, so the outcome is not known: {0}")]
+    /// The call was sent and no reply came: it may have been executed. Repeat it only if it is idempotent.
+    #[error("no reply from Redis, so the outcome is unknown: {0}")]
     OutcomeUnknown(String),
-    /// Redis is over its `maxmemory`: new jobs are refused until work has drained.
-    #[error("Redis is out of memory and takes no new jobs: {0}")]
+    /// Redis has reached its `maxmemory`: new jobs are refused until memory is freed.
+    #[error("Redis is out of memory and accepts no new jobs: {0}")]
     Full(String),
-    /// The call was understood and refused; nothing was changed.
+    /// The call was refused; nothing was changed.
     #[error("{0}")]
     Refused(Refusal),
-    /// A key cannot be read.
-    #[error("Redis holds something that is no record of Leasehold's at {key}: {reason}")]
+    /// A key is unreadable.
+    #[error("unreadable record at {key}: {reason}")]
     Corrupt {
         /// The key.
         key: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// What an operator wrote cannot be used; says what to write instead.
+    /// Invalid configuration; says what to write instead.
     #[error("{0}")]
     Config(String),
 }
 
-/// Why a call was refused.
+/// The reason for which a call was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// No such job.
     #[error("there is no job {0}")]
     NotFound(JobId),
-    /// The Idempotency-Key was used with another request.
+    /// The Idempotency-Key was used with a different request.
     #[error("this Idempotency-Key was used for job {0} with another request; use a new key for a new request")]
     KeyConflict(JobId),
     /// The job of this Idempotency-Key has been removed.
-    #[error("job {0}, which this Idempotency-Key submitted, has been removed")]
+    #[error("job {0}, submitted with this Idempotency-Key, has been removed")]
     KeyGone(JobId),
-    /// The bound on kinds or queues is reached.
-    #[error("there are already {max} {what}s, and this would be another; use a known {what}")]
+    /// The limit on kinds or queues is reached.
+    #[error("the limit of {max} {what}s is reached; use an existing {what}")]
     TooManyNames {
         /// `kind` or `queue`.
         what: String,
-        /// The bound.
+        /// The limit.
         max: usize,
     },
     /// The verb does not apply in this state.
@@ -69,22 +69,22 @@ pub enum Refusal {
     /// Items are removed with their parent only.
     #[error("the job is an item; it is removed with its parent {0}")]
     RemoveParent(JobId),
-    /// Items were sent for a job that is no batch.
-    #[error("job {0} is no batch, so it takes no items")]
+    /// Items were sent for a job that is not a batch.
+    #[error("job {0} is not a batch, so items cannot be added to it")]
     NotABatch(JobId),
     /// Items were sent to a sealed parent.
-    #[error("the batch is sealed with {0} items and takes no more")]
+    #[error("the batch is sealed with {0} items; no more can be added")]
     Sealed(u64),
-    /// An item would get an id that another job has: imported ids are whatever their old store gave them.
-    #[error("an item of the batch would be called {0}, and there is another job of that id; remove that job first")]
+    /// An item would get the id of another job: the ids of imported jobs were chosen by their old store.
+    #[error("an item of the batch would get the id {0}, which another job has; remove that job first")]
     Taken(JobId),
-    /// A part was sent out of turn.
+    /// A part was sent out of order.
     #[error("the batch has {0} items, so the next part must begin there (`first`), and the last must reach its end")]
     Gap(u64),
 }
 
 impl Error {
-    /// The same of a call of which an earlier part may have been done: then nobody may say that nothing was.
+    /// The same error for a call of which an earlier part may have been executed: `Unavailable` becomes `OutcomeUnknown`.
     pub(crate) fn after_a_change(self) -> Self {
         match self {
             Error::Unavailable(reason) | Error::Full(reason) => Error::OutcomeUnknown(reason),

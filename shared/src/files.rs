@@ -34,49 +34,49 @@ pub struct FileEntry {
     pub name: String,
     /// Its size.
     pub bytes: u64,
-    /// What its sender said it is, or what its name says.
+    /// Its content type, as given by the sender or derived from its name.
     pub content_type: String,
-    /// Hex digest of what is in it.
+    /// Hex SHA-256 of its content.
     pub sha256: String,
 }
 
 /// The files of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct JobFiles {
-    /// What came with its submit.
+    /// Files uploaded with its submit.
     pub input: Vec<FileEntry>,
-    /// What the attempt that completed it left, and that attempt's token.
+    /// Files written by the attempt that completed it, and that attempt's token.
     pub output: Option<Output>,
 }
 
-/// What an attempt left.
+/// The output files of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
-    /// The attempt's token: the files stand in a folder of that name.
+    /// The attempt's token, which names their folder.
     pub token: u64,
     /// The files, at least one.
     pub files: Vec<FileEntry>,
 }
 
-/// Where in a job's folder.
+/// A place in a job's folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// What came with the submit.
+    /// Files uploaded with the submit.
     In,
-    /// What the attempt of that token left.
+    /// Files written by the attempt with this token.
     Out(u64),
 }
 
-/// Why a file was not written or read.
+/// An error of the file store.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// Its name could leave its place, or is none.
+    /// The file name is not allowed.
     #[error(transparent)]
     Name(#[from] InvalidFileName),
     /// There is no such file.
     #[error("there is no file {0:?}")]
     Missing(String),
-    /// A bound is reached.
+    /// A limit is exceeded.
     #[error("{0}")]
     OverLimit(String),
     /// No file store is configured.
@@ -84,7 +84,7 @@ pub enum FileError {
         "this process has no file store; set storage_url (LEASEHOLD_STORAGE_URL) to a folder, as file:///srv/leasehold-files"
     )]
     NoStore,
-    /// The folder refuses: no room, no permission, a broken disk.
+    /// The file system failed: no space, no permission, a disk error.
     #[error("the file store failed: {0}")]
     Failed(String),
 }
@@ -103,14 +103,14 @@ pub type FileBytes = BoxStream<'static, io::Result<Bytes>>;
 pub struct FileStore {
     /// Reads and writes files, and syncs each to disk before it counts as written.
     objects: Arc<LocalFileSystem>,
-    /// The folder, for what object stores lack: removing a whole folder, and walking by age.
+    /// The folder, for what object stores lack: removing a whole folder, and finding old ones.
     root: PathBuf,
 }
 
 impl FileStore {
-    /// The store in a folder that is there.
+    /// The store in an existing folder.
     fn at(root: PathBuf) -> Result<Self, FileError> {
-        // Files of an acknowledged job must be on disk as its record is.
+        // Files of an acknowledged job must be on disk, like its record.
         let objects = LocalFileSystem::new_with_prefix(&root).map_err(|e| failed(&e, ""))?.with_fsync(true);
         Ok(Self { objects: Arc::new(objects), root })
     }
@@ -120,7 +120,7 @@ impl FileStore {
         &self.root
     }
 
-    /// Opens a file, or a part of it that lies within: its bytes in pieces.
+    /// Opens a file, or a range within it, and returns its bytes in pieces.
     ///
     /// # Errors
     /// [`FileError::Missing`], [`FileError::Failed`].
@@ -136,7 +136,7 @@ impl FileStore {
         Ok(got.into_stream().map_err(io::Error::other).boxed())
     }
 
-    /// Copies a file to a path of this machine, which must not be there yet.
+    /// Copies a file to a local path, which must not exist yet.
     ///
     /// # Errors
     /// [`FileError::Missing`], [`FileError::Failed`].
@@ -144,7 +144,7 @@ impl FileStore {
         let path = object(id, place, name)?;
         let got = self.objects.get_opts(&path, GetOptions::default()).await.map_err(|e| failed(&e, name))?;
         let GetResultPayload::File(mut from, _) = got.payload else {
-            return Err(FileError::Failed("it is no local folder".into()));
+            return Err(FileError::Failed("it is not a local folder".into()));
         };
         blocking(move || {
             let mut to = std::fs::File::create_new(to)?;
@@ -169,17 +169,17 @@ impl FileStore {
         }
     }
 
-    /// Removes the folders of jobs, with all that is in them. What could not be removed is left to the walk.
+    /// Removes the folders of jobs with their content. Whatever could not be removed is left to the sweep.
     pub async fn remove(&self, ids: Vec<JobId>) {
         self.remove_folders(ids.into_iter().map(|id| self.root.join(id.as_str())).collect()).await;
     }
 
-    /// Removes what an attempt left.
+    /// Removes the output of an attempt.
     pub async fn remove_output(&self, id: &JobId, token: u64) {
         self.remove_folders(vec![self.outputs(id).join(token.to_string())]).await;
     }
 
-    /// Removes what attempts with a smaller token left: they have lost their lease, or failed.
+    /// Removes the output of attempts with a smaller token: they have lost their lease, or failed.
     pub async fn remove_outputs_before(&self, id: &JobId, token: u64) {
         let folder = self.outputs(id);
         let older = blocking(move || {
@@ -200,11 +200,11 @@ impl FileStore {
                 match std::fs::remove_dir_all(&folder) {
                     Ok(()) => {}
                     Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                    Err(e) => tracing::warn!("{} is not removed, which the walk will do: {e}", folder.display()),
+                    Err(e) => tracing::warn!("{} was not removed and is left to the file sweep: {e}", folder.display()),
                 }
             }
         });
-        // Only a runtime that ends interrupts it.
+        // Interrupted only when the runtime shuts down.
         drop(removing.await);
     }
 }
@@ -225,7 +225,7 @@ fn failed(error: &object_store::Error, name: &str) -> FileError {
     }
 }
 
-/// Runs what touches the disk where it holds nobody up.
+/// Runs disk operations on the blocking thread pool.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, FileError> {
     tokio::task::spawn_blocking(work).await.map_err(|e| FileError::Failed(e.to_string()))
 }

@@ -1,19 +1,19 @@
-//! A job: what a client asks for, and what it sees.
+//! A job: as a client submits it, and as a client sees it.
 use serde::{Deserialize, Serialize};
 
 use crate::files::FileEntry;
 use crate::{JobId, Json, Kind, QueueName, State, Timestamp, WorkerId};
 
-/// How soon within its queue.
+/// The priority within a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
-    /// Before the others.
+    /// Before normal and low.
     High,
-    /// In its turn.
+    /// In order of arrival.
     #[default]
     Normal,
-    /// After the others.
+    /// After high and normal.
     Low,
 }
 
@@ -27,7 +27,7 @@ impl Priority {
         }
     }
 
-    /// The priority of that word.
+    /// The priority named by a word.
     pub fn parse(word: &str) -> Option<Self> {
         [Priority::High, Priority::Normal, Priority::Low].into_iter().find(|p| p.as_str() == word)
     }
@@ -39,74 +39,74 @@ pub enum Due {
     /// At once.
     #[default]
     Now,
-    /// So many ms after Redis has taken it; 0 is at once.
+    /// This many ms after Redis has accepted it; 0 is at once.
     In(u64),
-    /// At that time; at once when it has passed.
+    /// At this time; at once if it has passed.
     At(Timestamp),
 }
 
-/// An Idempotency-Key and a digest of the request it came with. Its scope is the job's kind.
+/// An Idempotency-Key and a digest of its request. Keys are scoped to the job's kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Idempotency {
-    /// What the client chose, printable ASCII.
+    /// The key chosen by the client, printable ASCII.
     pub key: String,
     /// Hex digest of the request: the same key with another digest is refused.
     pub digest: String,
 }
 
-/// A job to submit. Defaults that hang on its kind have been filled in by the caller.
+/// A job to submit, with its kind's defaults applied.
 #[derive(Debug, Clone)]
 pub struct NewJob {
-    /// What it is.
+    /// The kind of work.
     pub kind: Kind,
-    /// Where it waits.
+    /// Its queue.
     pub queue: QueueName,
-    /// How soon.
+    /// Its priority.
     pub priority: Priority,
-    /// For its handler.
+    /// The input of its handler.
     pub payload: Json,
     /// When it may start.
     pub due: Due,
-    /// Attempts it is given, at least 1.
+    /// Maximum attempts, at least 1.
     pub max_attempts: u32,
-    /// Longest run, ms; `None`: its kind's.
+    /// Maximum run time of an attempt, ms; `None`: its kind's.
     pub timeout_ms: Option<u64>,
-    /// So that a second submit of the same is known.
+    /// Makes a repeated submit return the same job.
     pub idempotency: Option<Idempotency>,
-    /// The kind has a `max_running`: its jobs live in the kind's home partition.
+    /// The kind has a `max_running`, so the job is stored in the kind's home partition.
     pub limited: bool,
-    /// The job is a parent, and this is its batch.
+    /// Makes the job the parent of this batch.
     pub batch: Option<NewBatch>,
-    /// Its files are in the file store already.
+    /// Files of the job, already in the file store.
     pub uploaded: Option<Uploaded>,
 }
 
-/// What was written to the file store before the submit.
+/// Files written to the file store before the submit.
 #[derive(Debug, Clone)]
 pub struct Uploaded {
-    /// The id it was written under, minted for this very job by `Store::mint_id`: the job gets it.
+    /// The id under which they were written, minted for this job by `Store::mint_id`; it becomes the job's id.
     pub id: JobId,
     /// The files, at most [`crate::limits::FILES_MAX`].
     pub files: Vec<FileEntry>,
 }
 
-/// What makes a submitted job a parent.
+/// The batch of a submitted parent.
 #[derive(Debug, Clone, Default)]
 pub struct NewBatch {
-    /// Payloads of the items known now.
+    /// Payloads of the first items.
     pub items: Vec<Json>,
-    /// More will come: the parent is not sealed.
+    /// More items will follow: the parent is not sealed.
     pub open: bool,
-    /// A kind to run the parent with once its items have ended.
+    /// The kind with which to run the parent once its items have ended.
     pub then: Option<Kind>,
 }
 
-/// How far a running job is.
+/// The progress of a running job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// 0 to 100.
     pub percent: Option<f64>,
-    /// The phase it is in.
+    /// The current phase.
     pub message: Option<String>,
 }
 
@@ -115,9 +115,9 @@ pub struct Progress {
 pub struct JobError {
     /// The sort of failure.
     pub code: ErrorCode,
-    /// For people.
+    /// A human-readable message.
     pub message: String,
-    /// When.
+    /// The time of the failure.
     pub at: Timestamp,
 }
 
@@ -125,15 +125,15 @@ pub struct JobError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
-    /// Its handler said so.
+    /// The handler reported an error.
     Failed,
-    /// It ran longer than it may.
+    /// It exceeded its maximum run time.
     Timeout,
-    /// Its handler panicked.
+    /// The handler panicked.
     Panic,
-    /// It lost its worker too often.
+    /// Its worker was lost too often.
     Crashed,
-    /// Its handler could not read the payload.
+    /// The handler could not read the payload.
     BadPayload,
     /// The worker that claimed it has no handler for it.
     NoHandler,
@@ -144,7 +144,7 @@ pub enum ErrorCode {
 pub struct Items {
     /// Items submitted so far.
     pub total: u64,
-    /// Completed, not skipped.
+    /// Completed, skipped items excluded.
     pub succeeded: u64,
     /// Failed for good.
     pub failed: u64,
@@ -152,44 +152,44 @@ pub struct Items {
     pub skipped: u64,
     /// Cancelled.
     pub cancelled: u64,
-    /// More may come.
+    /// More items may be added.
     pub open: bool,
 }
 
-/// A job, whole; a field that does not apply is null.
+/// A complete job; a field that does not apply is null.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
     /// Its id.
     pub id: JobId,
-    /// What it is.
+    /// The kind of work.
     pub kind: Kind,
-    /// Where it waits.
+    /// Its queue.
     pub queue: QueueName,
-    /// Where it is in its life.
+    /// Its state.
     pub state: State,
-    /// How soon within its queue.
+    /// The priority within a queue.
     pub priority: Priority,
-    /// For its handler.
+    /// The input of its handler.
     pub payload: Json,
     /// Failed attempts + 1, at most `max_attempts`.
     pub attempt: u32,
-    /// Attempts it is given.
+    /// Maximum attempts.
     pub max_attempts: u32,
-    /// Workers it has lost since its last checkpoint.
+    /// Workers lost since its last checkpoint.
     pub crashes: u32,
-    /// Proof of the lease; of the last one when it is not running.
+    /// The token of its lease, or of its last lease when it is not running.
     pub token: Option<u64>,
-    /// Who runs it, or ran it last.
+    /// The worker that runs it, or ran it last.
     pub worker: Option<WorkerId>,
-    /// It runs or waits for its items, and was asked to stop.
+    /// It is running or waiting for its items, and was flagged for cancellation.
     pub cancel_requested: bool,
-    /// How far it is.
+    /// Its progress.
     pub progress: Option<Progress>,
-    /// What it made.
+    /// Its result.
     pub result: Option<Json>,
-    /// Why there was nothing to do.
+    /// Why there was nothing to do, for a skipped job.
     pub skipped: Option<String>,
-    /// Why its last attempt failed.
+    /// The error of its last failed attempt.
     pub error: Option<JobError>,
     /// The batch it belongs to.
     pub parent: Option<JobId>,
@@ -199,18 +199,18 @@ pub struct Job {
     pub created_at: Timestamp,
     /// When it is, or was, due.
     pub scheduled_at: Option<Timestamp>,
-    /// When its last run began.
+    /// When its last run started.
     pub started_at: Option<Timestamp>,
     /// When it last changed.
     pub updated_at: Timestamp,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
-    /// When its holder loses it unless it renews.
+    /// When its lease expires unless it is renewed.
     pub lease_expires_at: Option<Timestamp>,
     /// Whether a living worker serves both its kind and its queue; only for a job that waits for one.
     #[serde(default)]
     pub served: Option<bool>,
-    /// Its record in the store that it was imported from, as it stood there; absent for a job that was submitted here.
+    /// For an imported job, its original record in the old store; absent otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub imported: Option<Json>,
 }
@@ -222,7 +222,7 @@ impl Job {
     }
 }
 
-/// The largest prefix of `text` that has at most `bytes_max` bytes and ends between characters.
+/// The longest prefix of `text` of at most `bytes_max` bytes that ends at a character boundary.
 pub fn cut(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
 }

@@ -1,4 +1,4 @@
-//! The kinds file: what an operator says about each sort of work. API and worker read the same one.
+//! The kinds file: an operator's settings for each kind of work. API and workers read the same file.
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,28 +10,28 @@ use crate::canonical::request_digest;
 use crate::retry::Backoff;
 use crate::{Error, Kind, QueueName, canonical, duration, limits};
 
-/// One kind's settings; everything has a default.
+/// The settings of one kind; every setting has a default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "KindFields")]
 pub struct KindConfig {
-    /// The program that does the work and its arguments, run without a shell; `{dir}` is the folder of the kinds file.
+    /// The program to run and its arguments, run without a shell; `{dir}` is the folder of the kinds file.
     /// `None` configures a handler that is built into the worker.
     pub command: Option<Vec<String>>,
-    /// Where a job goes whose submit names no queue.
+    /// The queue of a job whose submit does not name one.
     pub queue: String,
-    /// Attempts a job is given when its submit names none, at least 1.
+    /// Attempts of a job whose submit does not name a number, at least 1.
     pub max_attempts: u32,
-    /// Longest run, ms; absent or 0: no limit.
+    /// Maximum run time of an attempt, ms; absent or 0: no limit.
     pub timeout_ms: Option<u64>,
     /// Delays between attempts.
     pub backoff: Backoff,
-    /// Jobs of this kind that may run at once, over all workers; absent: no limit.
+    /// Maximum jobs of this kind running at once, over all workers; absent: no limit.
     pub max_running: Option<u32>,
-    /// Out of contact for a lease, the handler is cancelled.
+    /// Cancel the handler when its worker has been out of contact with Redis for the length of a lease.
     pub exclusive: bool,
-    /// How long finished jobs are kept.
+    /// How long ended jobs are kept.
     pub retention: Retention,
-    /// A command whose work is not done again for the same payload; absent: it always is.
+    /// Reuse the result of an earlier job with the same payload; absent: always run the command.
     pub cache: Option<Cache>,
 }
 
@@ -107,7 +107,7 @@ impl<'de> Deserialize<'de> for Text {
         impl Visitor<'_> for Units {
             type Value = Text;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a duration with a unit, as in \"60s\"; a number of ms is for the name that ends in _ms")
+                f.write_str("a duration with a unit, as in \"60s\"; for a number of ms use the name that ends in _ms")
             }
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Text, E> {
                 duration::parse_ms(text).map(Text).map_err(E::custom)
@@ -117,7 +117,7 @@ impl<'de> Deserialize<'de> for Text {
     }
 }
 
-/// A program and its arguments; a text is refused with the list that it would be.
+/// A program and its arguments; a string is refused, with the equivalent list as advice.
 fn command<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
     struct Words;
     impl<'de> Visitor<'de> for Words {
@@ -140,7 +140,7 @@ fn command<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Stri
     deserializer.deserialize_any(Words).map(Some)
 }
 
-/// The one of two ways in which a duration is written.
+/// The value of a duration that may be written in two ways.
 fn either(name: &str, ms: Option<u64>, text: Option<Text>) -> Result<Option<u64>, String> {
     match (ms, text) {
         (Some(_), Some(_)) => Err(format!("{name} and {name}_ms are the same setting; write one of them")),
@@ -180,16 +180,16 @@ impl TryFrom<KindFields> for KindConfig {
     }
 }
 
-/// How long finished jobs are kept, from their end.
+/// How long ended jobs are kept, counted from their end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Retention {
-    /// Completed ones, ms, at least a minute.
+    /// Completed jobs, ms, at least a minute.
     pub completed_ms: u64,
-    /// Failed ones, ms.
+    /// Failed jobs, ms.
     pub failed_ms: u64,
-    /// Cancelled ones, ms.
+    /// Cancelled jobs, ms.
     pub cancelled_ms: u64,
-    /// How many finished ones at most; 0 or absent: no bound.
+    /// Maximum number of ended jobs; 0 or absent: no limit.
     pub keep: u64,
 }
 
@@ -200,13 +200,13 @@ impl Default for Retention {
     }
 }
 
-/// When a job is given a copy of what an earlier one made.
+/// When a job receives a copy of the result of an earlier job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cache {
-    /// How long ago the earlier one may have ended, ms, at least 1.
+    /// How long ago the earlier job may have ended, ms, at least 1.
     pub ms: u64,
-    /// JSON pointers into the payload: two jobs whose payloads are equal there, and whose files are, do the same work.
+    /// JSON pointers into the payload: two jobs do the same work if their payloads are equal there and their files are equal.
     pub by: Vec<String>,
 }
 
@@ -229,7 +229,7 @@ impl Kinds {
     /// Reads a kinds file.
     ///
     /// # Errors
-    /// [`Error::Config`] names the file, the kind, and what would be right.
+    /// [`Error::Config`] names the file, the kind, and what to write instead.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let fault = |reason: String| Error::Config(format!("kinds file {}: {reason}", path.display()));
         let text = std::fs::read_to_string(path).map_err(|e| fault(e.to_string()))?;
@@ -237,10 +237,10 @@ impl Kinds {
         Self::parse(&text, dir).map_err(fault)
     }
 
-    /// Reads the text of a kinds file that stands in `dir`.
+    /// Reads the text of a kinds file in the folder `dir`.
     ///
     /// # Errors
-    /// A sentence that names the kind and what would be right.
+    /// A sentence that names the kind and what to write instead.
     pub fn parse(text: &str, dir: PathBuf) -> Result<Self, String> {
         let file: KindsFile = toml::from_str(text).map_err(|e| e.to_string())?;
         let mut kinds = BTreeMap::new();
@@ -252,7 +252,7 @@ impl Kinds {
         Ok(Self { kinds, dir, default: KindConfig::default() })
     }
 
-    /// The settings of `kind`: its own, or the defaults.
+    /// The settings of `kind`, or the defaults.
     pub fn get(&self, kind: &Kind) -> &KindConfig {
         self.kinds.get(kind).unwrap_or(&self.default)
     }
@@ -262,17 +262,17 @@ impl Kinds {
         self.kinds.contains_key(kind)
     }
 
-    /// Every kind the file names.
+    /// The kinds that the file names.
     pub fn iter(&self) -> impl Iterator<Item = (&Kind, &KindConfig)> {
         self.kinds.iter()
     }
 
-    /// Whether the file names no kind, or there is no file.
+    /// Whether there is no kinds file, or it is empty.
     pub fn is_empty(&self) -> bool {
         self.kinds.is_empty()
     }
 
-    /// What other processes need to know of these kinds.
+    /// The settings to publish for other processes.
     pub fn published(&self) -> PublishedKinds {
         let kinds = self.kinds.iter().map(|(kind, config)| {
             let settings = serde_json::to_string(config).expect("settings are plain JSON");
@@ -288,8 +288,8 @@ impl Kinds {
         PublishedKinds { kinds: kinds.collect() }
     }
 
-    /// These kinds, with what was published in place of what this file says: so a submit applies the defaults that API
-    /// and workers apply.
+    /// These kinds, overridden by the published settings, so that a submit applies the same defaults as the API
+    /// and the workers.
     pub fn with_published(mut self, published: &PublishedKinds) -> Self {
         for (kind, of) in &published.kinds {
             let config = self.kinds.entry(kind.clone()).or_default();
@@ -301,7 +301,7 @@ impl Kinds {
         self
     }
 
-    /// The programs of commands that cannot be found, with their kinds: on PATH, or where their path says.
+    /// The command programs that were not found, on PATH or at their path, with their kinds.
     pub fn missing_programs(&self) -> Vec<(&Kind, String)> {
         let dir = self.dir.display().to_string();
         let commands = self.kinds.iter().filter_map(|(kind, config)| Some((kind, config.command.as_ref()?.first()?)));
@@ -309,19 +309,19 @@ impl Kinds {
         programs.filter(|(_, program)| !is_there(program)).collect()
     }
 
-    /// The folder of the file: what `{dir}` stands for.
+    /// The folder of the file, which replaces `{dir}`.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 }
 
-/// The kinds of a kinds file, as a process that starts with one publishes them in Redis.
+/// The kinds of a kinds file, as published in Redis by each process that starts with one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedKinds {
     kinds: BTreeMap<Kind, PublishedKind>,
 }
 
-/// What a submit needs to know of a kind, and a digest of all its settings.
+/// The settings of a kind that a submit needs, and a digest of all its settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct PublishedKind {
     queue: QueueName,
@@ -332,12 +332,12 @@ struct PublishedKind {
 }
 
 impl PublishedKinds {
-    /// 32 hex digits that are equal for equal settings of all kinds.
+    /// 32 hex digits, equal if all settings of all kinds are equal.
     pub fn digest(&self) -> String {
         request_digest(self.kinds.iter().flat_map(|(kind, of)| [kind.as_str(), of.digest.as_str()]))
     }
 
-    /// The kinds that only one of the two names, or that have other settings.
+    /// The kinds that only one of the two has, or that have different settings.
     pub fn differing(&self, other: &Self) -> Vec<Kind> {
         let all: BTreeSet<&Kind> = self.kinds.keys().chain(other.kinds.keys()).collect();
         all.into_iter().filter(|kind| self.kinds.get(*kind) != other.kinds.get(*kind)).cloned().collect()
@@ -360,13 +360,13 @@ fn is_there(program: &str) -> bool {
 fn check_cache(config: &KindConfig) -> Result<(), String> {
     let Some(cache) = &config.cache else { return Ok(()) };
     if config.command.is_none() {
-        return Err("cache is for a kind with a command; take it out".into());
+        return Err("cache is only for a kind with a command; remove it".into());
     }
     if !(1..=limits::DELAY_MS_MAX).contains(&cache.ms) {
         return Err(format!("cache.ms is {}; write 1 to {}", cache.ms, limits::DELAY_MS_MAX));
     }
     if cache.by.is_empty() {
-        return Err("cache.by is empty, so all jobs would do the same work; write cache.by = [\"/url\", …]".into());
+        return Err("cache.by is empty, so all jobs would share one result; write cache.by = [\"/url\", …]".into());
     }
     let fault = cache.by.iter().find_map(|pointer| Some((pointer, canonical::pointer_fault(pointer)?)));
     fault.map_or(Ok(()), |(pointer, why)| Err(format!("cache.by has {pointer:?}: {why}")))
@@ -392,7 +392,7 @@ fn check(config: &KindConfig) -> Result<(), String> {
         return Err(format!("backoff.factor is {}; write at least 1.0", backoff.factor));
     }
     if backoff.first_ms > backoff.max_ms || backoff.max_ms > limits::BACKOFF_MS_MAX {
-        return Err(format!("backoff wants first_ms ≤ max_ms ≤ {} (a day)", limits::BACKOFF_MS_MAX));
+        return Err(format!("backoff must have first_ms ≤ max_ms ≤ {} (a day)", limits::BACKOFF_MS_MAX));
     }
     let retention = &config.retention;
     for (name, ms) in [

@@ -1,7 +1,7 @@
-//! The tokens of the API: a file of `name scope sha256` lines, of which no token can be told.
+//! The tokens of the API: a file of `name scope sha256` lines, from which no token can be recovered.
 //!
-//! Scopes are a ladder: `admin` may what `submit` may, and `submit` what `read` may. Two lines of one name are one client
-//! with two tokens, which is how a token is replaced: add the new line, change the client, take the old line away.
+//! Each scope includes the one below: `admin` includes `submit`, and `submit` includes `read`. Two lines with one name are one client
+//! with two tokens. To replace a token, add the new line, change the client, and remove the old line.
 use std::fmt;
 
 use sha2::{Digest, Sha256};
@@ -12,16 +12,16 @@ use crate::limits;
 /// What a token allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
-    /// To look at everything.
+    /// Read everything.
     Read,
-    /// To submit jobs and items, too.
+    /// Also submit jobs and items.
     Submit,
     /// Everything.
     Admin,
 }
 
 impl Scope {
-    /// All, the least first.
+    /// All scopes, the smallest first.
     pub const ALL: [Scope; 3] = [Scope::Read, Scope::Submit, Scope::Admin];
 
     /// The word in the file.
@@ -33,7 +33,7 @@ impl Scope {
         }
     }
 
-    /// The scope of that word.
+    /// The scope named by a word.
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|scope| scope.as_str() == word)
     }
@@ -45,7 +45,7 @@ impl fmt::Display for Scope {
     }
 }
 
-/// The tokens that an API takes, at least one.
+/// The tokens that an API accepts, at least one.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Tokens(Vec<Line>);
 
@@ -60,10 +60,10 @@ const FORM: &str = "write `name scope sha256`, as `leasehold tokens new` prints 
 const NAME_RULE: &str = "1 to 64 of a-z 0-9 . _ -, beginning with a letter or digit";
 
 impl Tokens {
-    /// Reads the text of a file. Blank lines and those that begin with `#` are passed over.
+    /// Reads the text of a file. Blank lines and lines that begin with `#` are skipped.
     ///
     /// # Errors
-    /// A sentence with the number of the line and what would be right. It quotes nothing: a line that is wrong may hold a
+    /// A sentence with the line number and what to write instead. It does not quote the line, which may contain a
     /// token.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut lines: Vec<Line> = Vec::new();
@@ -74,7 +74,9 @@ impl Tokens {
             }
             let line = read(&words).map_err(|reason| format!("line {number}: {reason}"))?;
             if lines.iter().any(|known| known.digest == line.digest) {
-                return Err(format!("line {number}: a line before it has the same token; give each its own"));
+                return Err(format!(
+                    "line {number}: an earlier line has the same token; each line needs a different one"
+                ));
             }
             if lines.len() == limits::TOKENS_MAX {
                 return Err(format!("line {number}: more than {} tokens", limits::TOKENS_MAX));
@@ -82,12 +84,12 @@ impl Tokens {
             lines.push(line);
         }
         if lines.is_empty() {
-            return Err(format!("it names no token; {FORM}"));
+            return Err(format!("there are no tokens in it; {FORM}"));
         }
         Ok(Self(lines))
     }
 
-    /// Whose token that is, and what it allows. Takes as long whichever line it is on, or none.
+    /// The name and scope of a token. Takes constant time, whichever line matches, if any.
     pub fn find(&self, token: &str) -> Option<(&str, Scope)> {
         let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         let (mut found, mut place) = (Choice::from(0), 0_u32);
@@ -100,7 +102,7 @@ impl Tokens {
         Some((&line.name, line.scope))
     }
 
-    /// How many there are.
+    /// The number of tokens.
     pub fn count(&self) -> usize {
         self.0.len()
     }
@@ -110,7 +112,7 @@ fn read(words: &[&str]) -> Result<Line, String> {
     let [name, scope, digest] = words else { return Err(format!("it has {} words; {FORM}", words.len())) };
     check_name(name)?;
     let scope = Scope::parse(scope).ok_or("the scope is not one of read, submit, admin")?;
-    let digest = hex(digest).ok_or("the last word is no SHA-256, which is 64 hex digits")?;
+    let digest = hex(digest).ok_or("the last word is not a SHA-256 digest of 64 hex digits")?;
     Ok(Line { name: (*name).to_owned(), scope, digest })
 }
 
@@ -131,7 +133,7 @@ fn hex(text: &str) -> Option<[u8; 32]> {
 /// A new token of 256 random bits, and its line for the file.
 ///
 /// # Errors
-/// A sentence with the rule, when `name` cannot stand in the file.
+/// A sentence with the rule, when `name` is not allowed in the file.
 pub fn mint(name: &str, scope: Scope) -> Result<(String, String), String> {
     check_name(name)?;
     let print = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();

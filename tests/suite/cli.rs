@@ -255,7 +255,7 @@ async fn what_is_no_single_redis_or_refuses_the_password_is_named() {
     assert!(!refused.stderr.contains("wrong") && !refused.stderr.contains("no Redis answers"), "{refused:?}");
     let environment = [("REDIS_URL", "redis://elsewhere:1")];
     let output = run("leasehold", &["config"], &environment, SOON).await;
-    assert_eq!(output.stderr, "warning: REDIS_URL is set, but not used; set LEASEHOLD_REDIS_URL\n");
+    assert_eq!(output.stderr, "warning: REDIS_URL is set but not used; set LEASEHOLD_REDIS_URL\n");
     fails(&system, 1, &["queues", "pause", "nonesuch"], "--create pauses one that has never been used").await;
     assert!(json(&system, &["queues", "ls"]).await["queues"].as_array().unwrap().is_empty());
     ok(&system, &["queues", "pause", "--create", "nonesuch"]).await;

@@ -157,7 +157,7 @@ on_ground! {
                 None => g.break_with(&["HDEL", &key, field]).await,
             }
             let found = g.mend().await;
-            assert!(found.iter().any(|f| f.subject == key && f.problem.contains("cannot be read")), "{field}: {found:?}");
+            assert!(found.iter().any(|f| f.subject == key && f.problem.contains("unreadable job record")), "{field}: {found:?}");
             assert!(found.iter().any(|f| matches!(&f.repair, Some(Repair::Accept(k)) if *k == key)), "{field}: {found:?}");
             assert!(g.store.get(&broken).await.unwrap().is_none());
             g.runs_to_its_end(&whole).await;

@@ -1,5 +1,5 @@
-//! Which folder is whose. The walk deletes what belongs to no job, so a folder with other things in it, or another
-//! Redis's, must never be taken: a file in it names its owner, and Redis says who that is.
+//! The owner of a folder. The sweep deletes whatever does not belong to a job, so a folder with other contents, or another
+//! Redis's folder, must never be used: a file in it names its owner, and Redis stores the same name.
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -15,9 +15,9 @@ const OWNER: &str = ".leasehold-files";
 /// A sentence with what to write.
 pub fn path_of(url: &str) -> Result<PathBuf, String> {
     let refuse = |why: &str| Err(format!("storage_url is {url:?}: {why}; write file:///an/absolute/folder"));
-    let Some(path) = url.strip_prefix("file://") else { return refuse("only folders of this machine can be used") };
+    let Some(path) = url.strip_prefix("file://") else { return refuse("only local folders are supported") };
     if !path.starts_with('/') {
-        return refuse("it names no absolute folder");
+        return refuse("it is not an absolute path");
     }
     match unescaped(path) {
         Some(path) if !path.contains('\0') => Ok(path.into()),
@@ -41,8 +41,8 @@ fn unescaped(text: &str) -> Option<String> {
 }
 
 impl FileStore {
-    /// Opens a folder for an owner; one that is not there is made. `agree` is given the owner that the folder names, if it
-    /// does, and answers with the one that Redis knows.
+    /// Opens a folder for an owner, and creates it if necessary. `agree` receives the owner that the folder names, if it
+    /// does, and returns the owner stored in Redis.
     pub(crate) async fn open<F>(root: PathBuf, agree: impl FnOnce(Option<String>) -> F) -> Result<Self>
     where
         F: Future<Output = Result<String>>,
@@ -59,8 +59,8 @@ impl FileStore {
             Found::Empty => None,
             Found::Foreign(what) => {
                 return Err(fault(format!(
-                    "{what} is in it, and no file {OWNER}; whatever belongs to no job is deleted there, so name a folder \
-                     that is empty or not there yet"
+                    "{what} is in it but no file {OWNER}; files that belong to no job are deleted there, so name a folder \
+                     that is empty or does not exist yet"
                 )));
             }
         };
@@ -98,7 +98,7 @@ fn prepare(root: &Path) -> io::Result<Found> {
     }
     for entry in std::fs::read_dir(root)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        // Another process may be claiming it at this moment.
+        // Another process may be claiming the folder at this moment.
         if !name.starts_with(OWNER) {
             return Ok(Found::Foreign(name));
         }
@@ -106,7 +106,7 @@ fn prepare(root: &Path) -> io::Result<Found> {
     Ok(Found::Empty)
 }
 
-/// Whoever claims it at the same time writes the same.
+/// Concurrent processes of one Redis write the same content.
 fn claim(root: &Path, owner: &str) -> io::Result<()> {
     let staged = root.join(format!("{OWNER}-{}", uuid::Uuid::now_v7()));
     std::fs::write(&staged, format!("{owner}\n"))?;

@@ -1,9 +1,9 @@
-//! Names of files and folders: a file's name is checked once, where it enters, so that it cannot leave its place.
+//! Names of files and folders. A file's name is checked once, where it enters, so that it cannot escape its folder.
 use std::path::Path;
 
 use crate::limits::FILE_NAME_BYTES_MAX;
 
-/// A file name that is not allowed; says what would be right.
+/// A file name that is not allowed, and the rule it breaks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the file name {given:?} is not allowed: {rule}")]
 pub struct InvalidFileName {
@@ -11,7 +11,7 @@ pub struct InvalidFileName {
     rule: String,
 }
 
-/// What a file may be called.
+/// Checks a file name.
 ///
 /// # Errors
 /// [`InvalidFileName`], with the rule.
@@ -19,8 +19,8 @@ pub fn check(name: &str) -> Result<(), InvalidFileName> {
     stored(name).map(drop)
 }
 
-/// The name as it stands in the store. `name#1` is what a file is called there while it is being written, and `C:` is
-/// taken for a drive, so `#` is written `%23`, `:` `%3A`, and `%` `%25`.
+/// The name as stored. While a file is being written, it is stored as `name#1`, and `C:` would be
+/// taken for a drive, so `#` is stored as `%23`, `:` as `%3A`, and `%` as `%25`.
 pub(super) fn stored(name: &str) -> Result<String, InvalidFileName> {
     let stored = name.replace('%', "%25").replace('#', "%23").replace(':', "%3A");
     let rule = if name.is_empty() {
@@ -39,7 +39,7 @@ pub(super) fn stored(name: &str) -> Result<String, InvalidFileName> {
     Err(InvalidFileName { given: name.chars().take(80).collect(), rule })
 }
 
-/// Control characters, and those that turn the direction of a text: a name must look like what it is.
+/// Control characters, and those that change the direction of text: a name must not look like a different one.
 fn is_hidden(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -49,7 +49,7 @@ pub(super) fn token_of(path: &Path) -> Option<u64> {
     path.file_name()?.to_str()?.parse().ok()
 }
 
-/// What a file of that name usually is.
+/// The usual content type of a file with this name.
 pub fn content_type_of(name: &str) -> String {
     mime_guess::from_path(name).first_or_octet_stream().to_string()
 }

@@ -1,5 +1,5 @@
-//! What a death has left in the store, found step by step: folders of jobs that are not there, and of attempts that did
-//! not complete their job. What is young is passed over, since a submit or an attempt may still be at it.
+//! Finds, step by step, what a crash has left in the store: folders of jobs that do not exist, and of attempts that did
+//! not complete their job. Recent folders are skipped, since a submit or an attempt may still be using them.
 use std::fs::{DirEntry, Metadata, ReadDir};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -8,23 +8,23 @@ use super::name::token_of;
 use super::{FileError, FileStore, blocking};
 use crate::JobId;
 
-/// A folder of a job that nobody has written to for a while.
+/// A job's folder that has not changed for some time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OldFolder {
     /// The job it is named after.
     pub id: JobId,
-    /// Tokens under which attempts left something, as long ago.
+    /// Tokens of attempts whose output has not changed for that time either.
     pub tokens: Vec<u64>,
 }
 
-/// A walk over the folders of a store.
+/// A scan over the folders of a store.
 pub struct Walk {
     folders: ReadDir,
     older_than: Duration,
 }
 
 impl FileStore {
-    /// Begins a walk over folders in which nothing has changed for `older_than`.
+    /// Starts a scan over folders in which nothing has changed for `older_than`.
     ///
     /// # Errors
     /// [`FileError::Failed`].
@@ -36,7 +36,7 @@ impl FileStore {
 }
 
 impl Walk {
-    /// Looks at up to `most` folders; `None` at the end.
+    /// Examines up to `most` folders; `None` at the end.
     ///
     /// # Errors
     /// [`FileError::Failed`].
@@ -68,7 +68,7 @@ fn old_folder(entry: &DirEntry, older_than: Duration) -> Option<OldFolder> {
 fn is_old(path: &PathBuf, depth: usize, older_than: Duration) -> bool {
     let aged = |meta: Metadata| {
         let changed = meta.modified().ok()?;
-        // A time to come, of a clock that was set back, is no old one.
+        // A time in the future, from before the clock was set back, does not count as old.
         SystemTime::now().duration_since(changed).ok()
     };
     let age = std::fs::symlink_metadata(path).ok().and_then(aged);

@@ -1,4 +1,4 @@
-//! Writing a file: staged beside its place, and put there whole.
+//! Writing a file: staged beside its final path, and renamed once it is complete.
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -10,7 +10,7 @@ use super::{FileEntry, FileError, FileStore, Place, blocking, failed, object};
 use crate::JobId;
 use crate::limits::FILE_PART_BYTES;
 
-/// A file that is being written. Nothing of it is seen before [`FileWriter::finish`]; dropped before, it leaves nothing.
+/// A file being written. It is not visible before [`FileWriter::finish`]; dropped earlier, it leaves nothing behind.
 pub struct FileWriter {
     upload: Box<dyn MultipartUpload>,
     name: String,
@@ -20,14 +20,14 @@ pub struct FileWriter {
 }
 
 impl FileStore {
-    /// Begins a file. It is there once [`FileWriter::finish`] has returned; a writer that is dropped leaves nothing.
+    /// Starts a file. It exists once [`FileWriter::finish`] has returned; a dropped writer leaves nothing behind.
     ///
     /// # Errors
     /// [`FileError::Name`]; [`FileError::Failed`].
     pub async fn create(&self, id: &JobId, place: Place, name: &str) -> Result<FileWriter, FileError> {
         let path = object(id, place, name)?;
         let (objects, runtime) = (Arc::clone(&self.objects), tokio::runtime::Handle::current());
-        // It makes folders and the staged file before it first yields.
+        // It creates the folders and the staged file before it first yields.
         let upload = blocking(move || runtime.block_on(objects.put_multipart(&path)));
         let upload = upload.await?.map_err(|e| failed(&e, name))?;
         Ok(FileWriter::new(upload, name))
@@ -47,7 +47,7 @@ impl FileWriter {
     /// Adds a piece.
     ///
     /// # Errors
-    /// [`FileError::Failed`]: the file is not to be finished.
+    /// [`FileError::Failed`]: the file must not be finished.
     pub async fn push(&mut self, piece: &Bytes) -> Result<(), FileError> {
         self.bytes += piece.len() as u64;
         self.hash.update(piece);
@@ -63,7 +63,7 @@ impl FileWriter {
         self.upload.put_part(PutPayload::from_bytes(part)).await.map_err(|e| failed(&e, &self.name))
     }
 
-    /// Adds all that `reader` has, and fails when the file would be larger than `bytes_max`.
+    /// Adds everything from `reader`, and fails when the file would exceed `bytes_max`.
     ///
     /// # Errors
     /// [`FileError::OverLimit`], or [`FileError::Failed`].
@@ -77,7 +77,7 @@ impl FileWriter {
             if self.bytes + buffer.len() as u64 > bytes_max {
                 let name = &self.name;
                 return Err(FileError::OverLimit(format!(
-                    "file {name:?} is larger than the {bytes_max} bytes left for it"
+                    "file {name:?} is larger than the remaining {bytes_max} bytes"
                 )));
             }
             let piece = buffer.split().freeze();
@@ -85,10 +85,10 @@ impl FileWriter {
         }
     }
 
-    /// Puts the file in its place.
+    /// Completes the file and makes it visible.
     ///
     /// # Errors
-    /// [`FileError::Failed`]: nothing of it is left.
+    /// [`FileError::Failed`]: nothing is left behind.
     pub async fn finish(mut self, content_type: String) -> Result<FileEntry, FileError> {
         if !self.buffer.is_empty() {
             self.put(self.buffer.len()).await?;
@@ -98,10 +98,10 @@ impl FileWriter {
         Ok(FileEntry { name: self.name, bytes: self.bytes, content_type, sha256 })
     }
 
-    /// Gives it up, and returns once nothing of it is left.
+    /// Aborts the write, and returns once the staged file is deleted.
     pub async fn abort(mut self) {
         if let Err(e) = self.upload.abort().await {
-            tracing::warn!("a file that was not finished is left to the walk: {e}");
+            tracing::warn!("an unfinished file is left to the file sweep: {e}");
         }
     }
 }

@@ -156,7 +156,7 @@ async fn it_listens_beyond_loopback_with_tokens_only() {
     let digest = line.rsplit(' ').next().unwrap();
     for (text, said) in [
         (None, "No such file"),
-        (Some("\n# nobody\n".to_owned()), "names no token"),
+        (Some("\n# nobody\n".to_owned()), "there are no tokens"),
         (Some(format!("{line}\n\nci admin")), "line 3: it has 2 words"),
         (Some(format!("ci root {digest}")), "line 1: the scope"),
         (Some(format!("ci admin {token}")), "line 1: the last word"),

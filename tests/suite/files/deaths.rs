@@ -199,7 +199,7 @@ async fn a_folder_with_other_things_or_of_another_redis_is_refused_at_the_start(
     let home = format!("file://{}", ground.system.folder().display());
     for (storage, said) in [
         (storage.as_str(), "this Redis knows of none"),
-        (&home, "so name a folder that is empty or not there yet"),
+        (&home, "so name a folder that is empty or does not exist yet"),
         ("s3://bucket", "write file:///an/absolute/folder"),
     ] {
         for binary in ["leasehold-api", "leasehold-worker"] {
