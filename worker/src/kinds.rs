@@ -132,6 +132,8 @@ mod tests {
         let twice = registered("[kinds.mine]\ncommand = [\"true\"]", &Config::default()).expect_err("two handlers");
         assert!(twice.contains("mine has two handlers"), "{twice}");
         let away = Config { document_root: Some("/no/such/folder".into()), ..Config::default() };
-        assert!(registered("", &away).expect_err("no folder").contains("document_root /no/such/folder is no folder"));
+        assert!(
+            registered("", &away).expect_err("no folder").contains("document_root /no/such/folder is not a folder")
+        );
     }
 }

@@ -72,7 +72,7 @@ async fn what_cannot_be_measured_fails_for_good_and_says_why() {
     for (content, said) in [
         (Vec::new(), "the file is empty"),
         (b"These are words, not sound.".repeat(1_000), "send WAV, FLAC, MP3"),
-        (wav[..44].to_vec(), "no sound in it"),
+        (wav[..44].to_vec(), "no sound that can be decoded"),
         (with(22, &[0, 0]), "send WAV"),
         (with(22, &[0xFF, 0xFF]), ""),
         (with(24, &[0, 0, 0, 0]), "0 Hz"),
@@ -83,9 +83,9 @@ async fn what_cannot_be_measured_fails_for_good_and_says_why() {
     }
     let two: [(&str, &[u8]); 2] = [("a.wav", &wav), ("b.wav", &wav)];
     let id = five.upload("analyze-audio", json!({"filename": "c.wav"}), &two).await;
-    assert!(five.failure(&id).await.0.contains("none of the job's files: a.wav, b.wav"));
+    assert!(five.failure(&id).await.0.contains("not one of the job's files: a.wav, b.wav"));
     let id = five.submit("analyze-audio", json!({"filename": "c.wav"})).await;
-    assert!(five.failure(&id).await.0.contains("the job has no file"));
+    assert!(five.failure(&id).await.0.contains("the job has no files"));
     let id = five.upload("analyze-audio", json!({"file": "a.wav"}), &[("a.wav", &wav)]).await;
     assert!(five.failure(&id).await.0.contains("unknown field `file`"));
     assert!(worker.is_running() && !worker.stderr().contains("panicked"), "{}", worker.stderr());

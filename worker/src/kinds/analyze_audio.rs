@@ -1,7 +1,7 @@
-//! The work of the kind `analyze-audio`: decode one recording, packet by packet, and measure it.
+//! The built-in kind `analyze-audio`: decodes one recording, packet by packet, and measures it.
 //!
-//! Memory does not grow with the length of the recording, nor with what its header claims. [`analyze`] is blocking and knows no
-//! job; `run` is the handler, which keeps it off the async threads and has it stop soon after a cancel.
+//! Memory use does not depend on the length of the recording or on what its header claims. [`analyze`] blocks and is
+//! independent of jobs; the handler `run` calls it off the async threads and stops it soon after a cancel.
 mod decode;
 mod measure;
 mod pitch;
@@ -21,28 +21,27 @@ use crate::panics;
 use decode::decode;
 use measure::Meter;
 
-/// Channels a recording may have: what the loudness meter takes.
+/// The maximum number of channels: that of the loudness meter.
 pub const CHANNELS_MAX: usize = 64;
-/// Frames a second that a recording may have, from and to.
+/// The allowed sample rates, in Hz.
 pub const SAMPLE_RATE_HZ: std::ops::RangeInclusive<u32> = 100..=2_822_400;
 
-/// What a submit of this kind carries.
+/// The payload of this kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Payload {
-    /// Which of the job's files is the recording; a job with a single file has that one analysed, whatever its name.
+    /// Which of the job's files is the recording; not needed for a job with a single file.
     pub filename: String,
 }
 
-/// What is known of a recording once it has been decoded: the job's result. A level of silence, and whatever is not a number,
-/// is null.
+/// The measurements of a recording: the job's result. A level of silence, and any value that is not a number, is null.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
-    /// Length of what was decoded, in seconds.
+    /// Length of the decoded sound, in seconds.
     pub duration_seconds: f64,
-    /// Frames a second, in Hz.
+    /// Sample rate, in Hz.
     pub sample_rate_hz: f64,
-    /// How many.
+    /// Number of channels.
     pub channels: f64,
     /// The largest sample of any channel, in dB; 0 is full scale.
     pub peak_dbfs: Option<f64>,
@@ -55,40 +54,41 @@ pub struct Report {
     pub pitch_hz: Option<f64>,
 }
 
-/// Why a recording could not be analysed. The text is fit for a client.
+/// Why a recording could not be analysed. The text may be shown to clients.
 #[derive(Debug, thiserror::Error)]
 pub enum AudioError {
-    /// It has no bytes.
+    /// The file is empty.
     #[error("the file is empty; send a recording")]
     Empty,
-    /// No decoder here knows it.
-    #[error("the file is no audio that can be decoded ({0}); send WAV, FLAC, MP3, Ogg Vorbis, or AAC in MP4")]
+    /// No decoder supports the file.
+    #[error("the file is not audio that can be decoded ({0}); send WAV, FLAC, MP3, Ogg Vorbis, or AAC in MP4")]
     NotAudio(String),
-    /// Its header says what no recording has.
-    #[error("the recording is refused: {0}")]
+    /// The header has values out of range.
+    #[error("the recording is not supported: {0}")]
     Refused(String),
-    /// It is audio by its header, and nothing in it can be decoded.
+    /// The header is that of audio, but no sound can be decoded.
     #[error("the recording is damaged: {0}")]
     Damaged(String),
     /// The worker's own disk fails.
     #[error("the recording cannot be read: {0}")]
     Unreadable(#[from] io::Error),
-    /// It was told to stop.
+    /// The analysis was requested to stop.
     #[error("the analysis was stopped")]
     Stopped,
 }
 
 impl AudioError {
-    /// Whether the same file may succeed later.
+    /// Whether a later analysis of the same file may succeed.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Unreadable(_) | Self::Stopped)
     }
 }
 
-/// Decodes and measures a recording. Blocks. `should_stop` is asked often and ends it; `progress` hears the share done, 0 to 1.
+/// Decodes and measures a recording. Blocks. `should_stop` is called often and ends it; `progress` gets the fraction done, 0 to
+/// 1.
 ///
 /// # Errors
-/// [`AudioError`]. A recording that breaks off is analysed as far as it goes, if a single frame of it decodes.
+/// [`AudioError`]. A truncated recording is analysed up to its end if at least one frame of it decodes.
 pub fn analyze(
     file: File,
     should_stop: &(dyn Fn() -> bool + Sync),
@@ -106,9 +106,8 @@ pub fn analyze(
             Ok(())
         })
     });
-    decoded.unwrap_or_else(|said| Err(AudioError::Damaged(format!("the decoder gave up: {said}"))))?;
-    let meter: Meter =
-        meter.ok_or_else(|| AudioError::Damaged("there is no sound in it that can be decoded".into()))?;
+    decoded.unwrap_or_else(|panic| Err(AudioError::Damaged(format!("the decoder failed: {panic}"))))?;
+    let meter: Meter = meter.ok_or_else(|| AudioError::Damaged("it has no sound that can be decoded".into()))?;
     Ok(meter.finish())
 }
 
@@ -122,7 +121,7 @@ pub(super) async fn run(context: Context, payload: Payload) -> Result<Done<Repor
         () = context.cancelled() => return Err(stopped()),
     };
     let watched = context.clone();
-    // It keeps the slot until it has stopped.
+    // Holds the context, and so the slot, until the analysis has stopped.
     let analysis = tokio::task::spawn_blocking(move || {
         analyze(file, &|| watched.is_cancelled(), &mut |share| watched.progress(share * 100.0, "analyzing"))
     });
@@ -140,21 +139,23 @@ fn stopped() -> Failure {
     Failure::new(AudioError::Stopped.to_string())
 }
 
-/// The name of the job's file that is meant.
+/// The name of the file to analyse.
 fn recording(context: &Context, named: &str) -> Result<String, Failure> {
     match context.files() {
-        [] => Err(Failure::fatal("the job has no file; submit it as multipart/form-data with the recording as a part")),
+        [] => {
+            Err(Failure::fatal("the job has no files; submit it as multipart/form-data with the recording as a part"))
+        }
         [only] => Ok(only.name.clone()),
         files if files.iter().any(|file| file.name == named) => Ok(named.to_owned()),
         files => {
             let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
             let names = leasehold::job::cut(&names.join(", "), 500).to_owned();
-            Err(Failure::fatal(format!("payload.filename is {named:?}, which is none of the job's files: {names}")))
+            Err(Failure::fatal(format!("payload.filename is {named:?}, which is not one of the job's files: {names}")))
         }
     }
 }
 
-/// A copy of the recording in a file without a name, so that it can be sought in and nothing is left of it by a crash.
+/// A copy of the recording in an unnamed file, which is seekable and does not survive a crash.
 async fn copy(context: &Context, name: &str) -> Result<File, Failure> {
     let mut from = context.open_file(name).await.map_err(|e| match e {
         FileError::Missing(_) => Failure::fatal(e.to_string()),

@@ -1,14 +1,14 @@
-//! The work of the kind `process-files`: read one document below a root, count its text, fingerprint its bytes.
+//! The built-in kind `process-files`: reads one document below a root, counts its text and hashes its bytes.
 //!
-//! Pure and blocking: no Redis, no clock but a time limit, no job. The handler that calls it runs it off the async
-//! threads, passes the progress on and turns [`ProcessError::is_retryable`] into a retry or a final failure.
+//! [`process`] blocks and is independent of jobs and Redis. The handler calls it off the async threads, passes its progress on
+//! and turns [`ProcessError::is_retryable`] into a retry or a final failure.
 //!
-//! What it leaves open: [`process`] cannot be stopped from outside. A PDF is given up after [`PDF_SECONDS_MAX`], but only
-//! between two pages or two pieces of text. A PDF made to do harm can still keep its thread busy for longer or take more
-//! memory than there is, by a packed cross reference or the ranges of a character map, which the library takes apart
-//! unasked; then the worker goes down with it, and the job counts a crash.
+//! Limitations: [`process`] cannot be stopped from outside. A PDF is abandoned after [`PDF_SECONDS_MAX`], but only between two
+//! pages or two pieces of text. A malicious PDF can still occupy its thread for longer or exhaust memory, with a compressed
+//! cross-reference or the ranges of a character map, which the library always expands; the worker then crashes, which is
+//! counted as a crash of the job.
 
-/// For other kinds that read documents.
+/// Used by other kinds that read documents.
 #[cfg(feature = "web")]
 pub(super) mod content {
     pub(in crate::kinds) use super::pdf::{is_pdf, read as read_pdf};
@@ -34,49 +34,49 @@ use crate::error::{self, Error};
 use crate::failure::{Done, Failure};
 use crate::handler::Registry;
 
-/// The largest file that is read, in bytes: it is held in memory while it is counted, one per slot of the worker.
+/// The maximum size of a file, in bytes: each slot of the worker may hold one in memory.
 pub const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// How long the text of one PDF may take, in seconds. A book of 1,200 pages takes four.
+/// How long extracting the text of one PDF may take, in seconds. A book of 1,200 pages takes four.
 pub const PDF_SECONDS_MAX: u64 = 60;
 
-/// What a submit of this kind carries.
+/// The payload of this kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Payload {
     /// Path of the document, relative to the document root.
     pub file: String,
-    /// Why there is nothing to do; absent when there is. The routes of file batches say so of a file without a name and of
-    /// one that is named twice.
+    /// The reason to skip the job, if it is to be skipped. The routes of file batches set it for a file without a name and for
+    /// a duplicate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skip: Option<String>,
 }
 
-/// What is known of a document once it has been read: the job's result.
+/// The counts of a document: the job's result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// The name as it was submitted.
     pub file: String,
     /// Length of the file, in bytes.
     pub bytes: u64,
-    /// Pages of a PDF. For plain text, one more than its form feeds; one at the very end ends the last page and opens none.
-    /// So an empty text has one page.
+    /// Pages of a PDF. For plain text, the number of form feeds plus one, not counting a form feed at the very end; an empty
+    /// text has one page.
     pub pages: u64,
-    /// Runs of characters between Unicode white space, as [`str::split_whitespace`] has them.
+    /// Words as of [`str::split_whitespace`]: separated by Unicode white space.
     pub words: u64,
-    /// Unicode scalar values of the extracted text, white space included, a byte order mark not. Of a PDF, these include the
-    /// spaces and line ends that the extraction puts where the page shows a gap, so other extractors count differently.
+    /// Unicode scalar values of the extracted text, including white space but not a byte order mark. For a PDF they include the
+    /// spaces and line ends that the extraction inserts at gaps on the page, so other extractors count differently.
     pub characters: u64,
     /// SHA-256 of the file's bytes, as 64 lower-case hexadecimal digits.
     pub sha256: String,
 }
 
-/// Why a document could not be reported on. The text is fit for a client: it names the file as submitted, never the root.
+/// Why a document could not be processed. The text may be shown to clients: it names the file as submitted, never the root.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
     /// The name is empty.
     #[error("The file name is empty")]
     EmptyName,
-    /// Nothing is there, or what is there lies outside the root.
+    /// The file does not exist, or is outside the root.
     #[error("File not found: {file}")]
     NotFound {
         /// The name as submitted.
@@ -94,7 +94,7 @@ pub enum ProcessError {
         /// What the system said.
         source: io::Error,
     },
-    /// The file is there and the system would not let it be read.
+    /// The file exists but the system refuses to read it.
     #[error("File could not be read: {file}: {source}")]
     Unreadable {
         /// The name as submitted.
@@ -108,12 +108,12 @@ pub enum ProcessError {
         /// The name as submitted.
         file: String,
     },
-    /// Neither a PDF nor anything that reads as text.
+    /// The file is neither a PDF nor text.
     #[error("Not a text or PDF document: {file}: {reason}")]
     NotText {
         /// The name as submitted.
         file: String,
-        /// What speaks against text.
+        /// Why it is not text.
         reason: String,
     },
     /// A PDF that opens only with a password.
@@ -122,23 +122,23 @@ pub enum ProcessError {
         /// The name as submitted.
         file: String,
     },
-    /// A PDF that is damaged, or beyond what the PDF library understands.
+    /// The PDF is damaged, or the PDF library does not support it.
     #[error("PDF could not be read: {file}: {reason}")]
     BrokenPdf {
         /// The name as submitted.
         file: String,
-        /// What is wrong, with the page where it is known.
+        /// The fault, with the page if known.
         reason: String,
     },
-    /// A PDF that unpacks to more than this worker is willing to hold.
+    /// The decompressed PDF exceeds a limit.
     #[error("PDF asks for too much memory: {file}: {reason}")]
     PdfTooCostly {
         /// The name as submitted.
         file: String,
-        /// Which limit it went over.
+        /// The limit that was exceeded.
         reason: String,
     },
-    /// A PDF that was not done in [`PDF_SECONDS_MAX`]; a busy machine may be the cause.
+    /// The PDF took longer than [`PDF_SECONDS_MAX`], possibly because the machine is busy.
     #[error("PDF took longer than {} s to read: {file}", PDF_SECONDS_MAX)]
     OutOfTime {
         /// The name as submitted.
@@ -147,16 +147,16 @@ pub enum ProcessError {
 }
 
 impl ProcessError {
-    /// Whether the same file may succeed later: trouble with the system, not with the name or the content.
+    /// Whether the same file may succeed later: the cause is the system, not the name or the content.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::RootUnreadable { .. } | Self::Unreadable { .. } | Self::OutOfTime { .. })
     }
 }
 
-/// Reads the document `file` below `root` and reports on it. Blocks; takes a few times the file's size in memory.
+/// Reads the document `file` below `root` and counts its text. Blocks; uses a few times the file's size in memory.
 ///
-/// `progress` hears a percentage from 0 to 100 and the phase, `reading` or `extracting text`; it is called once a page at most
-/// and must not panic. Whether the file is a PDF is told by its content: a header in its first 1,024 bytes.
+/// `progress` gets a percentage from 0 to 100 and the phase, `reading` or `extracting text`; it is called at most once per page
+/// and must not panic. A file is a PDF if a header is found in its first 1,024 bytes.
 pub fn process(root: &Path, file: &str, progress: &mut dyn FnMut(f64, &str)) -> Result<Report, ProcessError> {
     progress(0.0, "reading");
     let document = open::read(root, file)?;
@@ -186,7 +186,9 @@ pub fn process(root: &Path, file: &str, progress: &mut dyn FnMut(f64, &str)) -> 
 pub(super) fn serve(registry: &mut Registry, kind: Kind, root: &Path, config: &Config) -> Result<(), Error> {
     if !root.is_dir() {
         let shown = root.display();
-        return Err(error::config(format!("document_root {shown} is no folder; write the folder of the documents")));
+        return Err(error::config(format!(
+            "document_root {shown} is not a folder; set it to the folder of the documents"
+        )));
     }
     let root: PathBuf = root.into();
     let handler = move |context: Context, payload: Payload| run(root.clone(), context, payload);
@@ -199,7 +201,7 @@ async fn run(root: PathBuf, context: Context, payload: Payload) -> Result<Done<R
         return Ok(Done::Skipped(reason));
     }
     let reading = tokio::task::spawn_blocking(move || {
-        // It keeps the slot for as long as it reads, since it cannot be stopped.
+        // Holds the context, and so the slot, until reading ends, since it cannot be stopped.
         let mut progress = |percent: f64, phase: &str| context.progress(percent, phase);
         process(&root, &payload.file, &mut progress)
     });

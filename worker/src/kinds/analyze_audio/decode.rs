@@ -1,4 +1,4 @@
-//! From a file to frames of samples.
+//! Decodes a file to frames of samples.
 use std::fs::File;
 use std::io::ErrorKind;
 use std::sync::atomic::Ordering;
@@ -13,11 +13,11 @@ use symphonia::core::io::MediaSourceStream;
 use super::source::Source;
 use super::{AudioError, CHANNELS_MAX, SAMPLE_RATE_HZ};
 
-/// Packets between two reports of the progress.
+/// Packets between two progress reports.
 const REPORT_EVERY: u64 = 64;
 
-/// Decodes the first track with sound. `take` is given each packet: frames a second, channels, and the samples of the frames one
-/// after the other. Packets that cannot be decoded are passed over; the end of the file ends it, wherever it comes.
+/// Decodes the first track with sound. `take` is called for each packet with the sample rate, the number of channels and the
+/// interleaved samples. Packets that cannot be decoded are skipped; a truncated file is decoded up to its end.
 pub(super) fn decode(
     file: File,
     should_stop: &(dyn Fn() -> bool + Sync),
@@ -61,7 +61,7 @@ pub(super) fn decode(
     Ok(())
 }
 
-/// The next packet; `None` at the end, be it that of the recording or just of the file.
+/// The next packet; `None` at the end of the recording or of a truncated file.
 fn next(
     format: &mut (dyn FormatReader + '_),
     should_stop: &(dyn Fn() -> bool + Sync),
@@ -70,12 +70,12 @@ fn next(
         Ok(packet) => Ok(packet),
         Err(_) if should_stop() => Err(AudioError::Stopped),
         Err(Error::IoError(e)) if e.kind() != ErrorKind::UnexpectedEof => Err(e.into()),
-        // Nothing after this can be told from noise; a chain of streams ends with its first.
+        // Data after this error cannot be trusted; of chained streams only the first is decoded.
         Err(_) => Ok(None),
     }
 }
 
-/// The track to decode and its decoder, refused before anything is allocated by what the header says.
+/// The track to decode and its decoder. Values of the header out of range are refused before anything is allocated by them.
 fn open(format: &(dyn FormatReader + '_)) -> Result<(u32, Box<dyn AudioDecoder>), AudioError> {
     let track = format.default_track(TrackType::Audio);
     let Some((track, CodecParameters::Audio(parameters))) = track.and_then(|t| Some((t, t.codec_params.as_ref()?)))
@@ -102,7 +102,7 @@ fn check(rate: Option<u32>, channels: Option<usize>) -> Result<(), AudioError> {
 fn not_audio(error: &Error) -> AudioError {
     match error {
         Error::IoError(e) if e.kind() == ErrorKind::UnexpectedEof => {
-            AudioError::NotAudio("it ends before any sound begins".into())
+            AudioError::NotAudio("it ends before the sound begins".into())
         }
         e => AudioError::NotAudio(e.to_string()),
     }

@@ -1,14 +1,14 @@
-//! Levels and loudness of frames as they come.
+//! Measures levels and loudness frame by frame.
 use ebur128::{EbuR128, Mode};
 
 use super::pitch::Pitch;
 use super::{AudioError, Report};
 
-/// How much of a recording counts for its loudness, ms: a day. The energies of so many blocks are kept, 8 bytes for each 100 ms;
-/// of a longer recording its last day counts.
+/// How much of a recording counts for its loudness, ms: the last day. The energy of each block is kept, 8 bytes for each 100
+/// ms.
 const LOUDNESS_MS_MAX: u32 = 86_400_000;
 
-/// What is measured of one recording.
+/// The measurements of one recording.
 pub(super) struct Meter {
     rate: u32,
     channels: usize,
@@ -20,7 +20,7 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    /// For so many frames a second.
+    /// For this number of channels and sample rate.
     pub fn new(rate: u32, channels: usize) -> Result<Self, AudioError> {
         let refused = |e: ebur128::Error| AudioError::Refused(format!("its loudness cannot be measured: {e}"));
         let count = u32::try_from(channels).unwrap_or(u32::MAX);
@@ -30,16 +30,16 @@ impl Meter {
         Ok(Self { rate, channels, samples: 0, peak: 0.0, squares: 0.0, loudness, pitch })
     }
 
-    /// Whether it can take frames of this sort: a stream may change in the middle.
+    /// Whether the frames have this meter's format: a stream may change it midway.
     pub fn is_for(&self, rate: u32, channels: usize) -> bool {
         (self.rate, self.channels) == (rate, channels)
     }
 
-    /// Takes whole frames, the samples of each one after the other, ±1 full scale.
+    /// Takes whole frames of interleaved samples, ±1 full scale.
     pub fn add(&mut self, frames: &[f64]) {
         self.samples += frames.len() as u64;
         for sample in frames {
-            // Not `max`, which would pass over what is no number.
+            // Not `max`, which ignores NaN.
             if sample.abs() > self.peak || sample.is_nan() {
                 self.peak = sample.abs();
             }

@@ -9,19 +9,19 @@ use std::sync::Arc;
 use realfft::num_complex::Complex;
 use realfft::{RealFftPlanner, RealToComplex};
 
-/// The lowest pitch that is looked for, in Hz.
+/// The lowest pitch to look for, in Hz.
 const LOWEST_HZ: f64 = 20.0;
-/// How far apart two bins are at most, in Hz; with the parabola a steady tone is then placed within a tenth of a Hz.
+/// The maximum distance of two bins, in Hz; with the parabola a steady tone is then located within 0.1 Hz.
 const BIN_HZ_MAX: f64 = 3.0;
-/// Samples a channel must have: fewer tell nothing.
+/// The minimum number of samples of a channel for a meaningful pitch.
 const SAMPLES_MIN: usize = 64;
 
-/// Spectra of one recording, summed.
+/// The sum of the spectra of one recording.
 pub(super) struct Pitch {
     rate: f64,
     transform: Arc<dyn RealToComplex<f64>>,
     window: Vec<f64>,
-    /// What each channel has that is in no full window yet, and the half of the last one.
+    /// The samples of each channel that do not fill a window yet, after the second half of the last window.
     pending: Vec<Vec<f64>>,
     power: Vec<f64>,
     windows: u64,
@@ -40,7 +40,7 @@ impl Pitch {
         Self { rate, transform, window: hann(size), pending, power, windows: 0, input, output }
     }
 
-    /// Takes whole frames, the samples of each one after the other.
+    /// Takes whole frames of interleaved samples.
     pub fn add(&mut self, frames: &[f64]) {
         let channels = self.pending.len();
         for channel in 0..channels {
@@ -52,14 +52,14 @@ impl Pitch {
         }
     }
 
-    /// The pitch, in Hz; `None` where there is none: silence, or too little.
+    /// The pitch, in Hz; `None` for silence, or too few samples.
     pub fn finish(mut self) -> Option<f64> {
         if self.windows == 0 {
             let length = self.pending.first().map_or(0, Vec::len);
             if length < SAMPLES_MIN {
                 return None;
             }
-            // Shorter than a window: all of it, under a window of its own length, and silence after it.
+            // Shorter than a window: use a window of the recording's length, padded with silence.
             let full = std::mem::replace(&mut self.window, hann(length));
             (0..self.pending.len()).for_each(|channel| self.transform(channel, length));
             self.window = full;
@@ -75,7 +75,7 @@ impl Pitch {
         Some((at as f64 + offset(&self.power[at - 1..=at + 1])) * bin_hz)
     }
 
-    /// Adds the power spectrum of the first `length` samples that a channel has pending, less their mean.
+    /// Adds the power spectrum of a channel's first `length` pending samples, with their mean removed.
     fn transform(&mut self, channel: usize, length: usize) {
         let samples = &self.pending[channel][..length];
         let mean = samples.iter().sum::<f64>() / length as f64;
@@ -95,7 +95,7 @@ fn hann(length: usize) -> Vec<f64> {
     (0..length).map(|n| 0.5 - 0.5 * (TAU * n as f64 / length as f64).cos()).collect()
 }
 
-/// How far from the middle one of three bins the top of the parabola through them lies, -0.5 to 0.5.
+/// The offset of the vertex of the parabola through three bins from the middle one, -0.5 to 0.5.
 fn offset(three: &[f64]) -> f64 {
     let [left, top, right] = [three[0], three[1], three[2]].map(|power| power.max(f64::MIN_POSITIVE).ln());
     let bend = left - 2.0 * top + right;

@@ -1,4 +1,4 @@
-//! The file as the decoder reads it: it tells how far it has come, and can be stopped in the middle of any search.
+//! The file as the decoder reads it: counts the bytes read, and can stop the decoder during any read.
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use symphonia::core::io::MediaSource;
 
-/// What a read says once it is to stop; never a truncated file's `UnexpectedEof`.
+/// The error of a read after a stop; differs from the `UnexpectedEof` of a truncated file.
 const STOPPED: io::ErrorKind = io::ErrorKind::ConnectionAborted;
 
-/// A file that is being decoded.
+/// A file being decoded.
 pub(super) struct Source<'a> {
     file: File,
     bytes: u64,
@@ -19,7 +19,7 @@ pub(super) struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// With the number of bytes that have been read, which it keeps up to date.
+    /// Keeps the number of bytes read up to date in the given counter.
     pub fn new(file: File, should_stop: &'a (dyn Fn() -> bool + Sync)) -> io::Result<(Self, Arc<AtomicU64>)> {
         let (bytes, furthest) = (file.metadata()?.len(), Arc::<AtomicU64>::default());
         Ok((Self { file, bytes, at: 0, furthest: Arc::clone(&furthest), should_stop }, furthest))

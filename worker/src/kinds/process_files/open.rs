@@ -1,4 +1,4 @@
-//! Finding a document below the root, opening it without being led astray, and reading it whole.
+//! Finds a document below the root, opens it safely, and reads it.
 
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
@@ -48,8 +48,8 @@ pub(super) fn read(root: &Path, file: &str) -> Result<Document, ProcessError> {
     Ok(Document { content, sha256 })
 }
 
-/// A name, or what a library says of a file, as an error may show it: control characters escaped, so that it cannot forge a
-/// line of a log, and cut to a length that fits one.
+/// A name, or a library's text about a file, for use in an error: control characters are escaped, so that it cannot forge log
+/// lines, and it is cut to a length that fits a log line.
 pub(super) fn shown(text: &str) -> String {
     let mut shown = String::new();
     for (index, character) in text.chars().enumerate() {
@@ -79,7 +79,8 @@ pub(super) fn resolve(root: &Path, file: &str) -> Result<(PathBuf, PathBuf), Pro
     if path.starts_with(&root) { Ok((root, path)) } else { Err(ProcessError::NotFound { file: shown(file) }) }
 }
 
-/// Whether the name alone stays below the root. Asked before the file system is, whose answers tell what exists outside.
+/// Whether the name alone stays below the root. Checked before the file system is used, whose errors would reveal what exists
+/// outside.
 fn stays_below(file: &Path) -> bool {
     let mut depth = 0_usize;
     file.components().all(|component| match component {
@@ -96,10 +97,10 @@ fn stays_below(file: &Path) -> bool {
     })
 }
 
-/// Opens a regular file. The path was resolved a moment ago and may have changed since, so what was opened is asked again:
-/// the kernel's own name for it must lie below the root.
+/// Opens a regular file. The path may have changed since it was resolved, so the open file is checked again: the kernel's path
+/// of it must be below the root.
 pub(super) fn open(root: &Path, path: &Path, file: &str) -> Result<File, ProcessError> {
-    // Asked before opening, since opening a device can be an act in itself.
+    // Checked before opening, since opening a device can have side effects.
     let before = fs::symlink_metadata(path).map_err(|error| refused(file, error))?;
     if !before.is_file() {
         return Err(ProcessError::NotAFile { file: shown(file) });
@@ -119,8 +120,8 @@ pub(super) fn open(root: &Path, path: &Path, file: &str) -> Result<File, Process
     Ok(opened)
 }
 
-/// The system's refusal, told apart: a name that cannot be there (NUL in it, too long, through a file, a ring of links) is
-/// not found, all else may be better another time.
+/// Classifies a system error: a name that cannot exist (with NUL, too long, through a file, a loop of links) is not found; any
+/// other error may be temporary.
 fn refused(file: &str, error: io::Error) -> ProcessError {
     let ring = error.raw_os_error() == Some(nix::errno::Errno::ELOOP as i32);
     match error.kind() {

@@ -1,6 +1,6 @@
-//! A page of a PDF, rewritten to what its text needs: fonts, positions and strings, its forms laid out in place.
+//! Rewrites a page of a PDF to what its text needs: fonts, positions and strings, with its forms expanded in place.
 //!
-//! The rewriting is also where a page's appetite is bounded: in bytes of content, and in the depth of forms.
+//! It also bounds a page's bytes of content and the depth of its forms.
 
 use std::sync::LazyLock;
 
@@ -9,15 +9,15 @@ use pdf_extract::{Dictionary, Document, Object, ObjectId, StringFormat};
 
 use super::unpack::{Refusal, unpacked};
 
-/// The most a page's content may be, in bytes, forms counted each time they are drawn. Taken apart into operations it needs 100
-/// to 300 times as much memory, so a gigabyte at the worst; a page full of text has some 20 KiB.
+/// The maximum size of a page's content, in bytes, with forms counted each time they are drawn. Parsed into operations it needs
+/// 100 to 300 times as much memory, a gigabyte at worst; a page full of text has some 20 KiB.
 const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// How deep the graphics state may be saved within one stream: the library keeps a copy for each.
+/// How deep the graphics state may be saved within one stream: the library keeps a copy for each level.
 const SAVED_MAX: usize = 256;
-/// How deep forms may be drawn within forms, and how far up a page may look for what it inherits. Real documents need 5.
+/// How deep forms may be nested, and how many levels up a page may inherit from. Real documents need 5.
 const DEPTH_MAX: usize = 32;
 
-/// The content of a page with nothing left in it but text, and the resources it needs.
+/// The content of a page reduced to its text, and the resources it needs.
 pub(super) fn text_only(document: &Document, page: ObjectId) -> Result<(Vec<u8>, Dictionary), Refusal> {
     let resources = inherited_resources(document, page)?;
     let mut content = Vec::new();
@@ -35,7 +35,7 @@ pub(super) fn text_only(document: &Document, page: ObjectId) -> Result<(Vec<u8>,
     Ok((layout.text, needed))
 }
 
-/// A page under way: the content kept so far, and the fonts it names.
+/// A page being rewritten: the content kept so far, and the fonts it uses.
 struct Layout<'a> {
     document: &'a Document,
     fonts: Dictionary,
@@ -50,7 +50,7 @@ impl<'a> Layout<'a> {
         Ok(())
     }
 
-    /// Keeps of a content stream what has the shape that `pdf-extract` takes for granted.
+    /// Keeps the operations of a content stream that have the form which `pdf-extract` relies on.
     fn lay_out(&mut self, content: &[u8], resources: &'a Dictionary, depth: usize) -> Result<(), Refusal> {
         self.bytes_read += content.len();
         bounded(self.bytes_read)?;
@@ -61,7 +61,9 @@ impl<'a> Layout<'a> {
             match (operator.as_str(), operands.as_slice()) {
                 ("BT" | "ET" | "T*", _) => self.emit(&operator, Vec::new())?,
                 ("q", _) if saved == SAVED_MAX => {
-                    return Err(Refusal::TooCostly(format!("it saves the graphics state over {SAVED_MAX} deep")));
+                    return Err(Refusal::TooCostly(format!(
+                        "it saves the graphics state more than {SAVED_MAX} levels deep"
+                    )));
                 }
                 ("q", _) => {
                     saved += 1;
@@ -101,14 +103,14 @@ impl<'a> Layout<'a> {
         self.emit("Tj", vec![text.clone()])
     }
 
-    /// Lays out a form in the place where it is drawn. Images, drawn the same way, have been emptied on loading.
+    /// Expands a form where it is drawn. Images, drawn the same way, have been emptied on loading.
     fn draw(&mut self, resources: &'a Dictionary, name: &[u8], depth: usize) -> Result<(), Refusal> {
         let drawn = resource(self.document, resources, b"XObject", name);
         let Some(form) = drawn.and_then(|object| object.as_stream().ok()) else {
             return Ok(());
         };
         if depth == DEPTH_MAX {
-            return Err(Refusal::TooCostly(format!("its forms draw each other over {DEPTH_MAX} deep")));
+            return Err(Refusal::TooCostly(format!("its forms are nested more than {DEPTH_MAX} levels deep")));
         }
         let own = form.dict.get_deref(b"Resources", self.document).and_then(Object::as_dict);
         self.emit("q", Vec::new())?;
@@ -122,8 +124,7 @@ impl<'a> Layout<'a> {
         self.emit("Q", Vec::new())
     }
 
-    /// The name under which a font is known on the page being made: its own for every font, since two forms may give the same
-    /// name to two fonts.
+    /// The name of a font on the rewritten page: unique for every font, since two forms may use one name for two fonts.
     fn font(&mut self, resources: &Dictionary, name: &[u8]) -> Object {
         let fonts = resources.get_deref(b"Font", self.document).and_then(Object::as_dict);
         match fonts.and_then(|fonts| fonts.get(name)) {
@@ -143,7 +144,7 @@ impl<'a> Layout<'a> {
         }
     }
 
-    /// What stands in for a font that is not there, and for none chosen.
+    /// The font used where one is missing or none is selected.
     fn fallback_font(&mut self) -> Object {
         let mut font = Dictionary::new();
         for (key, value) in [("Type", "Font"), ("Subtype", "Type1"), ("BaseFont", "Helvetica")] {
@@ -154,7 +155,7 @@ impl<'a> Layout<'a> {
     }
 }
 
-/// Strings are written in hexadecimal: the library's way of escaping the other form takes time by the square of its length.
+/// Strings are written in hexadecimal: the library escapes the other form in quadratic time.
 fn as_hexadecimal(operand: &mut Object) {
     match operand {
         Object::String(_, format) => *format = StringFormat::Hexadecimal,
@@ -167,7 +168,7 @@ fn resource<'a>(document: &'a Document, resources: &'a Dictionary, class: &[u8],
     resources.get_deref(class, document).ok()?.as_dict().ok()?.get_deref(name, document).ok()
 }
 
-/// A page's resources, its own or those of the nearest node above it that has some.
+/// A page's resources, its own or those of the nearest ancestor that has some.
 fn inherited_resources(document: &Document, page: ObjectId) -> Result<&Dictionary, Refusal> {
     static NONE: LazyLock<Dictionary> = LazyLock::new(Dictionary::new);
     let mut node = document.get_dictionary(page)?;
@@ -185,7 +186,7 @@ fn inherited_resources(document: &Document, page: ObjectId) -> Result<&Dictionar
 
 fn bounded(page_bytes: usize) -> Result<(), Refusal> {
     if page_bytes > PAGE_BYTES_MAX {
-        return Err(Refusal::TooCostly(format!("its content is over {} MiB", PAGE_BYTES_MAX / 1024 / 1024)));
+        return Err(Refusal::TooCostly(format!("its content is larger than {} MiB", PAGE_BYTES_MAX / 1024 / 1024)));
     }
     Ok(())
 }

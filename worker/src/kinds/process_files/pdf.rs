@@ -1,9 +1,8 @@
-//! PDF: from a file's bytes to pages and counted text, with the PDF library kept on a short lead.
+//! PDF: reads a file's pages and text, with safeguards around the PDF library.
 //!
-//! `pdf-extract` panics on what it does not know and on much that is malformed, some of it in good documents: a colour space,
-//! an image drawn as if it were a form. So it is given each page alone, rewritten to nothing but the showing of text
-//! (see [`page`]), and its panics are caught and kept off stderr. A page that cannot be read fails the document:
-//! a count that leaves something out in silence would be worse.
+//! `pdf-extract` panics on unsupported features and on much malformed input, some of it in good documents: a colour space, an
+//! image drawn as a form. So it gets each page alone, reduced to its text (see [`page`]), and its panics are caught and kept
+//! off stderr. A page that cannot be read fails the document: a count that silently omits text would be worse.
 
 use pdf_extract::{
     Document, LoadOptions, Object, ObjectId, OutputDev, OutputError, Stream, Transform, output_doc_page,
@@ -14,11 +13,11 @@ use super::unpack::{self, Refusal};
 use super::{ProcessError, open, page};
 use crate::panics;
 
-/// Where the header of a PDF is looked for, in bytes from the start, as readers of PDF do.
+/// How far from the start the header of a PDF may be, in bytes, as in other PDF readers.
 const HEADER_BYTES: usize = 1024;
 const MAGIC: &[u8] = b"%PDF-";
 
-/// Whether this is a PDF by its content. A text that merely mentions the header in a line of prose is not one.
+/// Whether this is a PDF by its content. A text that only mentions the header within a line is not one.
 pub(in crate::kinds) fn is_pdf(bytes: &[u8]) -> bool {
     let head = &bytes[..bytes.len().min(HEADER_BYTES)];
     match head.windows(MAGIC.len()).position(|window| window == MAGIC) {
@@ -28,8 +27,8 @@ pub(in crate::kinds) fn is_pdf(bytes: &[u8]) -> bool {
     }
 }
 
-/// Reads a PDF's text into `sink` and returns its pages. `should_stop` is asked once a piece of text and ends it; `progress` hears
-/// the share done, from 0 to 1, after each page.
+/// Reads a PDF's text into `sink` and returns its number of pages. `should_stop` is called once per piece of text and ends it;
+/// `progress` gets the fraction done, from 0 to 1, after each page.
 pub(in crate::kinds) fn read(
     file: &str,
     bytes: &[u8],
@@ -50,7 +49,7 @@ pub(in crate::kinds) fn read(
     Ok(pages.len() as u64)
 }
 
-/// The document, unlocked if an empty password does it, and its pages in order.
+/// The document, decrypted if the empty password suffices, and its pages in order.
 fn load(bytes: &[u8]) -> Result<(Document, Vec<ObjectId>), Refusal> {
     unpack::clear_refusal();
     let options = LoadOptions { filter: Some(unpack::admit), ..LoadOptions::default() };
@@ -68,13 +67,13 @@ fn load(bytes: &[u8]) -> Result<(Document, Vec<ObjectId>), Refusal> {
     match promised {
         _ if pages.is_empty() => Err(Refusal::Broken("it has no pages".to_owned())),
         Ok(promised) if promised > pages.len() as i64 => {
-            Err(Refusal::Broken(format!("of its {promised} pages only {} can be found", pages.len())))
+            Err(Refusal::Broken(format!("only {} of its {promised} pages can be found", pages.len())))
         }
         _ => Ok((document, pages)),
     }
 }
 
-/// Has the library read one page: a page of our making, alone in the tree, so that finding it costs the same in any document.
+/// Reads one page with the library: the rewritten page, alone in the tree, so that finding it costs the same in any document.
 fn read_page(document: &mut Document, id: ObjectId, page_text: &mut PageText<'_>) -> Result<(), Refusal> {
     if (page_text.should_stop)() {
         return Err(Refusal::OutOfTime);
@@ -99,8 +98,8 @@ fn read_page(document: &mut Document, id: ObjectId, page_text: &mut PageText<'_>
     })
 }
 
-/// Takes down the characters of a page, with a space or a line end where the page shows a gap. Gaps are measured along and
-/// across the baseline, whichever way the text runs.
+/// Collects the characters of a page, with a space or a line end at each gap. Gaps are measured along and across the baseline,
+/// in any direction of the text.
 struct PageText<'a> {
     sink: &'a mut dyn Sink,
     should_stop: &'a dyn Fn() -> bool,
@@ -166,5 +165,5 @@ impl OutputDev for PageText<'_> {
 
 /// Runs `work`, turning a panic in it into a refusal.
 fn quietly<T>(work: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
-    panics::quietly(work).unwrap_or_else(|said| Err(Refusal::Broken(format!("the PDF library gave up: {said}"))))
+    panics::quietly(work).unwrap_or_else(|panic| Err(Refusal::Broken(format!("the PDF library failed: {panic}"))))
 }

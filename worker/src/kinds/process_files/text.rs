@@ -1,18 +1,18 @@
-//! Plain text: telling it from other bytes, decoding it, counting it.
+//! Plain text: recognizes, decodes and counts it.
 
-/// Of a hundred bytes, how many may be control characters that no text needs.
+/// The maximum percentage of control characters that text does not use.
 const CONTROLS_PERCENT_MAX: usize = 1;
-/// Of a hundred bytes that are not UTF-8, how many may lie outside ASCII. French in Windows-1252 has about 4; a text in
-/// another script or a compressed file has 50 and more, and its words would be counted wrong.
+/// The maximum percentage of bytes outside ASCII in text that is not UTF-8. French in Windows-1252 has about 4; text in another
+/// script or a compressed file has 50 and more, and its words would be counted wrong.
 const FOREIGN_PERCENT_MAX: usize = 30;
 
-/// Windows-1252 from 0x80 to 0x9F; the rest of it is Latin-1. The five codes it leaves open stand for themselves.
+/// Windows-1252 from 0x80 to 0x9F; the rest of it is Latin-1. Its five unassigned codes map to themselves.
 const WINDOWS_1252: [char; 32] = [
     '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}', //
     '\u{90}', '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
 ];
 
-/// What takes in a text as it is read.
+/// Receives a text as it is read.
 pub(in crate::kinds) trait Sink {
     /// The next character.
     fn push(&mut self, character: char);
@@ -20,7 +20,7 @@ pub(in crate::kinds) trait Sink {
     fn end_page(&mut self);
 }
 
-/// A running count of a text that comes in pieces.
+/// Counts a text that arrives in pieces.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub words: u64,
@@ -42,13 +42,13 @@ impl Sink for Tally {
         Tally::push(self, character);
     }
 
-    /// Ends the word that is open, without counting a character.
+    /// Ends the current word, without counting a character.
     fn end_page(&mut self) {
         self.in_word = false;
     }
 }
 
-/// Counts a plain text: its pages, and its words and characters. The error says why it is no text.
+/// Counts the pages, words and characters of a plain text. The error says why it is not text.
 pub(super) fn count(bytes: &[u8]) -> Result<(u64, Tally), String> {
     let mut tally = Tally::default();
     let mut pages = 1;
@@ -61,9 +61,9 @@ pub(super) fn count(bytes: &[u8]) -> Result<(u64, Tally), String> {
     Ok((pages, tally))
 }
 
-/// Reads a plain text. The error says why it is none; nothing was read then.
+/// Reads a plain text. The error says why it is not text; nothing has been read then.
 ///
-/// UTF-8, with or without a byte order mark; UTF-16 with one; and what is neither but looks like text, as Windows-1252.
+/// UTF-8, with or without a byte order mark; UTF-16 with one; anything else that looks like text, as Windows-1252.
 pub(in crate::kinds) fn read(bytes: &[u8], take: impl FnMut(char)) -> Result<(), String> {
     match bytes {
         [0xFF, 0xFE, rest @ ..] => utf_16(rest, u16::from_le_bytes, take),
@@ -81,13 +81,13 @@ fn utf_16(bytes: &[u8], unit: fn([u8; 2]) -> u16, take: impl FnMut(char)) -> Res
             text.chars().for_each(take);
             Ok(())
         }
-        _ => Err("it is marked as UTF-16 and is not".to_owned()),
+        _ => Err("it has a UTF-16 byte order mark but is not UTF-16".to_owned()),
     }
 }
 
 fn single_byte_or_utf_8(bytes: &[u8], take: impl FnMut(char)) -> Result<(), String> {
     if bytes.contains(&0) {
-        return Err("it has NUL bytes".to_owned());
+        return Err("it contains NUL bytes".to_owned());
     }
     let controls = bytes.iter().filter(|byte| is_stray_control(**byte)).count();
     if controls * 100 > bytes.len() * CONTROLS_PERCENT_MAX {
@@ -105,7 +105,7 @@ fn single_byte_or_utf_8(bytes: &[u8], take: impl FnMut(char)) -> Result<(), Stri
     Ok(())
 }
 
-/// A control character other than white space, backspace (overstruck print), escape (coloured logs) and the end mark of DOS.
+/// A control character other than white space, backspace (overstrike), escape (coloured logs) and the DOS end-of-file mark.
 fn is_stray_control(byte: u8) -> bool {
     byte.is_ascii_control() && !matches!(byte, 0x08..=0x0D | 0x1A | 0x1B)
 }

@@ -1,4 +1,4 @@
-//! Streams of a PDF: how much they unpack to, found out before the PDF library unpacks them without a bound.
+//! Bounds the decompressed size of a PDF's streams, before the PDF library decompresses them without a limit.
 
 use std::cell::RefCell;
 use std::io::{self, Read};
@@ -8,13 +8,14 @@ use pdf_extract::{Dictionary, Document, Object, ObjectId, Stream};
 
 use super::{ProcessError, open};
 
-/// The most one stream may unpack to, in bytes. Deflate packs a thousand to one, so a small file can hold a very large stream.
+/// The maximum decompressed size of a stream, in bytes. Deflate compresses up to a thousand to one, so a small file can hold a
+/// very large stream.
 const STREAM_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const DEFLATE_RATIO_MAX: u64 = 1032;
 /// LZW codes of 12 bits, each for at most 3,840 bytes.
 const LZW_RATIO_MAX: u64 = 2560;
 
-/// Why a PDF, or a page of it, is not read.
+/// Why a PDF or one of its pages was not read.
 #[derive(Debug, Clone)]
 pub(super) enum Refusal {
     Encrypted,
@@ -24,7 +25,7 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    /// The error for the file, naming the page, counted from 1, where there is one.
+    /// The error for the file, with the page, counted from 1, if there is one.
     pub fn into_error(self, file: String, page: Option<usize>) -> ProcessError {
         let placed = |reason: String| match (page, open::shown(&reason)) {
             (Some(page), reason) => format!("page {page}: {reason}"),
@@ -54,8 +55,8 @@ thread_local! {
     static LAST_REFUSAL: RefCell<Option<Refusal>> = const { RefCell::new(None) };
 }
 
-/// Looks at each object while a file is loaded, before the streams of objects are unpacked. The library takes a plain function,
-/// so what it finds wrong is left for [`take_refusal`].
+/// Checks each object while a file is loaded, before the object streams are decompressed. The library takes a plain function,
+/// so a refusal is kept for [`take_refusal`].
 pub(super) fn admit(id: ObjectId, object: &mut Object) -> Option<(ObjectId, Object)> {
     let Object::Stream(stream) = object else {
         return Some((id, object.clone()));
@@ -66,7 +67,7 @@ pub(super) fn admit(id: ObjectId, object: &mut Object) -> Option<(ObjectId, Obje
         LAST_REFUSAL.set(Some(refusal));
         return None;
     }
-    // Only what comes out of a stream of objects is taken from the answer, and that is never a stream.
+    // The library uses the return value only for objects from object streams, which are never streams themselves.
     Some((id, Object::Null))
 }
 
@@ -78,8 +79,8 @@ pub(super) fn take_refusal() -> Result<(), Refusal> {
     LAST_REFUSAL.take().map_or(Ok(()), Err)
 }
 
-/// Refuses a document with a stream, a font's say, that would unpack to too much. Damage is left to whoever reads the stream.
-/// Images are emptied: nothing here reads them, and good ones are large.
+/// Refuses a document with a stream, such as a font's, whose decompressed size is over the limit. Damage is reported by the
+/// reader of the stream. Images are emptied: they are not read, and may be large.
 pub(super) fn check_streams(document: &mut Document) -> Result<(), Refusal> {
     for stream in document.objects.values_mut().filter_map(|object| object.as_stream_mut().ok()) {
         if stream.dict.get(b"Subtype").and_then(Object::as_name).is_ok_and(|subtype| subtype == b"Image") {
@@ -91,7 +92,7 @@ pub(super) fn check_streams(document: &mut Document) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// A content stream as it is to be read. Damage is an error here, where the library would make do with the part it got.
+/// A decompressed content stream. Damage is an error here, where the library would use the readable part.
 pub(super) fn unpacked(stream: &Stream) -> Result<Vec<u8>, Refusal> {
     unpacked_bytes(stream)?;
     if stream.filters().is_err() {
@@ -100,7 +101,7 @@ pub(super) fn unpacked(stream: &Stream) -> Result<Vec<u8>, Refusal> {
     Ok(stream.decompressed_content()?)
 }
 
-/// How long a stream is once unpacked, found without holding it; for an unusual chain of filters, how long it can be at most.
+/// The decompressed size of a stream, computed without storing it; for an unusual chain of filters, an upper bound.
 fn unpacked_bytes(stream: &Stream) -> Result<u64, Refusal> {
     let filters = stream.filters().unwrap_or_default();
     let bytes = match filters.as_slice() {
@@ -114,21 +115,24 @@ fn unpacked_bytes(stream: &Stream) -> Result<u64, Refusal> {
             bytes.saturating_mul(match *filter {
                 b"FlateDecode" => DEFLATE_RATIO_MAX,
                 b"LZWDecode" => LZW_RATIO_MAX,
-                // Four bytes for a `z`.
+                // A `z` stands for four bytes.
                 b"ASCII85Decode" => 4,
                 _ => 1,
             })
         }),
     };
     if bytes > STREAM_BYTES_MAX {
-        return Err(Refusal::TooCostly(format!("a stream unpacks to over {} MiB", STREAM_BYTES_MAX / 1024 / 1024)));
+        return Err(Refusal::TooCostly(format!(
+            "a stream decompresses to more than {} MiB",
+            STREAM_BYTES_MAX / 1024 / 1024
+        )));
     }
     Ok(bytes)
 }
 
-/// The length of deflated data, counted to just over [`STREAM_BYTES_MAX`].
+/// The decompressed size of deflated data, counted to just over [`STREAM_BYTES_MAX`].
 fn inflated_bytes(packed: &[u8]) -> Result<u64, Refusal> {
-    // Two bytes of header lead it. The checksum that ends it is passed over, as viewers do.
+    // Skips the header of two bytes. The checksum at the end is ignored, as viewers do.
     let Some(deflated) = packed.get(2..) else {
         return Ok(0);
     };

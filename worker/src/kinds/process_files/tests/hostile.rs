@@ -226,7 +226,7 @@ fn a_document_that_lacks_promised_pages_is_broken() {
     let mut builder = Builder::text("BT (text) Tj ET");
     let tree = builder.document.get_dictionary_mut(builder.tree).unwrap();
     tree.set("Count", 5);
-    assert!(builder.read().unwrap_err().to_string().contains("of its 5 pages only 1 can be found"));
+    assert!(builder.read().unwrap_err().to_string().contains("only 1 of its 5 pages can be found"));
 
     let mut builder = Builder::text("BT (text) Tj ET");
     let tree = builder.document.get_dictionary_mut(builder.tree).unwrap();
@@ -243,7 +243,7 @@ fn a_panic_of_the_library_is_a_broken_document() {
     let page = builder.document.get_dictionary_mut(builder.page).unwrap();
     page.set("Resources", dictionary(&[("Font", Object::Dictionary(fonts))]));
     let error = builder.read().unwrap_err().to_string();
-    assert!(error.contains("page 1: the PDF library gave up: Descendant fonts required"), "{error}");
+    assert!(error.contains("page 1: the PDF library failed: Descendant fonts required"), "{error}");
 }
 
 #[test]
