@@ -225,14 +225,14 @@ fn client_error(error: reqwest::Error) -> FetchError {
 
 /// The texts of an error and its causes, without repetitions.
 fn reason(error: &dyn std::error::Error) -> String {
-    let mut said = error.to_string();
+    let mut message = error.to_string();
     let mut cause = error.source();
     while let Some(here) = cause {
         let text = here.to_string();
-        if !said.contains(&text) {
-            said = format!("{said}: {text}");
+        if !message.contains(&text) {
+            message = format!("{message}: {text}");
         }
         cause = here.source();
     }
-    leasehold::job::cut(&said, 300).to_owned()
+    leasehold::job::cut(&message, 300).to_owned()
 }

@@ -1,26 +1,26 @@
-//! How often a job's progress is written: the first at once, then at most every 500 ms, the last value wins, and no change of
-//! the message is lost. Pure: the caller brings the clock.
+//! Throttles a job's progress: the first report is written at once, then the latest at most every 500 ms, and no change of the
+//! message is lost. Pure: the caller passes the time.
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use leasehold::job::{Progress, cut};
 use leasehold::limits;
 
-/// The least time between two reports of one job.
+/// The minimum time between two reports of one job.
 pub(crate) const REPORT_EVERY: Duration = Duration::from_millis(500);
 
-/// What one job has told and Redis does not know yet.
+/// The progress of one job that has not been written to Redis yet.
 #[derive(Debug, Default)]
 pub(crate) struct Throttle {
     sent_at: Option<Instant>,
-    /// One entry a message, oldest first; the last one takes new values.
+    /// One entry per message, oldest first; the last one is updated by new values.
     pending: VecDeque<Progress>,
-    /// Somebody has been told to take what is pending.
+    /// A call of `take` has been scheduled.
     awaited: bool,
 }
 
 impl Throttle {
-    /// Keeps the new values. `Some(when)`: whoever reports must be told to [`Throttle::take`] then.
+    /// Records the new values. `Some(when)`: the caller must schedule a [`Throttle::take`] at that time.
     pub fn push(&mut self, now: Instant, percent: Option<f64>, message: Option<&str>) -> Option<Instant> {
         let message = message.map(|message| cut(message, limits::MESSAGE_BYTES_MAX));
         match self.pending.back_mut() {
@@ -30,7 +30,7 @@ impl Throttle {
             }
             _ => self.pending.push_back(Progress { percent, message: message.map(str::to_owned) }),
         }
-        // No more is kept of a job's history either.
+        // The job's history is bounded in the same way.
         while self.pending.len() > limits::HISTORY_MAX || self.pending_bytes() > limits::PROGRESS_BYTES_MAX {
             self.pending.pop_front();
         }
@@ -44,7 +44,7 @@ impl Throttle {
         self.pending.iter().filter_map(|progress| progress.message.as_ref()).map(String::len).sum()
     }
 
-    /// All that is pending, oldest first; it counts as sent now.
+    /// All pending entries, oldest first; they count as sent at `now`.
     pub fn take(&mut self, now: Instant) -> Vec<Progress> {
         self.awaited = false;
         if !self.pending.is_empty() {
@@ -58,7 +58,7 @@ impl Throttle {
 mod tests {
     use super::*;
 
-    fn told(throttle: &mut Throttle, now: Instant) -> Vec<(Option<f64>, Option<String>)> {
+    fn taken(throttle: &mut Throttle, now: Instant) -> Vec<(Option<f64>, Option<String>)> {
         throttle.take(now).into_iter().map(|p| (p.percent, p.message)).collect()
     }
 
@@ -66,11 +66,11 @@ mod tests {
     fn the_first_goes_at_once_and_the_next_half_a_second_later() {
         let (mut throttle, start) = (Throttle::default(), Instant::now());
         assert_eq!(throttle.push(start, Some(1.0), Some("a")), Some(start));
-        assert_eq!(told(&mut throttle, start), [(Some(1.0), Some("a".into()))]);
+        assert_eq!(taken(&mut throttle, start), [(Some(1.0), Some("a".into()))]);
         let soon = start + Duration::from_millis(10);
         assert_eq!(throttle.push(soon, Some(2.0), Some("a")), Some(start + REPORT_EVERY));
         assert_eq!(throttle.push(soon, Some(3.0), Some("a")), None);
-        assert_eq!(told(&mut throttle, start + REPORT_EVERY), [(Some(3.0), Some("a".into()))]);
+        assert_eq!(taken(&mut throttle, start + REPORT_EVERY), [(Some(3.0), Some("a".into()))]);
         let late = start + Duration::from_secs(9);
         assert_eq!(throttle.push(late, Some(4.0), None), Some(late));
     }
@@ -84,8 +84,8 @@ mod tests {
         throttle.push(now, Some(6.0), None);
         let message = |m: &str| Some(m.to_owned());
         let all = [(Some(2.0), message("a")), (Some(3.0), message("b")), (Some(6.0), message("a"))];
-        assert_eq!(told(&mut throttle, now), all);
-        assert!(told(&mut throttle, now).is_empty());
+        assert_eq!(taken(&mut throttle, now), all);
+        assert!(taken(&mut throttle, now).is_empty());
     }
 
     #[test]
@@ -94,7 +94,7 @@ mod tests {
         for n in 0..5_000 {
             throttle.push(now, None, Some(&n.to_string()));
         }
-        let kept = told(&mut throttle, now);
+        let kept = taken(&mut throttle, now);
         assert_eq!((kept.len(), kept[kept.len() - 1].1.as_deref()), (limits::HISTORY_MAX, Some("4999")));
     }
 
@@ -104,7 +104,7 @@ mod tests {
         for n in 0..200 {
             throttle.push(now, None, Some(&n.to_string().repeat(100_000)));
         }
-        let kept: Vec<String> = told(&mut throttle, now).into_iter().filter_map(|(_, message)| message).collect();
+        let kept: Vec<String> = taken(&mut throttle, now).into_iter().filter_map(|(_, message)| message).collect();
         assert!(kept.iter().all(|message| message.len() == limits::MESSAGE_BYTES_MAX));
         assert_eq!(kept.len(), limits::PROGRESS_BYTES_MAX / limits::MESSAGE_BYTES_MAX);
         assert!(kept[kept.len() - 1].starts_with("199199"));

@@ -1,5 +1,5 @@
-//! Progress and checkpoints on their way to Redis. One task writes for all running jobs, so that what arrives while a call is
-//! in flight travels together in the next one, and in order.
+//! Writes progress and checkpoints to Redis. One task writes for all running jobs, so that reports that arrive during a call
+//! are sent together, and in order, in the next one.
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,15 +13,15 @@ use crate::error::CheckpointError;
 use crate::outage::{RedisStatus, is_outage};
 use crate::stop::{Stop, StopReason};
 
-/// How long to wait before a failed report is sent again; the Store has ridden out `redis.outage_ms` by then.
+/// How long to wait before a failed report is sent again; the Store has retried for `redis.outage_ms` by then.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
-/// What one running job tells.
+/// The progress of one running job.
 pub(crate) struct ProgressHandle {
     held: Held,
     stop: Arc<Stop>,
     throttle: Mutex<Throttle>,
-    /// It has told something, so there may be something to wait for at its end.
+    /// Progress has been reported, so the end of the job must wait until it is written.
     used: AtomicBool,
 }
 
@@ -38,13 +38,13 @@ impl ProgressHandle {
 type Saved = Result<(), CheckpointError>;
 
 enum Request {
-    /// Progress is to be taken then.
+    /// Take the job's progress at that time.
     Progress(Arc<ProgressHandle>, Instant),
-    /// A checkpoint, with all progress before it; the sender hears what became of it.
+    /// Write a checkpoint, after all progress before it; the sender gets the result. `None`: only write the progress.
     Save(Arc<ProgressHandle>, Option<Json>, oneshot::Sender<Saved>),
 }
 
-/// Where handlers leave what they tell.
+/// Accepts progress and checkpoints from handlers.
 #[derive(Clone)]
 pub(crate) struct Reporter {
     requests: mpsc::UnboundedSender<Request>,
@@ -53,7 +53,7 @@ pub(crate) struct Reporter {
 impl Reporter {
     /// The handle, and the task's body.
     pub fn new(store: Store, worker: WorkerId, redis: Arc<RedisStatus>) -> (Self, impl Future<Output = ()> + Send) {
-        // Bounded by what requests: a job has one Progress in it at most, and waits for each Save.
+        // The number of jobs bounds the channel: each has at most one Progress in it, and waits for each Save.
         let (sender, requests) = mpsc::unbounded_channel();
         let task = ReportTask { store, worker, redis, requests, due: Vec::new(), outbox: Vec::new() };
         (Self { requests: sender }, task.run())
@@ -71,7 +71,7 @@ impl Reporter {
         self.request(handle, Some(checkpoint)).await
     }
 
-    /// Returns when everything the job has told is written, or cannot be.
+    /// Returns when all progress of the job has been written, or cannot be.
     pub async fn flush(&self, handle: &Arc<ProgressHandle>) {
         if handle.used.load(Ordering::Acquire) {
             drop(self.request(handle, None).await);
@@ -138,7 +138,7 @@ impl ReportTask {
         }
     }
 
-    /// Puts what a job has told into the outbox.
+    /// Moves a job's pending progress to the outbox.
     fn write(&mut self, handle: &Arc<ProgressHandle>) {
         for progress in handle.throttle().take(Instant::now()) {
             let report = Report { held: handle.held.clone(), progress: Some(progress), checkpoint: None };
@@ -146,9 +146,9 @@ impl ReportTask {
         }
     }
 
-    /// Sends the outbox once; what an outage kept back stays there.
+    /// Sends the outbox once; during an outage it keeps its reports.
     async fn send(&mut self) {
-        // A flush without a checkpoint has nothing to write of its own.
+        // A flush without a checkpoint writes nothing itself.
         let is_empty = |l: &Pending| l.report.progress.is_none() && l.report.checkpoint.is_none();
         let count = fitting(self.outbox.iter().map(|pending| weight(&pending.report)));
         let reports: Vec<Report> =
@@ -159,11 +159,11 @@ impl ReportTask {
                 self.redis.answered();
                 let mut saved = saved.into_iter();
                 for pending in self.outbox.drain(..count) {
-                    let stands = is_empty(&pending) || saved.next().unwrap_or(false);
-                    if !stands {
+                    let is_saved = is_empty(&pending) || saved.next().unwrap_or(false);
+                    if !is_saved {
                         pending.handle.stop.request(StopReason::Lost);
                     }
-                    answer(pending, if stands { Ok(()) } else { Err(CheckpointError::Lost) });
+                    answer(pending, if is_saved { Ok(()) } else { Err(CheckpointError::Lost) });
                 }
             }
             Err(e) if is_outage(&e) => {
@@ -178,7 +178,7 @@ impl ReportTask {
     }
 }
 
-/// How many of these go in one call: at least one.
+/// How many of these reports fit in one call: at least one.
 fn fitting(weights: impl Iterator<Item = usize>) -> usize {
     let mut bytes = 0;
     let fits = |weight: &usize| {

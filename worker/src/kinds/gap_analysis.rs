@@ -1,9 +1,10 @@
-//! The work of the kind `gap-analysis`: read a document and those it refers to, and find what several of them say is not known.
+//! The built-in kind `gap-analysis`: reads a document and those it refers to, and finds gaps in knowledge that several of them
+//! state.
 //!
-//! The phases are the messages of its progress: `fetching` (each document is fetched, its text read, and the sentences kept in
-//! which something is said to be unknown), `extracting` (what such a sentence speaks of), `finding gaps` (which of them speak of
-//! the same), `validating` (which have enough documents behind them) and `writing`. A checkpoint is saved after each document and
-//! each phase, so an attempt goes on where the last one stopped and fetches nothing twice.
+//! The progress messages are its phases: `fetching` (each document is fetched and read, and its sentences that state a gap are
+//! kept), `extracting` (the topic of each statement), `finding gaps` (groups the statements by topic), `validating` (keeps the
+//! groups with enough documents) and `writing`. A checkpoint is saved after each document and each phase, so an attempt
+//! continues where the last one stopped and fetches nothing twice.
 mod cues;
 mod document;
 mod html;
@@ -26,16 +27,16 @@ use crate::fetch::{FetchError, Fetcher};
 use document::Document;
 use state::{Phase, State};
 
-/// What a submit of this kind carries.
+/// The payload of this kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Payload {
-    /// The document to begin with: HTML, plain text or PDF, by http or https.
+    /// The first document: HTML, plain text or PDF, by http or https.
     pub url: String,
-    /// How many of the documents that it refers to are read, at least 1; no more than 50 are.
+    /// The maximum number of referenced documents to read, at least 1; values over 50 count as 50.
     #[serde(default = "ten")]
     pub max_papers: i64,
-    /// How many documents must support a statement, at least 1.
+    /// The minimum number of documents that support a gap, at least 1.
     #[serde(default = "two")]
     pub validation_threshold: i64,
 }
@@ -48,18 +49,18 @@ fn two() -> i64 {
     2
 }
 
-/// What was found: the job's result.
+/// The job's result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// The file among the job's own that has the gaps.
+    /// The job's output file with the gaps.
     pub result_file: String,
-    /// How many there are.
+    /// Number of gaps.
     pub gaps: usize,
-    /// How many documents were read.
+    /// Number of documents read.
     pub documents: usize,
 }
 
-/// A payload that can be worked on.
+/// A valid payload.
 struct Order {
     url: Url,
     papers: usize,
@@ -78,10 +79,10 @@ impl Order {
             return Err(refused(format!("payload.url is longer than {} bytes: {shown}…", limits::URL_BYTES_MAX)));
         }
         let mut url = Url::parse(&payload.url).map_err(|e| {
-            refused(format!("payload.url is {shown:?}, which is no URL ({e}); write https://… or http://…"))
+            refused(format!("payload.url is {shown:?}, which is not a URL ({e}); write https://… or http://…"))
         })?;
         url.set_fragment(None);
-        // Where it leads is told when it is fetched, as of any other.
+        // A private address is reported by the fetch, as for any other document.
         if let Err(e @ FetchError::Url(_)) = fetcher.admit(&url) {
             return Err(refused(format!("payload.url {shown} {e}; write https://… or http://…")));
         }
@@ -133,7 +134,7 @@ impl Run {
         Ok(self.context.save_checkpoint(state).await?)
     }
 
-    /// Fetches what has not been yet; the first document brings the others.
+    /// Fetches the documents not fetched yet; the first one names the others.
     async fn fetch_all(&self, state: &mut State) -> Result<(), Failure> {
         while let Some(at) = state.next_source() {
             self.context.progress(self.percent(state), state.phase.message());
@@ -160,15 +161,15 @@ impl Run {
     }
 
     async fn read(&self, url: &str) -> Result<Document, document::Fault> {
-        let url = Url::parse(url).map_err(|e| document::Fault::for_good(format!("is no URL ({e})")))?;
+        let url = Url::parse(url).map_err(|e| document::Fault::for_good(format!("is not a URL ({e})")))?;
         let fetched = self.fetcher.fetch(&url).await?;
         let context = self.context.clone();
-        // It keeps the slot until it has stopped.
+        // Holds the context, and so the slot, until reading has stopped.
         let reading = tokio::task::spawn_blocking(move || document::read(fetched, &|| context.is_cancelled()));
         reading.await.unwrap_or_else(|e| Err(document::Fault::for_now(format!("could not be read: {e}"))))
     }
 
-    /// Runs what takes time off the async threads; it looks whether it is to stop by itself.
+    /// Runs `work` off the async threads; it must check for a stop itself.
     async fn run_blocking<T: Send + 'static>(
         &self,
         state: &State,
@@ -183,7 +184,7 @@ impl Run {
         done.map_err(|e| Failure::new(format!("the analysis was interrupted: {e}")))
     }
 
-    /// Leaves the file with what was found.
+    /// Writes the file with the gaps.
     async fn write(&self, state: &State) -> Result<Report, Failure> {
         let (now, job) = (Utc::now(), self.context.job_id());
         let documents = state.read();

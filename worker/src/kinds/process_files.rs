@@ -91,7 +91,7 @@ pub enum ProcessError {
     /// The document root itself cannot be reached, as when a volume is not mounted.
     #[error("The document root cannot be read: {source}")]
     RootUnreadable {
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The file exists but the system refuses to read it.
@@ -99,7 +99,7 @@ pub enum ProcessError {
     Unreadable {
         /// The name as submitted.
         file: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Over [`FILE_BYTES_MAX`].

@@ -171,9 +171,9 @@ fn many_channels_are_measured_together() {
 
 #[test]
 fn progress_goes_from_nothing_to_all() {
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     let content = wav(Form::I16, 48_000, 2, &sine(48_000, 2, 440.0, 0.5, 5.0));
-    analyze(file(&content), &|| false, &mut |share| told.push(share)).unwrap();
-    assert!(told.len() > 3 && told.is_sorted() && told[told.len() - 1] == 1.0, "{told:?}");
-    assert!(told.iter().all(|share| (0.0..=1.0).contains(share)));
+    analyze(file(&content), &|| false, &mut |share| reported.push(share)).unwrap();
+    assert!(reported.len() > 3 && reported.is_sorted() && reported[reported.len() - 1] == 1.0, "{reported:?}");
+    assert!(reported.iter().all(|share| (0.0..=1.0).contains(share)));
 }

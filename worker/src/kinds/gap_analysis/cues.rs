@@ -1,9 +1,9 @@
-//! What a sentence says when it speaks of a gap.
+//! Cues: the phrases by which a sentence states a gap.
 use std::sync::LazyLock;
 
 use regex::Regex;
 
-/// The cues, as regular expressions over text with straight apostrophes; case is of no account.
+/// The cues, as case-insensitive regular expressions over text with straight apostrophes.
 const CUES: [&str; 14] = [
     // remains unclear, remain largely unexplored, remained poorly understood, remains an open question
     r"remain(?:s|ed|ing)? (?:\w+ )?(?:unclear|unknown|unexplored|unresolved|unanswered|unsolved|unexplained|uncertain|elusive|open|controversial|understudied|underexplored|undetermined|untested|unaddressed|poorly \w+|insufficiently \w+|(?:an? )?(?:open|unsolved|unanswered) \w+|not (?:\w+ )?(?:understood|known|clear))",
@@ -35,12 +35,12 @@ const CUES: [&str; 14] = [
 static CUE: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(&format!(r"(?i)\b(?:{})", CUES.join("|"))).expect("the cues are regular expressions"));
 
-/// Whether a sentence speaks of a gap.
+/// Whether a sentence states a gap.
 pub(super) fn has_cue(sentence: &str) -> bool {
     CUE.is_match(&sentence.replace('\u{2019}', "'"))
 }
 
-/// The sentence without its cues: what it speaks of.
+/// The sentence without its cues.
 pub(super) fn without_cues(sentence: &str) -> String {
     CUE.replace_all(&sentence.replace('\u{2019}', "'"), " ").into_owned()
 }

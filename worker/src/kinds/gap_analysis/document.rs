@@ -1,4 +1,4 @@
-//! From what was fetched to the statements of a gap in it, and to what it refers to.
+//! Extracts the statements of gaps, and the links, from a fetched document.
 use std::time::{Duration, Instant};
 
 use encoding_rs::Encoding;
@@ -9,21 +9,21 @@ use super::prose::Prose;
 use crate::fetch::{FetchError, Fetched};
 use crate::kinds::process_files::{PDF_SECONDS_MAX, ProcessError, content};
 
-/// Where the beginning of an HTML page, and what it says of its encoding, is looked for, in bytes.
+/// How far into a document HTML tags and the encoding declared in them are searched for, in bytes.
 const HEAD_BYTES: usize = 1024;
 
-/// What is kept of a document.
+/// The statements and links of a document.
 #[derive(Debug)]
 pub(super) struct Document {
-    /// Where it was found.
+    /// Its URL after redirects.
     pub url: Url,
-    /// Sentences in which something is said to be unknown, in their order.
+    /// The sentences that state a gap, in their order.
     pub statements: Vec<String>,
-    /// What it refers to, by http or https, in its order.
+    /// Its http and https links, in their order.
     pub links: Vec<Url>,
 }
 
-/// Why a document was not read; the reason reads on from its URL.
+/// Why a document was not read. The text follows the URL.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub reason: String,
@@ -52,8 +52,8 @@ impl From<ProcessError> for Fault {
     }
 }
 
-/// Reads a document: PDF, HTML or plain text, told by its content; what the server calls it counts where that tells nothing.
-/// Blocks. `should_stop` is asked often and ends it.
+/// Reads a document: PDF, HTML or plain text, detected by its content, or by the content type where that is ambiguous. Blocks.
+/// `should_stop` is called often and ends it.
 pub(super) fn read(fetched: Fetched, should_stop: &dyn Fn() -> bool) -> Result<Document, Fault> {
     let deadline = Instant::now() + Duration::from_secs(PDF_SECONDS_MAX);
     let should_stop = || should_stop() || Instant::now() > deadline;
@@ -85,8 +85,8 @@ fn http_links(links: impl Iterator<Item = Url>) -> Vec<Url> {
     links.filter(|link| matches!(link.scheme(), "http" | "https")).collect()
 }
 
-/// Whether it is HTML: by how it begins (as browsers look, https://mimesniff.spec.whatwg.org), or because the server says so of
-/// what is text.
+/// Whether it is HTML: by its beginning (as browsers do, https://mimesniff.spec.whatwg.org), or by the content type if it is
+/// text.
 fn is_html(body: &[u8], content_type: &str) -> bool {
     let head = String::from_utf8_lossy(&body[..body.len().min(HEAD_BYTES)]).to_ascii_lowercase();
     let head = head.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n', '\u{c}']);
@@ -112,12 +112,13 @@ fn is_html(body: &[u8], content_type: &str) -> bool {
         };
         rest.starts_with("!--") || tags.iter().any(after) || (rest.starts_with("?xml") && rest.contains("<html"))
     });
-    let said = content_type.to_ascii_lowercase();
-    begins || ((said.starts_with("text/html") || said.starts_with("application/xhtml+xml")) && !body.contains(&0))
+    let declared = content_type.to_ascii_lowercase();
+    begins
+        || ((declared.starts_with("text/html") || declared.starts_with("application/xhtml+xml")) && !body.contains(&0))
 }
 
-/// The text of an HTML page: its byte order mark decides, then the server, then the page itself; else UTF-8 if it is that, and
-/// Windows-1252 if not.
+/// The text of an HTML page, in the encoding given by its byte order mark, the content type or the page itself, in this order;
+/// otherwise UTF-8 if valid, else Windows-1252.
 fn decoded(body: &[u8], content_type: &str) -> String {
     let head = String::from_utf8_lossy(&body[..body.len().min(HEAD_BYTES)]);
     let encoding = charset(content_type).or_else(|| charset(&head));
@@ -128,7 +129,7 @@ fn decoded(body: &[u8], content_type: &str) -> String {
     encoding.decode(body).0.into_owned()
 }
 
-/// The encoding that follows `charset=`.
+/// The encoding named after `charset=`.
 fn charset(text: &str) -> Option<&'static Encoding> {
     let text = text.to_ascii_lowercase();
     let label = text.split_once("charset=")?.1.trim_start_matches(['"', '\'', ' ']);
@@ -136,14 +137,14 @@ fn charset(text: &str) -> Option<&'static Encoding> {
     Encoding::for_label(&label.as_bytes()[..end])
 }
 
-/// Plain text, in the encoding the server names or the one it looks like.
+/// Reads plain text, in the encoding of the content type, otherwise in a detected one.
 fn plain(body: &[u8], content_type: &str, prose: &mut Prose) -> Result<(), String> {
     let plain = [encoding_rs::UTF_8, encoding_rs::WINDOWS_1252];
     match charset(content_type).filter(|encoding| !plain.contains(encoding)) {
         Some(encoding) => {
             let (text, _, is_damaged) = encoding.decode(body);
             if is_damaged || text.contains('\0') {
-                return Err(format!("it is not {}, as the server says", encoding.name()));
+                return Err(format!("it is not in {}, the encoding that the server declares", encoding.name()));
             }
             text.chars().for_each(|character| prose.push(character));
             Ok(())

@@ -1,4 +1,4 @@
-//! The text and the links of an HTML page, from its tokens: no tree is built, so no depth of tags costs anything.
+//! Extracts the text and the links of an HTML page from its tokens: no tree is built, so deeply nested tags cost nothing.
 use std::cell::RefCell;
 
 use html5ever::tendril::StrTendril;
@@ -7,9 +7,9 @@ use html5ever::tokenizer::{BufferQueue, Tag, TagKind, Token, TokenSink, TokenSin
 
 use super::prose::Prose;
 
-/// Links that are kept of a page.
+/// The maximum number of links kept of a page.
 const LINKS_MAX: usize = 10_000;
-/// Characters given to the tokenizer at once; in between it is asked whether to go on.
+/// Characters passed to the tokenizer at once; between two pieces the stop condition is checked.
 const PIECE_BYTES: usize = 16 << 10;
 /// Tags within a sentence; all others end it.
 const INLINE: [&str; 34] = [
@@ -17,11 +17,11 @@ const INLINE: [&str; 34] = [
     "img", "ins", "kbd", "label", "mark", "q", "s", "samp", "small", "span", "strong", "sub", "sup", "time", "tt", "u",
     "var", "wbr",
 ];
-/// Tags whose text is none of the page's.
+/// Tags whose text is not part of the page's text.
 const HIDDEN: [&str; 9] = ["script", "style", "noscript", "template", "svg", "textarea", "select", "title", "iframe"];
 
-/// Reads a page: its text goes to `prose`, what it links to, as written, to `links`. Returns what its `base` says. The error
-/// says that it took too long.
+/// Reads a page: its text goes to `prose`, its links, as written, to `links`. Returns its `base`. The error is that it took too
+/// long.
 pub(super) fn read(
     page: &str,
     should_stop: &dyn Fn() -> bool,
@@ -55,7 +55,7 @@ struct State<'a> {
     prose: &'a mut Prose,
     links: &'a mut Vec<String>,
     base: Option<String>,
-    /// The tag whose text is passed over, and how often it stands open.
+    /// The tag whose text is skipped, and how many of it are open.
     hidden: Option<(String, usize)>,
 }
 
@@ -105,7 +105,7 @@ impl State<'_> {
         }
     }
 
-    /// Keeps count of what is not seen.
+    /// Tracks the hidden tag.
     fn track_hidden(&mut self, name: &str, is_start: bool, self_closing: bool) {
         match &mut self.hidden {
             Some((hidden, depth)) if hidden == name => {

@@ -1,26 +1,26 @@
-//! Running text: characters become blocks, blocks sentences, and of these the statements of a gap are kept, and URLs.
+//! Splits running text into blocks and sentences, and keeps the sentences that state a gap, and the URLs.
 use super::cues;
 use crate::kinds::process_files::content::Sink;
 
-/// Bytes of text without an end of a block, after which its sentences are looked at all the same.
+/// The maximum size of a block, in bytes; a longer one is processed up to its last complete sentence.
 const BLOCK_BYTES_MAX: usize = 64 << 10;
-/// Bytes of a statement; a longer sentence is cut there, and is none when its cue lies beyond.
+/// The maximum size of a statement, in bytes; a longer sentence is cut, and is not a statement if its cue is cut off.
 const STATEMENT_BYTES_MAX: usize = 600;
-/// Words that a statement has at least: fewer are a heading.
+/// The minimum number of words of a statement: fewer are likely a heading.
 const STATEMENT_WORDS_MIN: usize = 4;
 /// Statements kept of one document.
 const STATEMENTS_MAX: usize = 300;
 /// URLs kept of one text.
 const URLS_MAX: usize = 10_000;
-/// What ends in a full stop and ends no sentence.
+/// Abbreviations, whose full stop does not end a sentence.
 const ABBREVIATIONS: [&str; 26] = [
     "al", "approx", "ca", "cf", "ch", "dr", "e.g", "ed", "eds", "eq", "eqs", "etc", "fig", "figs", "i.e", "mr", "mrs",
     "ms", "no", "nos", "pp", "prof", "ref", "refs", "st", "vs",
 ];
 
-/// Text as it comes in.
+/// Collects statements and URLs from text.
 pub(super) struct Prose {
-    /// The line breaks are those of the paper: an empty line ends a block, and a hyphen at the end of one a part of a word.
+    /// Line breaks are significant: an empty line ends a block, and a hyphen at the end of a line splits a word.
     has_lines: bool,
     block: String,
     breaks: usize,
@@ -30,13 +30,13 @@ pub(super) struct Prose {
 }
 
 impl Prose {
-    /// Of plain text, or a PDF.
+    /// For plain text and PDF.
     pub fn of_lines() -> Self {
         let (block, statements, urls) = (String::new(), Vec::new(), Vec::new());
         Self { has_lines: true, block, breaks: 0, is_spaced: false, statements, urls }
     }
 
-    /// Of HTML, where a line break is a space.
+    /// For HTML, where a line break is a space.
     pub fn of_markup() -> Self {
         Self { has_lines: false, ..Self::of_lines() }
     }
@@ -75,12 +75,12 @@ impl Prose {
         if self.block.len() > BLOCK_BYTES_MAX {
             let block = std::mem::take(&mut self.block);
             let rest = self.take_in(&block);
-            // Without an end of a sentence it is no prose.
+            // Text without the end of a sentence is not prose.
             self.block = if rest > 0 { block[rest..].to_owned() } else { String::new() };
         }
     }
 
-    /// Ends a sentence, and what belongs together.
+    /// Ends the block, and so its last sentence.
     pub fn end_block(&mut self) {
         let block = std::mem::take(&mut self.block);
         let rest = self.take_in(&block);
@@ -94,7 +94,7 @@ impl Prose {
         (self.statements, self.urls)
     }
 
-    /// Takes what stands in a block up to its last end of a sentence, and returns where that is.
+    /// Processes a block up to the end of its last complete sentence, and returns where that is.
     fn take_in(&mut self, block: &str) -> usize {
         let (sentences, rest) = sentences(block);
         sentences.into_iter().for_each(|sentence| self.consider(sentence));
@@ -118,14 +118,14 @@ impl Sink for Prose {
         Prose::push(self, character);
     }
 
-    /// A sentence may go on over the page.
+    /// Does nothing: a sentence may continue on the next page.
     fn end_page(&mut self) {
         Prose::push(self, '\n');
         self.breaks = self.breaks.min(1);
     }
 }
 
-/// The sentences of a block, and where the rest begins, which has no end.
+/// The sentences of a block, and where the incomplete rest begins.
 fn sentences(block: &str) -> (Vec<&str>, usize) {
     let (mut sentences, mut start) = (Vec::new(), 0);
     for (at, mark) in block.match_indices(['.', '!', '?', '\u{3002}']) {
@@ -152,14 +152,14 @@ fn sentences(block: &str) -> (Vec<&str>, usize) {
     (sentences, start)
 }
 
-/// Whether the full stop after this text is that of an abbreviation, or of an initial.
+/// Whether the full stop after this text belongs to an abbreviation or an initial.
 fn is_abbreviation(text: &str) -> bool {
     let word = text.rsplit([' ', '(', '[']).next().unwrap_or_default();
     let is_initial = word.chars().count() == 1 && word.chars().all(char::is_uppercase);
     is_initial || ABBREVIATIONS.contains(&word.to_lowercase().as_str())
 }
 
-/// The URLs in a text, without what ends the sentence around them.
+/// The URLs in a text, without the punctuation that follows them.
 fn urls(text: &str) -> impl Iterator<Item = &str> {
     text.split([' ', '<', '>', '"', '\u{201c}', '\u{201d}']).filter_map(|word| {
         let at = word.find("http://").into_iter().chain(word.find("https://")).min()?;
@@ -167,7 +167,7 @@ fn urls(text: &str) -> impl Iterator<Item = &str> {
         loop {
             let shorter = url.trim_end_matches(['.', ',', ';', ':', '!', '?', '\'', ']', '}']);
             let shorter = match shorter.strip_suffix(')') {
-                // A bracket that was opened within the URL belongs to it.
+                // A closing bracket belongs to the URL if it was opened within.
                 Some(inner) if inner.matches('(').count() <= inner.matches(')').count() => inner,
                 _ => shorter,
             };

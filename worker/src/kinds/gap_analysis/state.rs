@@ -1,4 +1,4 @@
-//! What an analysis knows so far: its checkpoint, kept within a checkpoint's bounds.
+//! The state of an analysis: its checkpoint, kept within the limits of a checkpoint.
 use leasehold::{job, limits};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
@@ -7,10 +7,10 @@ use sha2::{Digest, Sha256};
 
 use super::document::Document;
 
-/// Bytes of the reason for which a document was passed over.
+/// The maximum size of the reason for which a document was skipped, in bytes.
 const REASON_BYTES_MAX: usize = 120;
 
-/// What is to be done next.
+/// The phase to run next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Phase {
@@ -32,7 +32,7 @@ impl Phase {
         }
     }
 
-    /// The one after it; writing is the last.
+    /// The following phase; writing is the last.
     pub fn next(self) -> Self {
         match self {
             Phase::Fetching => Phase::Extracting,
@@ -43,7 +43,7 @@ impl Phase {
     }
 }
 
-/// A document, and what came of it.
+/// A document and its outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Source {
     pub url: String,
@@ -54,7 +54,7 @@ pub(super) struct Source {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Outcome {
-    /// Its statements; a digest of where it was found, when a redirect led elsewhere.
+    /// Its statements, and a digest of its URL after redirects, if different.
     Read {
         statements: Vec<String>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -63,8 +63,8 @@ enum Outcome {
     Skipped(String),
 }
 
-/// Statements that speak of the same: the one that stands for them, as document and number, and the documents that have one.
-/// It is written as a list: there may be hundreds.
+/// Statements on one topic: the representative one, as document and number, and the documents that have one. Serialized as a
+/// list to save space: there may be hundreds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "(usize, usize, Vec<usize>)", into = "(usize, usize, Vec<usize>)")]
 pub(super) struct Group {
@@ -98,12 +98,12 @@ impl State {
         Self { phase: Phase::Fetching, sources: vec![first], groups: Vec::new() }
     }
 
-    /// Whether it is about this document.
+    /// Whether this is the analysis of this document.
     pub fn is_of(&self, url: &Url) -> bool {
         self.sources.first().is_some_and(|first| first.url == url.as_str())
     }
 
-    /// The documents that are done with.
+    /// How many documents have an outcome.
     pub fn done(&self) -> usize {
         self.sources.iter().filter(|source| source.outcome.is_some()).count()
     }
@@ -113,7 +113,8 @@ impl State {
         self.sources.iter().position(|source| source.outcome.is_none())
     }
 
-    /// Takes up to `most` documents that the first refers to, in their order and each once; `room` bytes of URLs at most.
+    /// Adds up to `most` documents that the first one links to, in their order and without duplicates; at most `room` bytes of
+    /// URLs.
     pub fn refer(&mut self, links: &[Url], most: usize, room: usize) {
         let mut bytes = 0;
         for link in links {
@@ -130,8 +131,8 @@ impl State {
         }
     }
 
-    /// Takes in what a document says. Of all documents together no more than `room` bytes of statements are kept; those with
-    /// the most lose their last ones first.
+    /// Adds the statements of a document. All documents together keep at most `room` bytes of statements; those with the most
+    /// lose their last ones first.
     pub fn record(&mut self, at: usize, document: Document, room: usize) {
         let found_at = document.url.as_str();
         let is_known = |source: &&Source| match &source.outcome {
@@ -160,20 +161,20 @@ impl State {
         }
     }
 
-    /// Notes why a document was not read.
+    /// Records why a document was not read.
     pub fn skipped(&mut self, at: usize, reason: &str) {
         let reason = job::cut(reason, REASON_BYTES_MAX).to_owned();
         self.sources[at].outcome = Some(Outcome::Skipped(reason));
     }
 
-    /// Keeps the statements of which this is true.
+    /// Keeps the statements for which the predicate is true.
     pub fn keep(&mut self, is_kept: impl Fn(&str) -> bool) {
         for statements in self.sources.iter_mut().filter_map(Source::statements_mut) {
             statements.retain(|statement| is_kept(statement));
         }
     }
 
-    /// The statements of each document; none for one that was not read.
+    /// The statements of each document; empty for one that was not read.
     pub fn statements(&self) -> Vec<Vec<String>> {
         let statements = |source: &Source| match &source.outcome {
             Some(Outcome::Read { statements, .. }) => statements.clone(),
@@ -182,13 +183,13 @@ impl State {
         self.sources.iter().map(statements).collect()
     }
 
-    /// The documents that were read.
+    /// The URLs of the documents that were read.
     pub fn read(&self) -> Vec<&str> {
         let read = self.sources.iter().filter(|source| matches!(source.outcome, Some(Outcome::Read { .. })));
         read.map(|source| source.url.as_str()).collect()
     }
 
-    /// The gaps, as the result has them.
+    /// The gaps, in the form of the output file.
     pub fn gaps(&self) -> Vec<Value> {
         let statements = self.statements();
         let gap = |group: &Group| {
@@ -202,7 +203,7 @@ impl State {
         self.groups.iter().map(gap).collect()
     }
 
-    /// The documents that were not read, as the result has them.
+    /// The documents that were not read, in the form of the output file.
     pub fn skipped_documents(&self) -> Vec<Value> {
         let reason = |source: &Source| match &source.outcome {
             Some(Outcome::Skipped(reason)) => Some(json!({ "url": source.url, "reason": reason })),
@@ -225,7 +226,7 @@ fn digest_of(url: &str) -> String {
     Sha256::digest(url).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// How much a text takes in a checkpoint.
+/// The size of a text in a checkpoint, in bytes.
 fn as_json(text: &str) -> usize {
     text.len() + 3 + text.bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count()
 }

@@ -1,21 +1,22 @@
-//! Which statements speak of the same thing.
+//! Groups statements by topic.
 //!
-//! A statement's topic is the set of its words, without its cues, without words that say nothing, and without endings of the
-//! plural (Harman's S-stemmer: How effective is suffixing?, JASIS 42, 1991). Two statements speak of the same when the Jaccard
-//! coefficient of their topics, |A ∩ B| / |A ∪ B|, or their overlap coefficient (Szymkiewicz and Simpson), |A ∩ B| / min(|A|, |B|),
-//! is large enough. Manning, Raghavan and Schütze, Introduction to Information Retrieval, 2008, sections 3.3.4 and 19.6.
+//! A statement's topic is the set of its words, without its cues, stop words and plural endings (Harman's S-stemmer: How
+//! effective is suffixing?, JASIS 42, 1991). Two statements have the same topic if the Jaccard coefficient of their word sets,
+//! |A ∩ B| / |A ∪ B|, or their overlap coefficient (Szymkiewicz and Simpson), |A ∩ B| / min(|A|, |B|), is large enough. Manning,
+//! Raghavan and Schütze, Introduction to Information Retrieval, 2008, sections 3.3.4 and 19.6.
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::cues;
 use super::state::Group;
 
-/// From which Jaccard coefficient on two statements speak of the same.
+/// The minimum Jaccard coefficient of two statements with the same topic.
 const JACCARD_MIN: f64 = 0.5;
-/// From which overlap coefficient on they do, when the smaller topic has at least so many words: of fewer, chance shares most.
+/// The minimum overlap coefficient, and the minimum number of words of the smaller topic for it to count: small topics overlap
+/// by chance.
 const OVERLAP_MIN: f64 = 0.8;
 const OVERLAP_WORDS_MIN: usize = 3;
 
-/// Words that say nothing of the topic: those of grammar, and those of every paper.
+/// Words that do not identify a topic: function words, and words common in papers.
 const STOP_WORDS: &str = "a about above across after again against all almost along also although among an and another any are as at \
     be because been before being between both but by can could did do does done due during each either else et al etc ever every \
     for from further furthermore had has have having he her here hence his how however i if in into is it its itself just least \
@@ -29,7 +30,7 @@ const STOP_WORDS: &str = "a about above across after again against all almost al
     need needed new paper precise present previous problem question recent report require required research researcher result review section study studied \
     unclear understand understanding understood unknown work";
 
-/// The words of a statement's topic, sorted.
+/// The topic of a statement: its words, sorted.
 pub(super) fn topic(statement: &str) -> BTreeSet<String> {
     let text = cues::without_cues(statement).to_lowercase();
     let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| word.chars().nth(1).is_some());
@@ -37,7 +38,7 @@ pub(super) fn topic(statement: &str) -> BTreeSet<String> {
     stems.filter(|word| !STOP_WORDS.split_whitespace().any(|stop| stop == word)).collect()
 }
 
-/// Without the ending of a plural.
+/// The word without a plural ending.
 fn stem(word: &str) -> String {
     let ends_in = |endings: &[&str]| endings.iter().any(|ending| word.ends_with(ending));
     if word.len() < 4 {
@@ -55,8 +56,8 @@ fn stem(word: &str) -> String {
     }
 }
 
-/// The statements of all documents in groups that speak of the same, those with the most documents first. Each statement is in
-/// the first group that its leader makes; where `should_stop` says so, the rest is left out.
+/// The statements of all documents grouped by topic, groups with the most documents first. Each statement is in the first group
+/// whose leader has its topic; once `should_stop` is true, the rest is omitted.
 pub(super) fn groups(statements: &[Vec<String>], should_stop: &dyn Fn() -> bool) -> Vec<Group> {
     let mut numbers = BTreeMap::new();
     let mut all: Vec<((usize, usize), Vec<usize>)> = Vec::new();
@@ -80,7 +81,7 @@ pub(super) fn groups(statements: &[Vec<String>], should_stop: &dyn Fn() -> bool)
     }
     let documents = |members: &[usize]| members.iter().map(|at| all[*at].0.0).collect::<BTreeSet<usize>>();
     let mut order: Vec<usize> = (0..all.len()).collect();
-    // Stable: of two with as many documents the one that was read first.
+    // Stable: groups with equally many documents keep the order of reading.
     order.sort_by_key(|at| std::cmp::Reverse(documents(&like[*at]).len()));
     let (mut is_taken, mut groups) = (vec![false; all.len()], Vec::new());
     for leader in order {
@@ -94,7 +95,7 @@ pub(super) fn groups(statements: &[Vec<String>], should_stop: &dyn Fn() -> bool)
     groups
 }
 
-/// Whether two topics, as sorted numbers of words, are the same thing.
+/// Whether two topics, as sorted word numbers, are the same.
 fn is_same(one: &[usize], other: &[usize]) -> bool {
     let shared = shared(one, other) as f64;
     let (least, all) = (one.len().min(other.len()), (one.len() + other.len()) as f64 - shared);

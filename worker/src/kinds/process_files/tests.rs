@@ -51,7 +51,7 @@ fn read(root: &Path, file: &str) -> Result<Report, ProcessError> {
     process(root, file, &mut |_, _| {})
 }
 
-/// A root of its own, in a folder of its own so that there is an outside.
+/// A separate root for each test, in a separate folder so that there is an outside.
 fn root() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("root");

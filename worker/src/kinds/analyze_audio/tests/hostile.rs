@@ -1,4 +1,4 @@
-//! Files that are broken, lie, or are no audio: each gets an error that says so, or is analysed as far as it goes.
+//! Files that are damaged, have false headers, or are not audio: each gets a fitting error, or is analysed up to its end.
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
