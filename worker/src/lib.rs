@@ -81,7 +81,7 @@ impl Worker {
     }
 
     /// Runs until `shutdown`, on the runtime that polls this future; by then all jobs are settled or released. Waits for Redis
-    /// at the start, and rides out any later outage.
+    /// at the start, and continues after any later outage.
     ///
     /// # Errors
     /// [`Error`]: an unusable configuration, or a shutdown that left jobs to be reclaimed.
