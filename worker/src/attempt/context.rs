@@ -36,7 +36,7 @@ pub(crate) struct Shared {
     pub parent: Option<JobId>,
     /// As of the claim; what this attempt saves goes to Redis only.
     pub checkpoint: Option<Json>,
-    /// Read once at the start, so that a handler that divides its time sees the deadline which is enforced.
+    /// Computed once at the start, so that the handler sees the same deadline that is enforced.
     pub deadline: Option<Instant>,
     /// Set by whoever stops the attempt: the lease thread, the deadline, a refused report.
     pub stop: Arc<Stop>,

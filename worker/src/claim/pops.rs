@@ -37,7 +37,7 @@ pub(crate) struct Pops {
     pub lists: Vec<List>,
     /// Connections of pops that have returned, kept for the next ones.
     idle: Vec<Popper>,
-    /// How long a pop blocks; below a third of the lease, so that its reservation can still be leased in time.
+    /// How long a pop blocks; at most a third of the lease, so that its reservation can still be leased in time.
     wait: Duration,
     /// Where arming continues, so that with fewer free slots than lists each list has its turn.
     turn: usize,
