@@ -34,7 +34,7 @@ impl Store {
             return Ok(());
         }
         let published = serde_json::to_string(&kinds.published()).expect("settings are plain JSON");
-        pipeline.cmd("SET").arg(keys::fixed(0, PUBLISHED)).arg(published);
+        pipeline.cmd("HSET").arg(keys::fixed(0, PUBLISHED)).arg("kinds").arg(published);
         match self.inner.wire.pipe(&pipeline).await {
             // A worker must start all the same: only work that drains makes room.
             Err(Error::Full(reason)) => {
@@ -51,7 +51,7 @@ impl Store {
     /// [`Error::Corrupt`] when they cannot be read: the next start of an API or a worker publishes them again.
     pub async fn published_kinds(&self) -> Result<Option<PublishedKinds>> {
         let mut pipeline = redis::pipe();
-        pipeline.cmd("GET").arg(keys::fixed(0, PUBLISHED));
+        pipeline.cmd("HGET").arg(keys::fixed(0, PUBLISHED)).arg("kinds");
         let reply = self.inner.wire.pipe(&pipeline).await?.remove(0);
         if reply == Value::Nil {
             return Ok(None);
@@ -63,13 +63,13 @@ impl Store {
         serde_json::from_str(&text(&reply)).map(Some).map_err(unreadable)
     }
 
-    /// Whether somebody has emptied Redis (FLUSHALL, DEL) under a live process, and when that was noticed; a doctor's repair
-    /// ends the report. The number of partitions, which went with the jobs, is put back: whoever starts next must place jobs
-    /// as those do that live.
+    /// Whether somebody has emptied Redis (FLUSHALL, DEL) under a live process, and when that was noticed; a doctor's
+    /// repair ends the report. The number of partitions, which went with the jobs, is put back: whoever starts next
+    /// must place jobs as those do that live.
     ///
     /// # Errors
-    /// [`Error::Config`] when the key space now has another number of partitions: this process must be started again. Those
-    /// of any call.
+    /// [`Error::Config`] when the key space now has another number of partitions: this process must be started again.
+    /// Those of any call.
     pub async fn emptied_at(&self) -> Result<Option<Timestamp>> {
         let (stored, emptied_at) = read(&self.inner.wire).await?;
         match stored {

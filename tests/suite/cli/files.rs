@@ -83,7 +83,7 @@ async fn a_token_is_asked_for_given_and_never_shown() {
     let api = system.api(&[("LEASEHOLD_API__TOKENS", &at("tokens"))]).await;
     let url = api.url("");
     let list = ["jobs", "ls", "--api", &url];
-    fails(&system, 1, &list, "it wants a token: give --token-file").await;
+    fails(&system, 1, &list, "it needs a token: give --token-file").await;
     let wrong = fails(&system, 1, &[&list[..], &["--token", "wrong-secret"]].concat(), "does not know the token").await;
     assert!(!wrong.stderr.contains("wrong-secret"), "{wrong:?}");
     ok(&system, &[&list[..], &["--token-file", &at("token")]].concat()).await;

@@ -157,8 +157,8 @@ impl Seen {
             (place, None) if rest.is_empty() => match place {
                 "open" | "expiry" | "workers" => Some(Sort::Ranked),
                 "cancelling" | "kinds" | "queues" | "paused" => Some(Sort::Set),
-                "running" | "cascades" | "quarantine" | "clock" | "retention" => Some(Sort::Hash),
-                "tokens" | "published" => Some(Sort::Text),
+                "running" | "cascades" | "quarantine" | "clock" | "retention" | "published" => Some(Sort::Hash),
+                "tokens" => Some(Sort::Text),
                 place if PLACES.iter().any(|(p, _)| *p == place) => Some(Sort::Ranked),
                 _ => self.foreign(name),
             },
