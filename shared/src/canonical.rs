@@ -15,8 +15,8 @@ pub fn pointer_fault(pointer: &str) -> Option<&'static str> {
     is_wrong.then_some("~ in a JSON pointer is written ~0, and / in a name ~1")
 }
 
-/// What `pointer` leads to: members in the order of their names, strings escaped in one way, numbers as they came. `None`
-/// when it leads nowhere.
+/// The canonical text at `pointer`: members sorted by name, strings escaped uniformly, numbers unchanged. `None`
+/// when there is no value at `pointer`.
 pub fn member(json: &Json, pointer: &str) -> Option<String> {
     let mut at: &RawValue = serde_json::from_str(json.as_str()).ok()?;
     for step in pointer.split('/').skip(1) {
@@ -33,7 +33,7 @@ pub fn member(json: &Json, pointer: &str) -> Option<String> {
     Some(text)
 }
 
-/// As deep as the text is nested, which its limit bounds.
+/// Recursive: its depth is bounded by the limit on nesting.
 fn write(value: &RawValue, text: &mut String) {
     let raw = value.get();
     if let Ok(members) = serde_json::from_str::<BTreeMap<String, &RawValue>>(raw) {
@@ -61,8 +61,8 @@ fn quote(string: &str, text: &mut String) {
     text.push_str(&serde_json::Value::from(string).to_string());
 }
 
-/// A digest of a request: 32 hex digits of the SHA-256 of its parts, each preceded by its length. Idempotency-Keys, cursors and
-/// caches compare requests by it.
+/// A digest of a request: 32 hex digits of the SHA-256 of its parts, each preceded by its length. Idempotency-Keys,
+/// cursors and caches compare requests by it.
 pub fn request_digest<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     use sha2::Digest;
     let mut hash = sha2::Sha256::new();

@@ -386,8 +386,8 @@ impl WorkerConfig {
     }
 }
 
-/// The keys set by `environment`. A variable with `__`, or similar to a known one, must be known; for others, such as those
-/// injected by Kubernetes, a warning is printed.
+/// The keys set by `environment`. A variable with `__`, or similar to a known one, must be known; for others, such as
+/// those injected by Kubernetes, a warning is printed.
 fn known_variables(environment: Vec<(String, String)>) -> Result<Vec<(String, String)>, Error> {
     let known: Vec<(String, &str)> =
         KEYS.iter().map(|key| (format!("LEASEHOLD_{}", key.to_uppercase().replace('.', "__")), *key)).collect();

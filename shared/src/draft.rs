@@ -7,31 +7,31 @@ use crate::files::FileEntry;
 use crate::job::{Due, Idempotency, NewBatch, Priority, Uploaded};
 use crate::{JobId, Json, Kind, Kinds, NewJob, QueueName};
 
-/// A submit; what is `None` comes from its kind.
+/// A submit; for a field that is `None`, the default of its kind applies.
 #[derive(Debug, Clone)]
 pub struct Draft {
     /// The kind of work.
     pub kind: Kind,
-    /// For its handler; JSON null when the client sent none.
+    /// The input of its handler; JSON null when the client sent none.
     pub payload: Json,
-    /// Where it waits.
+    /// The queue.
     pub queue: Option<QueueName>,
-    /// How soon it is taken within its queue.
+    /// The priority within the queue.
     pub priority: Option<Priority>,
-    /// When it may start.
+    /// When the job may start.
     pub due: Option<Due>,
-    /// Attempts it has, at least 1.
+    /// Maximum attempts, at least 1.
     pub max_attempts: Option<u32>,
-    /// Longest run of an attempt, ms.
+    /// Maximum run time of an attempt, ms.
     pub timeout_ms: Option<u64>,
     /// The Idempotency-Key, which makes the submit safe to repeat.
     pub key: Option<String>,
-    /// Makes it a batch.
+    /// Makes the job a batch.
     pub batch: Option<NewBatch>,
 }
 
 impl Draft {
-    /// A submit that names nothing but its kind and payload.
+    /// A submit with only a kind and a payload.
     pub fn new(kind: Kind, payload: Json) -> Self {
         Self {
             kind,
@@ -46,8 +46,8 @@ impl Draft {
         }
     }
 
-    /// What the Idempotency-Key stands for: 32 hex digits that depend on every field as it was sent, and neither on white
-    /// space and the order of fields nor on the settings of the kind. Files are added by [`attach`].
+    /// The digest of the request for its Idempotency-Key: 32 hex digits that depend on every field as sent, but not on
+    /// white space, the order of fields or the settings of the kind. Files are added by [`attach`].
     pub fn digest(&self) -> String {
         let number = |n: Option<u64>| n.map(|n| n.to_string()).unwrap_or_default();
         let due = match self.due {
@@ -94,8 +94,8 @@ impl Draft {
     }
 }
 
-/// Gives a job the files that were written under `id`, minted for it by `Store::mint_id`, and makes its Idempotency-Key
-/// stand for them too: for their names and contents, in any order. Without files nothing changes.
+/// Attaches the files that were written under `id`, minted for the job by `Store::mint_id`, and includes their names
+/// and contents, in any order, in the digest of its Idempotency-Key. Without files nothing changes.
 pub fn attach(job: &mut NewJob, id: JobId, mut files: Vec<FileEntry>) {
     if files.is_empty() {
         return;

@@ -1,4 +1,4 @@
-//! Durations as people write them: a whole number and a unit.
+//! Human-readable durations: a whole number and a unit.
 use std::time::Duration;
 
 /// Reads `500ms`, `5s`, `2m` (or `2min`), `1h` or `7d`.
@@ -26,7 +26,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// [`parse`]'s.
 pub fn parse_ms(text: &str) -> Result<u64, String> {
-    // `parse` counts in ms, so that it fits.
+    // `parse` counts in ms, so the value fits.
     parse(text).map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 

@@ -84,7 +84,8 @@ pub enum Refusal {
 }
 
 impl Error {
-    /// The same error for a call of which an earlier part may have been executed: `Unavailable` becomes `OutcomeUnknown`.
+    /// The same error for a call of which an earlier part may have been executed: `Unavailable` becomes
+    /// `OutcomeUnknown`.
     pub(crate) fn after_a_change(self) -> Self {
         match self {
             Error::Unavailable(reason) | Error::Full(reason) => Error::OutcomeUnknown(reason),

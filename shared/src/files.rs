@@ -1,9 +1,10 @@
-//! Files of jobs: those sent with a submit, and those that attempts leave. They are in a folder, never in Redis, and are removed
-//! with their job.
+//! Files of jobs: those sent with a submit, and those that attempts leave. They are in a folder, never in Redis, and
+//! are removed with their job.
 //!
-//! A job's files are at `<id>/in/<name>` and `<id>/out/<token>/<name>`: an attempt that has lost its lease cannot touch the
-//! winner's. A job's record lists its files; anything else in the folder was left by a crash, and the sweep removes it ([`walk`]).
-//! Names are checked where they enter ([`name`]); [`folder`] says whose a folder is. Everything is streamed.
+//! A job's files are at `<id>/in/<name>` and `<id>/out/<token>/<name>`: an attempt that has lost its lease cannot touch
+//! the winner's. A job's record lists its files; anything else in the folder was left by a crash, and the sweep removes
+//! it ([`walk`]). Names are checked where they enter ([`name`]); [`folder`] says whose a folder is. Everything is
+//! streamed.
 pub mod folder;
 pub mod name;
 pub mod walk;

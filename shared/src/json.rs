@@ -1,17 +1,17 @@
-//! JSON that Leasehold carries but does not read: payloads, results, checkpoints.
+//! JSON that Leasehold stores but does not interpret: payloads, results, checkpoints.
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// Valid JSON text without insignificant white space; its numbers and key order are as they came.
+/// Valid JSON text without insignificant white space; numbers and key order are preserved.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Json(Box<str>);
 
-/// Why a text was not taken as [`Json`].
+/// The reason for which a text was not accepted as [`Json`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidJson {
-    /// No JSON.
+    /// Not JSON.
     #[error("not valid JSON: {0}")]
     Malformed(String),
     /// Nested deeper than the limit.
@@ -32,7 +32,7 @@ impl Json {
         Self::from_raw(raw, depth_max, bytes_max)
     }
 
-    /// [`Json::parse`] for what serde has already found to be JSON.
+    /// [`Json::parse`] for a value that serde has already validated.
     ///
     /// # Errors
     /// [`InvalidJson`] names the limit.
@@ -63,7 +63,7 @@ impl Json {
         Ok(Self(compact.into_boxed_str()))
     }
 
-    /// What Redis gave back of what [`Json::parse`] had taken.
+    /// A text read from Redis that [`Json::parse`] had accepted.
     pub(crate) fn stored(text: String) -> Self {
         Self(text.into_boxed_str())
     }
@@ -71,7 +71,7 @@ impl Json {
     /// Any serializable value as JSON.
     ///
     /// # Errors
-    /// What serde_json finds: a map with keys that are no strings, a number that is none.
+    /// serde_json's: a map with keys that are not strings, a number that is not finite.
     pub fn of<T: Serialize>(value: &T) -> Result<Self, serde_json::Error> {
         serde_json::to_string(value).map(|text| Self(text.into_boxed_str()))
     }
@@ -86,7 +86,7 @@ impl Json {
         &self.0
     }
 
-    /// Reads it as a `T`.
+    /// Deserializes it as a `T`.
     ///
     /// # Errors
     /// serde_json's, with the position.

@@ -206,7 +206,8 @@ impl Default for Retention {
 pub struct Cache {
     /// How long ago the earlier job may have ended, ms, at least 1.
     pub ms: u64,
-    /// JSON pointers into the payload: two jobs do the same work if their payloads are equal there and their files are equal.
+    /// JSON pointers into the payload: two jobs do the same work if their payloads are equal there and their files are
+    /// equal.
     pub by: Vec<String>,
 }
 

@@ -5,7 +5,7 @@
 //!    and its state machine, [`retry`] the delay of the next attempt, [`canonical`] the digests by which requests are compared,
 //!    [`draft`] what makes a request a job, [`limits`] every bound, and [`error`] what a caller can act on.
 //! 2. [`config`], [`kinds`] and [`tokens`] read what operators write.
-//! 3. [`files`] keeps the files of jobs, and [`store`] everything else.
+//! 3. [`files`] stores the files of jobs, and [`store`] everything else.
 //! 4. [`log`], [`metrics`] and [`server`] are what every process needs.
 //!
 //! The API and the worker are thin shells over [`Store`]; neither spells a Redis key.

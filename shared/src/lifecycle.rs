@@ -1,32 +1,32 @@
-//! The state machine: one table. The scripts in `store/lua` name the verbs they do in a `Transition:` line, ARCHITECTURE.md
-//! draws the same table, and a test holds the three together.
+//! The state machine, as a table. The scripts in `store/lua` name their verbs in a `Transition:` line, and
+//! ARCHITECTURE.md has the same table; a test checks that the three agree.
 use serde::{Deserialize, Serialize};
 
-/// Where a job is in its life. The state of a living job is the place where its id stands; only final states and
+/// The state of a job. The state of a living job follows from the key that holds its id; only final states and
 /// `waiting`, `scheduled`, `retrying` are stored in its hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// A parent whose items are not all done.
+    /// A parent whose items have not all ended.
     Waiting,
-    /// Its time has not come.
+    /// Not due yet.
     Scheduled,
     /// In a list, for a worker to claim.
     Queued,
     /// Held by a worker on lease.
     Running,
-    /// Failed, and waits for its back-off.
+    /// Failed, and waiting for its back-off to pass.
     Retrying,
     /// Ended with a result.
     Completed,
     /// Ended with an error.
     Failed,
-    /// Ended because it was asked to.
+    /// Ended by a cancel.
     Cancelled,
 }
 
 impl State {
-    /// Every state, in the order of a life.
+    /// Every state, in the order of a job's life.
     pub const ALL: [State; 8] = [
         State::Waiting,
         State::Scheduled,
@@ -52,12 +52,12 @@ impl State {
         }
     }
 
-    /// The state of that word.
+    /// The state named by a word.
     pub fn parse(word: &str) -> Option<State> {
         State::ALL.into_iter().find(|s| s.as_str() == word)
     }
 
-    /// Ended: only an operator's retry leaves such a state.
+    /// Whether the job has ended: only an operator's retry leaves such a state.
     pub fn is_final(self) -> bool {
         matches!(self, State::Completed | State::Failed | State::Cancelled)
     }
@@ -71,7 +71,7 @@ impl std::fmt::Display for State {
 
 /// What can happen to a job. The same word names the event, the Store's method, the script, the route and the metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(missing_docs)] // The table below says what each does.
+#[allow(missing_docs)] // The table below describes each.
 pub enum Verb {
     Submit,
     Import,
@@ -113,16 +113,16 @@ impl Verb {
     }
 }
 
-/// One verb's moves: from any of `from` (empty: no job yet) to any of `to` (empty: no job any more).
+/// The transitions of one verb: from any of `from` (empty: no job yet) to any of `to` (empty: the job is removed).
 #[derive(Debug)]
 pub struct Transition {
-    /// What happens.
+    /// The verb.
     pub verb: Verb,
-    /// The states it may happen in.
+    /// The states in which it applies.
     pub from: &'static [State],
     /// The states it may lead to.
     pub to: &'static [State],
-    /// Who does it.
+    /// The actor.
     pub by: &'static str,
 }
 

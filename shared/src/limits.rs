@@ -1,8 +1,8 @@
-//! Every bound in one place. The fields of [`Limits`] can be configured (`[limits]`); the constants cannot, since
+//! All limits. The fields of [`Limits`] can be configured (`[limits]`); the constants cannot, because
 //! scripts, keys or other processes rely on them.
 use serde::{Deserialize, Serialize};
 
-/// Partitions a key space may have: a sweep each, every second.
+/// Partitions of a key space; each is swept every second.
 pub const PARTITIONS_MAX: u16 = 256;
 /// Jobs in one script call: about 20 ms of Redis at most.
 pub const BATCH_MAX: usize = 1_000;
@@ -10,83 +10,84 @@ pub const BATCH_MAX: usize = 1_000;
 pub const BATCH_BYTES_MAX: usize = 8 << 20;
 /// Items in one call of the API.
 pub const ITEMS_PER_CALL_MAX: usize = 10_000;
-/// Items that may come with the submit of their batch; more come in parts.
+/// Items in the submit of a batch; further items are sent in parts.
 pub const ITEMS_PER_SUBMIT_MAX: usize = 100_000;
-/// Bytes of request bodies that one API process holds at once, those up to [`BODY_FREE_BYTES`] aside.
+/// Bytes of request bodies that one API process holds at once, not counting bodies up to [`BODY_FREE_BYTES`].
 pub const BODIES_BYTES_MAX: usize = 256 << 20;
-/// Bytes of a body that are not counted, so that small requests always get through.
+/// Bytes of a body that are not counted, so that small requests are always accepted.
 pub const BODY_FREE_BYTES: usize = 16 << 10;
-/// Kinds, and queues, a partition may know.
+/// Kinds, and queues, in a partition.
 pub const NAMES_MAX: usize = 1_000;
-/// Ids one claim looks at before it answers, beyond its free slots: cancelled and parked ones cost a look each.
+/// Ids that one claim examines beyond its free slots: cancelled and parked ids count.
 pub const CLAIM_SCAN: usize = 200;
-/// Entries of a claimed list that a renewal looks at: slots and strays.
+/// Entries of a claimed list that a renewal reads: slots and stray reservations.
 pub const CLAIMED_MAX: usize = 2_000;
-/// Slots a worker may have.
+/// Slots of a worker.
 pub const SLOTS_MAX: usize = 1_000;
 /// Jobs one step of a sweep moves.
 pub const SWEEP_BATCH: usize = 500;
-/// Steps of one sort that one sweep takes, so that no backlog keeps the others waiting.
+/// Steps of one type in one sweep, so that a backlog does not delay the others.
 pub const SWEEP_STEPS: usize = 20;
 /// Items one step of a cascade visits.
 pub const CASCADE_BATCH: usize = 500;
-/// Dead workers that one sweep looks at.
+/// Dead workers that one sweep examines.
 pub const DEAD_WINDOW: usize = 1_000;
-/// Jobs one step of a prune by hand looks at.
+/// Jobs that one step of a manual prune examines.
 pub const PRUNE_BATCH: usize = 500;
-/// Entries kept of a job's history, newest.
+/// Entries kept of a job's history, the newest.
 pub const HISTORY_MAX: usize = 1_000;
 /// The longest back-off, ms: a day.
 pub const BACKOFF_MS_MAX: u64 = 86_400_000;
 /// The longest delay of a submit, ms: ten years.
 pub const DELAY_MS_MAX: u64 = 315_360_000_000;
-/// The shortest lease, ms: a sixth of it is what a renewal has time for.
+/// The shortest lease, ms: a renewal has a sixth of it.
 pub const LEASE_MS_MIN: u64 = 1_000;
 /// The longest lease, ms: an hour.
 pub const LEASE_MS_MAX: u64 = 3_600_000;
-/// The longest block of a pop, ms: a partitioned worker that blocked first takes a job from a healthy one.
+/// The longest block of a pop, ms: a worker behind a network partition that blocked first would receive a job before a
+/// healthy one.
 pub const POP_MS_MAX: u64 = 2_000;
-/// An unsealed parent is cancelled so long after its last part, ms.
+/// Time from the last part of an unsealed parent until it is cancelled, ms.
 pub const OPEN_MS: u64 = 3_600_000;
-/// A worker that was not seen for so long, ms, and holds nothing is forgotten.
+/// Time after which a worker that was not seen and holds nothing is forgotten, ms.
 pub const WORKER_FORGET_MS: u64 = 3_600_000;
 /// How long an Idempotency-Key is kept, ms.
 pub const IDEMPOTENCY_MS: u64 = 86_400_000;
 /// Bytes of an Idempotency-Key.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
-/// Attempts a job may be given.
+/// Attempts of a job.
 pub const ATTEMPTS_MAX: u32 = 1_000;
-/// The longest run a job may be given, ms: a week.
+/// The longest timeout of a job, ms: a week.
 pub const TIMEOUT_MS_MAX: u64 = 604_800_000;
-/// How long a released job of a record version that the worker does not know waits, ms.
+/// Delay after a worker releases a job with an unknown record version, ms.
 pub const UNKNOWN_VERSION_DELAY_MS: u64 = 5_000;
 /// The version of a job's record that this code writes and reads.
 pub const RECORD_VERSION: u32 = 1;
-/// Bytes of an error's or a progress message; the rest is cut.
+/// Bytes of an error or progress message; the rest is cut off.
 pub const MESSAGE_BYTES_MAX: usize = 4_096;
-/// Bytes of progress and checkpoints in one call: what a link of 1 Mbit/s carries well within `redis.response_ms`.
+/// Bytes of progress and checkpoints in one call: a link of 1 Mbit/s transfers them well within `redis.response_ms`.
 pub const REPORT_BYTES_MAX: usize = 256 << 10;
-/// Bytes of progress messages that one job may have waiting for Redis; the oldest go first.
+/// Bytes of pending progress messages of one job; the oldest are dropped first.
 pub const PROGRESS_BYTES_MAX: usize = 256 << 10;
-/// Ids a listing by `state=queued`, or with a filter, looks at for a page.
+/// Ids that a listing by `state=queued`, or with a filter, examines for a page.
 pub const LIST_SCAN: usize = 10_000;
 /// How long a record that was set aside is kept once an operator has accepted it, ms: 30 days.
 pub const QUARANTINE_MS: u64 = 2_592_000_000;
 /// Jobs in a page of a listing.
 pub const PAGE_MAX: usize = 1_000;
-/// Bytes of payloads and results in a page; the job that passes it is the last.
+/// Bytes of payloads and results in a page; the job that exceeds it is the last.
 pub const PAGE_BYTES_MAX: usize = 16 << 20;
-/// Files a job may be given, and files an attempt may leave: their list stands in the job's record.
+/// Input files of a job, and output files of an attempt: their list is stored in the job's record.
 pub const FILES_MAX: usize = 100;
-/// Bytes of a file's name: a folder takes 255, less what a file that is being written is called.
+/// Bytes of a file's name: the file system's 255, less the suffix of a file being written.
 pub const FILE_NAME_BYTES_MAX: usize = 200;
 /// Bytes of a file's content type.
 pub const CONTENT_TYPE_BYTES_MAX: usize = 200;
-/// Bytes of a file that are gathered before they are written.
+/// Bytes of a file that are buffered before they are written.
 pub const FILE_PART_BYTES: usize = 256 << 10;
-/// Bytes of an upload between one part and the next: a part's head, and what stands before the first.
+/// Bytes of an upload between two parts: the headers of a part, and the text before the first part.
 pub const PART_HEAD_BYTES_MAX: usize = 512 << 10;
-/// Folders of the file store that one step of its walk looks at.
+/// Folders that one step of the file sweep examines.
 pub const FILE_WALK_BATCH: usize = 100;
 /// Jobs in a page of a stream.
 pub const STREAM_JOBS: u64 = 200;
@@ -94,24 +95,24 @@ pub const STREAM_JOBS: u64 = 200;
 pub const STREAM_BYTES: usize = 1 << 20;
 /// Bytes of a document that a job fetches, on the wire and unpacked: it is held in memory.
 pub const FETCH_BYTES_MAX: u64 = 20 << 20;
-/// Time to fetch one document, ms, redirects and all.
+/// Time to fetch one document, ms, redirects included.
 pub const FETCH_MS_MAX: u64 = 60_000;
 /// Time to connect for a fetch, ms.
 pub const FETCH_CONNECT_MS: u64 = 10_000;
 /// Time without a byte in a fetch, ms.
 pub const FETCH_IDLE_MS: u64 = 15_000;
-/// Redirects that a fetch follows: as many as browsers do at least.
+/// Redirects that a fetch follows, as many as the strictest browsers.
 pub const FETCH_REDIRECTS_MAX: usize = 10;
-/// Bytes of a URL that is fetched: longer ones are not safe with all servers.
+/// Bytes of a URL to fetch: not all servers accept longer ones.
 pub const URL_BYTES_MAX: usize = 2_000;
-/// Documents that one gap analysis reads besides the first: their URLs and statements stand in its checkpoint.
+/// Documents that one gap analysis reads besides the first: their URLs and statements are stored in its checkpoint.
 pub const PAPERS_MAX: usize = 50;
 /// Tokens in the API's file: each request is compared with all of them.
 pub const TOKENS_MAX: usize = 1_000;
 /// Watchers of jobs (`Prefer: wait`, event streams) in one process.
 pub const WATCHERS_MAX: usize = 10_000;
 
-/// Bounds an operator may set.
+/// Limits that an operator may set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
@@ -119,11 +120,11 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Bytes of the body of a bulk or items request.
     pub bulk_body_bytes: usize,
-    /// Bytes of an upload, and of the files that an attempt leaves.
+    /// Bytes of an upload, and of the output files of an attempt.
     pub upload_bytes: u64,
     /// Time for an upload, ms.
     pub upload_ms: u64,
-    /// Bytes of a body over its limit that are still read and dropped, so that the client sees the answer.
+    /// Bytes of a body beyond its limit that are still read and discarded, so that the client receives the response.
     pub drain_bytes: usize,
     /// Bytes of a payload, as compact JSON.
     pub payload_bytes: usize,
@@ -133,7 +134,7 @@ pub struct Limits {
     pub checkpoint_bytes: usize,
     /// Nested arrays and objects in a JSON text.
     pub json_depth: usize,
-    /// Time for a request once its body is read, ms; an asked wait is not counted.
+    /// Time for a request once its body is read, ms, not counting `Prefer: wait`.
     pub request_ms: u64,
     /// Idleness in reading a body, ms.
     pub idle_ms: u64,

@@ -1,5 +1,6 @@
-//! Logging: its settings, and its setup, once in each `main`. Lines go to standard error, so that standard output carries a
-//! command's output only. The reader of standard error may go away at any time, so a line that cannot be written is dropped.
+//! Logging: its settings, and its setup, once in each `main`. Lines go to standard error, so that standard output
+//! carries a command's output only. The reader of standard error may go away at any time, so a line that cannot be
+//! written is dropped.
 use std::fmt::Display;
 use std::io::Write;
 
@@ -8,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::Error;
 
-/// How the programs log, to standard error.
+/// Logging of the programs, to standard error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
@@ -22,9 +23,9 @@ pub struct LogConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// Human-readable.
     Text,
-    /// For programs.
+    /// Machine-readable.
     Json,
 }
 
@@ -39,7 +40,7 @@ impl Default for LogConfig {
 /// # Errors
 /// [`Error::Config`] when the filter is not valid.
 pub fn init(config: &LogConfig) -> Result<(), Error> {
-    // The PDF libraries warn of every glyph they do not know; a filter that names them still shows it.
+    // The PDF libraries warn about every unknown glyph; a filter that names them still shows these warnings.
     let filter = EnvFilter::try_new(format!("pdf_extract=error,lopdf=error,{}", config.filter))
         .map_err(|e| Error::Config(format!("log.filter: {e}; write a level such as info, or target=level,…")))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
@@ -52,8 +53,8 @@ pub fn init(config: &LogConfig) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes a line to standard error, for messages before logging is set up or outside it. Unlike `eprintln!` it does not panic
-/// when standard error is closed.
+/// Writes a line to standard error, for messages before logging is set up or outside it. Unlike `eprintln!` it does not
+/// panic when standard error is closed.
 pub fn say(line: impl Display) {
     drop(writeln!(std::io::stderr(), "{line}"));
 }

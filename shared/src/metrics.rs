@@ -1,7 +1,8 @@
-//! What a process shows of itself at `/metrics`: a registry, and its text.
+//! The metrics of a process at `/metrics`: a registry, and its text format.
 //!
-//! The Store counts its calls to Redis ([`crate::store::Metrics`]); the API and the worker add families of their own. No label
-//! is a job's id, and every label is of a bounded set: kinds and queues are at most [`crate::limits::NAMES_MAX`] each.
+//! The Store counts its calls to Redis ([`crate::store::Metrics`]); the API and the worker add families of their own.
+//! No label is a job's id, and every label is of a bounded set: kinds and queues are at most
+//! [`crate::limits::NAMES_MAX`] each.
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -13,9 +14,9 @@ use crate::Timestamp;
 /// The content type of [`render`]'s text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Bounds of what Redis and HTTP take, s.
+/// Buckets for calls of Redis and HTTP, s.
 const QUICK_S: [f64; 13] = [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
-/// Bounds of what jobs take, s: from a handler of one line to a day.
+/// Buckets for jobs, s: from a trivial handler to a day.
 const SLOW_S: [f64; 14] =
     [0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1_800.0, 7_200.0, 21_600.0, 86_400.0];
 
@@ -29,7 +30,7 @@ pub fn slow_histogram() -> Histogram {
     Histogram::new(SLOW_S)
 }
 
-/// A registry whose names begin with `leasehold_`, with what is true of every process: its program, version and start.
+/// A registry whose names begin with `leasehold_`, with the metrics of every process: its program, version and start.
 pub fn registry(program: &'static str, version: &'static str, started_at: Timestamp) -> Registry {
     let mut registry = Registry::with_prefix("leasehold");
     let build: Family<[(&'static str, &'static str); 2], Gauge> = Family::default();
@@ -41,14 +42,14 @@ pub fn registry(program: &'static str, version: &'static str, started_at: Timest
     registry
 }
 
-/// All that is registered, in Prometheus's text format 0.0.4, which every scraper reads.
+/// All registered metrics, in Prometheus's text format 0.0.4, which every scraper supports.
 pub fn render(registry: &Registry) -> String {
     let mut text = String::new();
     encode(&mut text, registry).expect("a String takes any text");
     plain(&text)
 }
 
-/// OpenMetrics as the older format: there a counter is described by the name that its samples have.
+/// Converts OpenMetrics to the older format, in which a counter is described under the name of its samples.
 fn plain(open: &str) -> String {
     let (mut text, mut help) = (String::with_capacity(open.len()), "");
     for line in open.lines() {

@@ -1,9 +1,9 @@
-//! The names that stand in keys and routes: each is checked once, where it enters.
+//! The names used in keys and routes. Each is checked once, where it enters.
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A name that is not of its alphabet; says which and what would be right.
+/// An invalid name, and the rule it breaks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {given:?} is not allowed: {rule}")]
 pub struct InvalidName {
@@ -46,7 +46,7 @@ macro_rules! name {
                 Err(InvalidName { what: $what, given, rule: $rule })
             }
 
-            /// The name as it stands in keys.
+            /// The name as used in keys.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -87,19 +87,19 @@ macro_rules! name {
 }
 
 name!(
-    /// A job's id: a UUIDv7 for new jobs, whatever its old store gave it for an imported one.
+    /// A job's id: a UUIDv7 for new jobs; imported jobs keep the id of their old store.
     JobId, "job id", is_id, ID_RULE
 );
 name!(
-    /// What sort of work a job is; names its handler.
+    /// The kind of work; names its handler.
     Kind, "kind", is_label, LABEL_RULE
 );
 name!(
-    /// Where a job waits.
+    /// A queue in which jobs wait.
     QueueName, "queue", is_label, LABEL_RULE
 );
 name!(
-    /// One start of one worker process; never used again.
+    /// The id of one run of a worker process; never reused.
     WorkerId, "worker id", is_id, ID_RULE
 );
 

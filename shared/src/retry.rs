@@ -1,16 +1,16 @@
-//! Whether a failed attempt is tried again, and when. Pure: the caller brings the dice.
+//! Whether and when a failed attempt is retried. Pure: the caller supplies the random number.
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
 
-/// Exponential back-off with equal jitter: half of the delay is certain, half is drawn, so that jobs that failed together
-/// do not come back together ("Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+/// Exponential back-off with equal jitter: half of the delay is fixed, half is random, so that jobs that failed
+/// together are not retried together ("Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Backoff {
     /// Delay after the first failed attempt, ms; 0 retries at once.
     pub first_ms: u64,
-    /// What each further failure multiplies it with, at least 1.
+    /// The factor for each further failure, at least 1.
     pub factor: f64,
     /// The longest delay, ms; at most [`limits::BACKOFF_MS_MAX`].
     pub max_ms: u64,
@@ -31,14 +31,14 @@ impl Backoff {
     }
 }
 
-/// What a handler asked for when it failed.
+/// The retry that a failed handler requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wish {
-    /// By policy: again after the back-off, while attempts are left.
+    /// By policy: retry after the back-off, while attempts are left.
     Policy,
-    /// Not again.
+    /// Do not retry.
     Never,
-    /// Again in so many ms, while attempts are left.
+    /// Retry after this many ms, while attempts are left.
     In(u64),
 }
 

@@ -1,7 +1,7 @@
-//! The door for HTTP, of the API and of a worker's port: every connection is bounded in number and in time.
+//! The HTTP server of the API and of a worker's probe port. Connections are bounded in number and in time.
 //!
-//! A head that does not arrive in time ends its connection, an idle one as well. When there is no room for another, the
-//! one that has gone longest without a request is closed, so that idlers never keep a client out.
+//! A connection is closed when a request's head does not arrive in time, or when it is idle. At the limit of
+//! connections, the one that has been idle longest is closed, so that idle connections never keep a client out.
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -29,27 +29,29 @@ use crate::{Error, Limits, Result};
 
 /// Bytes of a request's head.
 const HEAD_BYTES: usize = 64 << 10;
-/// How long the process waits, beyond the time of a request, and for a client to take a last word.
+/// How long the process waits beyond the time of a request, and for a client to receive a final response.
 const LINGER: Duration = Duration::from_secs(1);
-/// Connections that may wait to be accepted; the kernel may have a lower bound. One more costs its client a second.
+/// Connections that may wait to be accepted; the kernel may have a lower limit. Beyond it, a client is delayed by a
+/// second.
 const BACKLOG: u32 = 4_096;
-/// The pause after a connection could not be accepted, and between two that are asked to make room.
+/// The pause after a failed accept, and between closing two idle connections.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
-/// Marks a response that does not end by itself, but soon after the process is told to stop.
+/// Marks an endless response, which ends soon after the process starts to stop.
 #[derive(Clone)]
 pub struct Endless;
 
-/// What the connections of a server share.
+/// State shared by the connections of a server.
 struct Crowd {
     router: Router,
     idle: Duration,
-    /// Wakes the connection that has gone longest without a request: it is to close.
+    /// Wakes the connection that has been idle longest, so that it closes.
     make_room: Notify,
     stopping: CancellationToken,
 }
 
-/// Listens on `address`, which the setting `key` names; beyond loopback only when `closed` is `None`: it says why not.
+/// Listens on `address`, the value of the setting `key`; other than loopback only when `closed` is `None`, else it has
+/// the reason.
 ///
 /// # Errors
 /// [`Error::Config`] names the key, and what to write instead.
@@ -109,14 +111,14 @@ pub async fn serve(
     }
     drop(listener);
     tasks.close();
-    tracing::info!(connections = tasks.len(), "stopping: no new connections, requests finish");
+    tracing::info!(connections = tasks.len(), "stopping: accepting no new connections, waiting for requests to finish");
     let finished = tokio::time::timeout(Duration::from_millis(limits.request_ms) + LINGER, tasks.wait()).await;
     if finished.is_err() {
-        tracing::warn!(connections = tasks.len(), "requests did not finish in time and are cut off");
+        tracing::warn!(connections = tasks.len(), "requests did not finish in time; closing their connections");
     }
 }
 
-/// A place for one more connection.
+/// A permit for one more connection.
 async fn slot(slots: &Arc<Semaphore>, crowd: &Crowd) -> OwnedSemaphorePermit {
     loop {
         if let Ok(slot) = slots.clone().try_acquire_owned() {
@@ -129,7 +131,7 @@ async fn slot(slots: &Arc<Semaphore>, crowd: &Crowd) -> OwnedSemaphorePermit {
     }
 }
 
-/// The next connection; a failure to accept (too many open files) is waited out.
+/// The next connection. After a failure to accept (too many open files) it pauses and retries.
 async fn accept(listener: &TcpListener, crowd: &Crowd) -> TcpStream {
     let mut told = false;
     loop {
@@ -137,18 +139,18 @@ async fn accept(listener: &TcpListener, crowd: &Crowd) -> TcpStream {
             Ok((stream, _)) => return stream,
             Err(e) if e.raw_os_error().map(Errno::from_raw).is_some_and(is_want) => {
                 if !std::mem::replace(&mut told, true) {
-                    tracing::warn!("no connection can be accepted, so an idle one is closed: {e}");
+                    tracing::warn!("cannot accept a connection, closing an idle one: {e}");
                 }
                 crowd.make_room.notify_one();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
-            // The client was gone before it was accepted.
+            // The client disconnected before it was accepted.
             Err(e) => tracing::debug!("a connection was not accepted: {e}"),
         }
     }
 }
 
-/// Whether the process, or the machine, has no room for another connection.
+/// Whether the process or the machine is out of file descriptors or memory for connections.
 fn is_want(error: Errno) -> bool {
     matches!(error, Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
 }
@@ -176,7 +178,7 @@ async fn connection(stream: TcpStream, crowd: &Crowd) {
         Ok(()) => {}
         Err(e) if e.is_timeout() => {
             let parts = connection.into_parts();
-            // One that has sent nothing at all was merely idle.
+            // A connection that has sent nothing was only idle.
             if !parts.read_buf.is_empty() {
                 refuse_late_head(parts.io.into_inner()).await;
             }
@@ -185,7 +187,7 @@ async fn connection(stream: TcpStream, crowd: &Crowd) {
     }
 }
 
-/// Returns when the process is to stop and the client does not take the end of its endless response.
+/// Returns when the process stops and the client does not read the end of its endless response.
 async fn cut_off(stopping: &CancellationToken, endless: &AtomicBool) {
     stopping.cancelled().await;
     tokio::time::sleep(LINGER).await;
@@ -194,8 +196,8 @@ async fn cut_off(stopping: &CancellationToken, endless: &AtomicBool) {
     }
 }
 
-/// Runs a connection to its end; `begun` counts its requests. It is asked to close when room is needed or the process
-/// stops: at once when it is idle, else behind its answer.
+/// Runs a connection to its end; `begun` counts its requests. It is closed when its permit is needed or the process
+/// stops: at once when it is idle, otherwise after its response.
 async fn drive<C>(mut connection: Pin<&mut C>, crowd: &Crowd, begun: &AtomicUsize) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>> + Graceful,
@@ -209,13 +211,13 @@ where
         }
         let begun = begun.load(Ordering::Relaxed);
         if begun != known {
-            // Whoever asks for something goes to the end of the line of those that must make room.
+            // A request moves the connection to the end of the order in which idle connections are closed.
             known = begun;
             room.set(crowd.make_room.notified());
         }
         if !asked && (stopping.as_mut().poll(cx).is_ready() || room.as_mut().poll(cx).is_ready()) {
             if begun == 0 {
-                // hyper would go on waiting for the rest of a first head.
+                // hyper would continue to wait for the rest of a first head.
                 return Poll::Ready(Ok(()));
             }
             asked = true;
@@ -227,7 +229,7 @@ where
     .await
 }
 
-/// A connection that can be asked to close after its request.
+/// A connection that can be closed gracefully after its request.
 trait Graceful {
     fn close_gracefully(self: Pin<&mut Self>);
 }
@@ -241,7 +243,7 @@ where
     }
 }
 
-/// No delay for small answers; a peer that vanishes, or does not read, is given up.
+/// Sets no delay for small responses, and timeouts for a peer that disappears or does not read.
 fn set_options(stream: &TcpStream, idle: Duration) {
     let socket = socket2::SockRef::from(stream);
     let keepalive = socket2::TcpKeepalive::new().with_time(idle).with_interval(Duration::from_secs(5)).with_retries(3);
@@ -250,11 +252,11 @@ fn set_options(stream: &TcpStream, idle: Duration) {
         .and_then(|()| socket.set_tcp_keepalive(&keepalive))
         .and_then(|()| socket.set_tcp_user_timeout(Some(idle)));
     if let Err(e) = set {
-        tracing::debug!("a connection's options were not set: {e}");
+        tracing::debug!("setting a connection's options failed: {e}");
     }
 }
 
-/// Tells a client that began a request and did not finish its head.
+/// Responds to a client that started a request and did not finish its head.
 async fn refuse_late_head(mut stream: TcpStream) {
     let body = "{\"type\":\"urn:leasehold:problem:head_timeout\",\"title\":\"The head did not arrive in time\",\
                 \"status\":408,\"detail\":\"send the request again\",\"code\":\"head_timeout\"}";
@@ -263,6 +265,6 @@ async fn refuse_late_head(mut stream: TcpStream) {
          connection: close\r\n\r\n",
         body.len()
     );
-    // A client that does not read it either needs no answer.
+    // A client that does not read the response is disconnected.
     drop(tokio::time::timeout(LINGER, stream.write_all(format!("{head}{body}").as_bytes())).await);
 }

@@ -1,10 +1,11 @@
-//! The only door to Redis: a method for each verb, a script behind each that guards before it writes.
+//! All access to Redis: a method for each verb, and for each a script that checks its guards before it writes.
 //!
-//! Reading order: `submit` and `items`, `pop` and `claim`, `renew`, `settle`, `sweep` and `prune` follow a job's life; `admin` is
-//! what clients and operators do to jobs, `import` brings jobs of other stores (`past`), `files` is where records and files meet,
-//! `cache` remembers which job did a work before. Then the reads: `record` reads one job, `list` pages of them, `history` what
-//! happened to one, `status` queues and workers; `hints` receives messages, and `watch` waits for changes. `check` verifies the
-//! invariants against the keys; `finding` is what it reports, `repair` puts it right.
+//! Reading order: `submit` and `items`, `pop` and `claim`, `renew`, `settle`, `sweep` and `prune` follow a job's life;
+//! `admin` is what clients and operators do to jobs, `import` writes jobs of other stores (`past`), `files` relates
+//! records and files, `cache` finds the job that has done the same work before. Then the reads: `record` reads one job,
+//! `list` pages of them, `history` what happened to one, `status` queues and workers; `hints` receives messages, and
+//! `watch` waits for changes. `check` verifies the invariants against the keys; `finding` is what it reports, `repair`
+//! fixes it.
 //!
 //! `connect` makes a [`Store`], after `server` has checked the server and `meta` what the key space agrees on. All calls go
 //! through `wire`.
@@ -69,8 +70,8 @@ use wire::{Group, Wire, keys};
 
 /// A handle on Redis: cheap to clone, safe to share within one tokio runtime.
 ///
-/// Calls that are safe to repeat are repeated over an outage until `redis.outage_ms` has passed; a claim is not, since
-/// the audit recovers what a lost reply took.
+/// During an outage, idempotent calls are repeated until `redis.outage_ms` has passed. A claim is not repeated, since
+/// the audit recovers the jobs of a lost reply.
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
@@ -78,18 +79,19 @@ pub struct Store {
 
 /// What the clones of a [`Store`] share.
 struct Inner {
-    /// Every call goes through it. Shared with the tasks of the groups, which must not keep `Inner` alive: they end when it is
-    /// dropped.
+    /// Every call goes through it. Shared with the tasks of the groups, which must not keep `Inner` alive: they end
+    /// when it is dropped.
     wire: Arc<Wire>,
-    /// How many shares the key space has. Fixed at the first start of all: jobs are placed by it, so it is agreed on before the
+    /// The number of partitions. Fixed at the first start: jobs are placed by it, so it is agreed on before the
     /// first call.
     partitions: u16,
-    /// Where files of jobs are; `None` when no folder is configured. It is this Redis's: that is checked before the first call.
+    /// The file store; `None` when no folder is configured. That it belongs to this Redis is checked before the first
+    /// call.
     files: Option<FileStore>,
-    /// The group commits of submits, one a partition, since a script runs in one partition. Started at the first use, on the
-    /// runtime that uses them.
+    /// The group commits of submits, one per partition, since a script runs in one partition. Started at the first use,
+    /// on the runtime that uses them.
     submits: OnceLock<Vec<Group>>,
-    /// Those of settles. They are separate, so that settles never wait behind a backlog of submits.
+    /// The group commits of settles, separate so that settles never wait behind a backlog of submits.
     settles: OnceLock<Vec<Group>>,
 }
 
@@ -104,12 +106,12 @@ impl Store {
         (0..self.partitions()).map(|partition| Group::spawn(self.inner.wire.clone(), script, partition)).collect()
     }
 
-    /// How many shares the key space has.
+    /// The number of partitions.
     pub fn partitions(&self) -> u16 {
         self.inner.partitions
     }
 
-    /// The share that holds `id` and all that belongs to it.
+    /// The partition that holds `id` and all its keys.
     pub fn partition_of(&self, id: &JobId) -> u16 {
         keys::partition_of(id.as_str(), self.inner.partitions)
     }
@@ -135,7 +137,7 @@ impl Store {
     }
 }
 
-/// The share, of `partitions` (at least 1), that holds `id`: [`Store::partition_of`] without a `Store`.
+/// The partition, of `partitions` (at least 1), that holds `id`: [`Store::partition_of`] without a `Store`.
 pub fn partition_of(id: &JobId, partitions: u16) -> u16 {
     keys::partition_of(id.as_str(), partitions)
 }

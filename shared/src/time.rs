@@ -1,4 +1,4 @@
-//! Points in time as Redis's clock gives them.
+//! Points in time, by Redis's clock.
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -10,11 +10,11 @@ impl Timestamp {
     /// Reads RFC 3339 with any offset.
     ///
     /// # Errors
-    /// A sentence that shows the form.
+    /// A sentence with an example.
     pub fn parse(text: &str) -> Result<Self, String> {
         DateTime::parse_from_rfc3339(text)
             .map(|t| Self(t.timestamp_millis()))
-            .map_err(|e| format!("{text:?} is no RFC 3339 time such as 2026-11-22T06:00:00.000Z ({e})"))
+            .map_err(|e| format!("{text:?} is not an RFC 3339 time such as 2026-11-22T06:00:00.000Z ({e})"))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The tokens of the API: a file of `name scope sha256` lines, from which no token can be recovered.
 //!
-//! Each scope includes the one below: `admin` includes `submit`, and `submit` includes `read`. Two lines with one name are one client
-//! with two tokens. To replace a token, add the new line, change the client, and remove the old line.
+//! Each scope includes the one below: `admin` includes `submit`, and `submit` includes `read`. Two lines with one name
+//! are one client with two tokens. To replace a token, add the new line, change the client, and remove the old line.
 use std::fmt;
 
 use sha2::{Digest, Sha256};

@@ -1,5 +1,5 @@
-//! The owner of a folder. The sweep deletes whatever does not belong to a job, so a folder with other contents, or another
-//! Redis's folder, must never be used: a file in it names its owner, and Redis stores the same name.
+//! The owner of a folder. The sweep deletes whatever does not belong to a job, so a folder with other contents, or
+//! another Redis's folder, must never be used: a file in it names its owner, and Redis stores the same name.
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -41,8 +41,8 @@ fn unescaped(text: &str) -> Option<String> {
 }
 
 impl FileStore {
-    /// Opens a folder for an owner, and creates it if necessary. `agree` receives the owner that the folder names, if it
-    /// does, and returns the owner stored in Redis.
+    /// Opens a folder for an owner, and creates it if necessary. `agree` receives the owner that the folder names, if
+    /// it does, and returns the owner stored in Redis.
     pub(crate) async fn open<F>(root: PathBuf, agree: impl FnOnce(Option<String>) -> F) -> Result<Self>
     where
         F: Future<Output = Result<String>>,

@@ -49,7 +49,8 @@ impl Store {
         .await
     }
 
-    /// Requeues failed and cancelled jobs, with attempts and crashes reset to zero; for a parent, its failed and cancelled items.
+    /// Requeues failed and cancelled jobs, with attempts and crashes reset to zero; for a parent, its failed and
+    /// cancelled items.
     ///
     /// # Errors
     /// For each job a [`Refusal`] that names the state, or the parent, that prevents it.

@@ -16,7 +16,8 @@ impl Agreement {
         Self { own: (!kinds.is_empty()).then(|| kinds.published()), differing: Vec::new() }
     }
 
-    /// The kinds that differ now; a process that starts with a kinds file publishes it, so the last one to start is right.
+    /// The kinds that differ now; a process that starts with a kinds file publishes it, so the last one to start is
+    /// right.
     ///
     /// # Errors
     /// Those of any call.

@@ -88,8 +88,8 @@ pub struct Claimed {
 }
 
 impl Store {
-    /// Leases what the pops reserved and as many more as there are free slots. Never repeated: on an unknown outcome the
-    /// audit recovers what it may have taken.
+    /// Leases what the pops reserved and as many more as there are free slots. Never repeated: on an unknown outcome
+    /// the audit recovers what it may have taken.
     ///
     /// # Errors
     /// Those of any call.

@@ -40,8 +40,8 @@ impl Store {
         Ok(Self::new(wire, partitions, files))
     }
 
-    /// [`Store::connect`] for the doctor: accepts a Redis that is not fit ([`Store::server_faults`] reports why), and writes
-    /// nothing.
+    /// [`Store::connect`] for the doctor: accepts a Redis that is not fit ([`Store::server_faults`] reports why), and
+    /// writes nothing.
     ///
     /// # Errors
     /// [`Error::Config`] for another number of partitions; [`Error::Unavailable`].

@@ -81,8 +81,8 @@ impl Store {
         }
     }
 
-    /// Walks the file store, in small steps with pauses, and deletes what nobody has touched for `older_than` and belongs
-    /// to no job, or to an attempt that did not complete its job. Returns how many folders.
+    /// Walks the file store, in small steps with pauses, and deletes what nobody has touched for `older_than` and
+    /// belongs to no job, or to an attempt that did not complete its job. Returns how many folders.
     ///
     /// # Errors
     /// Those of any call, and [`Error::Config`] when the folder cannot be read.
@@ -143,8 +143,8 @@ impl Store {
         Ok(orphans)
     }
 
-    /// Holds records and file store against each other: what nobody has touched for `older_than` and no job has, and what
-    /// a job has and is not there. Its cost grows with the number of jobs. Nothing is found without a file store.
+    /// Holds records and file store against each other: what nobody has touched for `older_than` and no job has, and
+    /// what a job has and is not there. Its cost grows with the number of jobs. Nothing is found without a file store.
     ///
     /// # Errors
     /// Those of [`Store::sweep_files`].

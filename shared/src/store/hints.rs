@@ -1,5 +1,5 @@
-//! Hints: messages from other processes, over a subscription that is restored whenever it is lost. They may be missed, so
-//! nothing may depend on one.
+//! Hints: messages from other processes, over a subscription that is restored whenever it is lost. They may be missed,
+//! so nothing may depend on one.
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -52,8 +52,8 @@ impl Store {
     }
 }
 
-/// Hands each message of a channel, in every partition, to `each`, for ever; a `None` comes first, and again whenever the
-/// subscription had to be restored, since anything may have been missed.
+/// Hands each message of a channel, in every partition, to `each`, for ever; a `None` comes first, and again whenever
+/// the subscription had to be restored, since anything may have been missed.
 pub(super) async fn listen(store: &Store, channel: &str, each: impl Fn(Option<&str>)) {
     loop {
         if let Err(e) = subscribe(store, channel, &each).await {

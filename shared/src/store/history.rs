@@ -1,5 +1,5 @@
-//! A job's history: what the scripts noted, and what its record tells. The plain path notes nothing, so its submit, its run
-//! and its end are read from the record.
+//! A job's history: what the scripts noted, and what its record tells. The plain path notes nothing, so its submit, its
+//! run and its end are read from the record.
 use serde::{Deserialize, Serialize};
 
 use super::Store;
@@ -34,9 +34,8 @@ struct Noted {
 }
 
 impl Store {
-    /// A job's submit, attempts, phases, interventions and end, oldest first: at most
-    /// [`crate::limits::HISTORY_MAX`] of what was noted, the newest, and what follows from the record. Empty when there is no
-    /// such job.
+    /// A job's submit, attempts, phases, interventions and end, oldest first: at most [`crate::limits::HISTORY_MAX`] of
+    /// what was noted, the newest, and what follows from the record. Empty when there is no such job.
     ///
     /// # Errors
     /// Those of any call.

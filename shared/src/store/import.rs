@@ -1,5 +1,5 @@
-//! Import: jobs of another store, with their ids and states. A known id changes nothing, so an interrupted import can be
-//! repeated.
+//! Import: jobs of another store, with their ids and states. A known id changes nothing, so an interrupted import can
+//! be repeated.
 use super::Store;
 use super::past::{Ending, Past};
 use super::submit::{Minted, Submitted};
@@ -63,8 +63,8 @@ impl Store {
         Minted { partition: self.partition_of(&id), id, job, past: Some(past) }
     }
 
-    /// Brings in items of a batch from number `first` on, each as it stood. Those already in are passed over. Returns how
-    /// many the batch has.
+    /// Brings in items of a batch from number `first` on, each as it stood. Those already in are passed over. Returns
+    /// how many the batch has.
     ///
     /// # Errors
     /// As `Store::add_items`; [`Refusal::Taken`] when another job has the id of an item.
@@ -86,8 +86,8 @@ impl Store {
         Ok(total)
     }
 
-    /// Seals an imported batch of `total` items. With an ending it ends so at once if all its items have ended; without, as
-    /// any batch does.
+    /// Seals an imported batch of `total` items. With an ending it ends so at once if all its items have ended;
+    /// without, as any batch does.
     ///
     /// # Errors
     /// As `Store::add_items`.

@@ -21,8 +21,8 @@ struct Walk {
 }
 
 impl Store {
-    /// Adds a part of a batch: `payloads` are its items from number `first` on. `last` seals it. A part sent twice changes
-    /// nothing. Returns how many items the parent has.
+    /// Adds a part of a batch: `payloads` are its items from number `first` on. `last` seals it. A part sent twice
+    /// changes nothing. Returns how many items the parent has.
     ///
     /// # Errors
     /// [`Error::Refused`]: no such job, no batch, sealed, or out of turn.
@@ -70,8 +70,8 @@ impl Store {
     }
 
     /// The items that a batch has now, in their order, in pages of at most [`limits::STREAM_JOBS`] jobs and about
-    /// [`limits::STREAM_BYTES`]. An item that cannot be read, or is gone because its batch is being removed, is passed over,
-    /// and is the error that ends the stream after all others.
+    /// [`limits::STREAM_BYTES`]. An item that cannot be read, or is gone because its batch is being removed, is passed
+    /// over, and is the error that ends the stream after all others.
     ///
     /// # Errors
     /// [`Refusal::NotFound`] at the first page when there is no such job; those of any call.

@@ -21,8 +21,8 @@ pub struct PruneQuery {
     pub older_than_ms: Option<u64>,
     /// Of each kind (in `state`, if that is given), not the newest so many.
     pub keep: Option<u64>,
-    /// Of each kind (in `state`, if that is given), only those beyond the newest whose payloads, results, checkpoints and
-    /// errors, with those of their items, come to so many bytes in all.
+    /// Of each kind (in `state`, if that is given), only those beyond the newest whose payloads, results, checkpoints
+    /// and errors, with those of their items, come to so many bytes in all.
     pub bytes_max: Option<u64>,
     /// Count, and remove nothing.
     pub dry_run: bool,
@@ -200,7 +200,8 @@ impl Store {
         let mut pruned = 0;
         for _ in 0..limits::SWEEP_STEPS {
             let mut pipeline = redis::pipe();
-            // Looked at before they are counted: what another sweep removes in between makes the excess less, never more.
+            // Looked at before they are counted: what another sweep removes in between makes the excess less, never
+            // more.
             for partition in 0..self.partitions() {
                 let key = keys::fixed(partition, &suffix);
                 pipeline.cmd("ZRANGE").arg(key).arg(0).arg(limits::SWEEP_BATCH - 1).arg("WITHSCORES");

@@ -44,9 +44,9 @@ pub struct Renewed {
     pub at: Timestamp,
 }
 
-/// A gap in the clock's stamps longer than this, ms, means that Redis or everybody was away. Stamps come every sixth of a
-/// lease from each worker's renewals. It must be well below a lease: with half of one, two gaps in a row hide an outage in
-/// which live workers could not renew (found by the model of the clock in `tests/model`).
+/// A gap in the clock's stamps longer than this, ms, means that Redis or everybody was away. Stamps come every sixth of
+/// a lease from each worker's renewals. It must be well below a lease: with half of one, two gaps in a row hide an
+/// outage in which live workers could not renew (found by the model of the clock in `tests/model`).
 pub(super) fn gap_max_ms(lease_ms: u64) -> u64 {
     lease_ms / 3
 }

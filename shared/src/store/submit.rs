@@ -56,8 +56,8 @@ fn is_needless(submitted: &Result<Submitted>) -> bool {
 }
 
 impl Store {
-    /// Submits one job, together with whatever else is being submitted. What was uploaded for a job that it cannot come to
-    /// be is removed; when in doubt the walk decides.
+    /// Submits one job, together with whatever else is being submitted. What was uploaded for a job that it cannot come
+    /// to be is removed; when in doubt the walk decides.
     ///
     /// # Errors
     /// [`Error::Refused`] with the reason; [`Error::Full`] when Redis is out of memory. On [`Error::OutcomeUnknown`] it

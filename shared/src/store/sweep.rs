@@ -131,7 +131,8 @@ impl Store {
         Ok(reclaimed)
     }
 
-    /// Recovers a dead worker's reservations, and forgets the worker once it has been gone long enough. Returns how many.
+    /// Recovers a dead worker's reservations, and forgets the worker once it has been gone long enough. Returns how
+    /// many.
     ///
     /// # Errors
     /// Those of any call.
@@ -160,8 +161,8 @@ impl Store {
         Ok(pruned)
     }
 
-    /// Removes the oldest ended jobs of a kind beyond those to keep: `{kind, keep, ended jobs here}`. They are counted over all
-    /// partitions, so only the sweep of the kind's home partition does it.
+    /// Removes the oldest ended jobs of a kind beyond those to keep: `{kind, keep, ended jobs here}`. They are counted
+    /// over all partitions, so only the sweep of the kind's home partition does it.
     async fn prune_kept(&self, partition: u16, entry: &[Value]) -> Result<usize> {
         let [kind, keep, here] = entry else { return Ok(0) };
         let (Ok(kind), Ok(keep)) = (Kind::parse(&text(kind)), text(keep).parse::<u64>()) else { return Ok(0) };
@@ -182,8 +183,8 @@ impl Store {
         Ok(array(&reply).iter().filter(|v| text(v) == "requested").count())
     }
 
-    /// Continues cascades (`parent`, `<verb> <number of the next item>`, …), one step each in turn: a large cascade must not
-    /// delay the others, and all of them must not delay the rest of the sweep.
+    /// Continues cascades (`parent`, `<verb> <number of the next item>`, …), one step each in turn: a large cascade
+    /// must not delay the others, and all of them must not delay the rest of the sweep.
     async fn cascade_all(&self, partition: u16, entries: &[Value], swept: &mut Swept) -> Result<()> {
         let mut walks = VecDeque::new();
         for entry in entries.chunks_exact(2) {

@@ -1,8 +1,9 @@
 //! Watching jobs: any number of watchers in a process share one subscription and one reader.
 //!
-//! A message names a job that has changed, and the reader reads it, once for all its watchers. Messages are hints and may be
-//! lost, so the reader reads all watched jobs when the subscription is ready, whenever it was restored, and every few
-//! seconds. A watcher holds the latest state and has no queue: a slow watcher misses intermediate states only.
+//! A message names a job that has changed, and the reader reads it, once for all its watchers. Messages are hints and
+//! may be lost, so the reader reads all watched jobs when the subscription is ready, whenever it was restored, and
+//! every few seconds. A watcher holds the latest state and has no queue: a slow watcher misses intermediate states
+//! only.
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
@@ -106,7 +107,8 @@ impl Watcher {
         self.0.watched().watchers
     }
 
-    /// Waits until the job has ended or `limit` has passed. Returns the job as it is then; `None` when it does not exist.
+    /// Waits until the job has ended or `limit` has passed. Returns the job as it is then; `None` when it does not
+    /// exist.
     ///
     /// # Errors
     /// [`Watcher::watch`]'s and [`Watch::read`]'s.
@@ -149,8 +151,8 @@ impl Watch {
         seen.job.clone()
     }
 
-    /// The job once it differs from what this watch returned last; `None` when it was removed. Waits without a time limit,
-    /// also through outages.
+    /// The job once it differs from what this watch returned last; `None` when it was removed. Waits without a time
+    /// limit, also through outages.
     ///
     /// # Errors
     /// [`Error::Corrupt`].

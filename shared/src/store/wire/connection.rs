@@ -19,8 +19,8 @@ const SILENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Connections {
     /// Serves every script and pipeline. Its connections have a response timeout.
     pool: Pool,
-    /// Opens connections outside the pool, for blocking pops and subscriptions: these must not time out on a response, nor
-    /// keep calls waiting for a connection.
+    /// Opens connections outside the pool, for blocking pops and subscriptions: these must not time out on a response,
+    /// nor keep calls waiting for a connection.
     client: redis::Client,
     /// `redis.connect_ms`, for connections outside the pool.
     connect: Duration,

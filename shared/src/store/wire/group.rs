@@ -1,5 +1,5 @@
-//! Group commit: entries that arrive while a call is in flight travel together in the next one. Without a call in flight an
-//! entry is sent at once.
+//! Group commit: entries that arrive while a call is in flight travel together in the next one. Without a call in
+//! flight an entry is sent at once.
 use std::sync::{Arc, LazyLock};
 
 use redis::Value;
@@ -23,8 +23,8 @@ struct Waiting {
 }
 
 impl Group {
-    /// Sends what is waiting, up to [`limits::BATCH_MAX`] entries and about [`limits::BATCH_BYTES_MAX`] bytes a call, until the
-    /// group is dropped.
+    /// Sends what is waiting, up to [`limits::BATCH_MAX`] entries and about [`limits::BATCH_BYTES_MAX`] bytes a call,
+    /// until the group is dropped.
     pub(crate) fn spawn(wire: Arc<Wire>, script: &'static LazyLock<Script>, partition: u16) -> Self {
         let (sender, mut receiver) = mpsc::channel::<Waiting>(limits::BATCH_MAX);
         tokio::spawn(async move {
