@@ -1,7 +1,7 @@
 -- Included first in every script: the partition, its key names, the clock, and the one way to call Redis.
 --
 -- KEYS[1] is the partition's prefix `lh:{P}`; every other key is built from it here, so that all of a script's keys
--- share its hash slot. ARGV[1] is the time in ms, empty for the server's own (tests pass theirs).
+-- share its hash slot. ARGV[1] is the time in ms; empty means the server's clock (tests pass a time).
 local P = KEYS[1]
 local now = tonumber(ARGV[1])
 if not now then
@@ -27,8 +27,8 @@ local function kind_key(kind) return P .. ':kind:' .. kind end
 local function finished_key(kind) return P .. ':finished:' .. kind end
 local function idempotency_key(kind, key) return P .. ':idempotency:' .. kind .. ':' .. key end
 
--- A key that cannot be read (a type that is not its own, a record without its fields) is renamed out of the way and
--- reported in `quarantine`; whatever needed it goes on as if it were absent.
+-- An unreadable key (of the wrong type, or a record with missing fields) is set aside: renamed and
+-- reported in `quarantine`. The script continues as if it were absent.
 local function set_aside(key, reason)
   redis.call('RENAME', key, P .. ':quarantined:' .. string.sub(key, #P + 2))
   local reported = redis.pcall('HSET', QUARANTINE, key, now .. ' ' .. reason)
@@ -38,7 +38,7 @@ local function set_aside(key, reason)
   end
 end
 
--- Lua has no rollback, so no command may fail half-way: a wrong type is set aside and the command done again.
+-- Lua has no rollback, so no command may fail half-way: a key of the wrong type is set aside and the command repeated.
 local function call(command, key, ...)
   local reply = redis.pcall(command, key, ...)
   if type(reply) == 'table' and reply.err then
@@ -49,14 +49,14 @@ local function call(command, key, ...)
   return reply
 end
 
--- The same for scripts that may not write: what cannot be read is as if it were absent.
+-- `call` for read-only scripts: an unreadable key is treated as absent.
 local function look(command, key, ...)
   local reply = redis.pcall(command, key, ...)
   if type(reply) == 'table' and reply.err then return nil end
   return reply
 end
 
--- Commands that take many members are gathered here and sent once by `flush`, at most 1,000 arguments a call.
+-- Commands with many members are collected here and sent once by `flush`, at most 1,000 arguments a call.
 local gathered, order = {}, {}
 local function gather(command, key, ...)
   local slot = command .. ' ' .. key
@@ -69,7 +69,7 @@ local function gather(command, key, ...)
   for i = 1, select('#', ...) do args[#args + 1] = (select(i, ...)) end
 end
 
--- What changed, by its new state, is told to whoever watches: a hint, never the truth.
+-- Changed jobs, by new state, are published for watchers. A message is a hint and may be lost.
 local changed = {}
 local function tell(word, id)
   local ids = changed[word] or {}
@@ -88,7 +88,7 @@ local function flush()
   changed = {}
 end
 
--- Reads what every verb must know of a job; nil when there is none. A field that is absent is false.
+-- Reads the fields that every verb needs; nil when there is no such job. An absent field is false.
 local FIELDS = {
   'kind', 'queue', 'priority', 'state', 'parent', 'token', 'settled', 'attempts', 'crashes', 'crashes_total',
   'items_total', 'then',
@@ -104,12 +104,12 @@ local WORDS = {
     waiting = true, scheduled = true, retrying = true, completed = true, failed = true, cancelled = true,
   },
 }
--- The first field that no script could work with; nil when there is none.
+-- The first invalid field of a record; nil when all are valid.
 local function damaged(job)
   if not (job.kind and job.queue and job.priority) then return 'kind, queue or priority is missing' end
   for field, form in pairs(FORMS) do
     local value = job[field]
-    -- 15 digits are counted exactly, here and by Redis.
+    -- Integers of 15 digits are exact, in Lua and in Redis.
     if value and (#value > (form == COUNT and 15 or 64) or not string.find(value, form)) then
       return field .. ' is not what it must be'
     end
@@ -132,12 +132,12 @@ local function read(id)
     if redis.call('EXISTS', key) == 1 then set_aside(key, fault) end
     return nil
   end
-  -- A parent reaches a queue only to run its `then` over the finished items.
+  -- A parent is queued only to run its `then` over the finished items.
   job.runs = job.items_total and job['then'] or job.kind
   return job
 end
 
--- The running record `<token> <worker> <started_at> [<kind>]`; the kind stands there when it holds a permit.
+-- The running record `<token> <worker> <started_at> [<kind>]`, with the kind when it holds a permit.
 local function record_of(text)
   if not text then return nil end
   local token, worker, started_at, kind = string.match(text, '^(%d+) (%S+) (%d+) ?(%S*)$')
@@ -146,15 +146,15 @@ local function record_of(text)
 end
 local function running(id) return record_of(call('HGET', RUNNING, id)) end
 
--- Puts a queued job where it waits. At the front only what had its turn before.
-local filled = {} -- queues that this script has pushed to: LLEN does not see what is gathered
+-- Puts a queued job in its list. Only a job that was claimed or popped before goes to the front.
+local filled = {} -- queues that this script has pushed to: LLEN does not include collected commands
 local function push(job, front)
   local own = queue_key(job.queue)
   local list = own
   if tonumber(job.crashes or 0) > 0 then
     list = own .. ':suspect'
   else
-    -- An idle worker blocks on the queue's own list alone, so the first of an empty queue goes there.
+    -- An idle worker blocks on the queue's own list only, so the first job of an empty queue goes there.
     if job.priority ~= 'normal' and (filled[own] or
       call('LLEN', own) + call('LLEN', own .. ':high') + call('LLEN', own .. ':low') > 0) then
       list = own .. ':' .. job.priority
@@ -164,7 +164,7 @@ local function push(job, front)
   if front then call('RPUSH', list, job.id) else gather('LPUSH', list, job.id) end
 end
 
--- Takes a running job out of every place where running jobs stand.
+-- Removes a job from all keys of running jobs.
 local function stop_running(job_id, record)
   gather('ZREM', LEASES, job_id)
   gather('HDEL', RUNNING, job_id)
@@ -175,13 +175,13 @@ local function stop_running(job_id, record)
   end
 end
 
--- Nobody prunes the job any more: it lives again, or is on its way out.
+-- Removes the job from the index for pruning: it was requeued, or is being removed.
 local function keep_for_good(job)
   gather('ZREM', EXPIRY, job.id)
   gather('ZREM', finished_key(job.kind), job.id)
 end
 
--- An entry in the job's history: attempts, phases and interventions; the plain path writes none.
+-- Adds an entry to the job's history: attempts, phases and interventions. An uneventful job has none.
 local function note(id, event, fields)
   local key = history_key(id)
   fields.at, fields.event = now, event
@@ -189,7 +189,7 @@ local function note(id, event, fields)
   call('LTRIM', key, -HISTORY_MAX, -1)
 end
 
--- The same, of a run: it says which, so that a reader can tell its claim, which is not noted, before its first entry.
+-- Adds an entry about a run, with its start: a reader derives the claim, which has no entry, from the first of them.
 local function note_run(job, record, event, fields)
   fields.worker, fields.attempt = record.worker, tonumber(job.attempts or 0) + 1
   fields.started_at = tonumber(record.started_at)

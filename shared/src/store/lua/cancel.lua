@@ -1,8 +1,8 @@
--- Cancels what nobody runs, and flags what runs or waits for its items. With `open`, only parents whose time to be
--- sealed has passed.
+-- Cancels jobs that are not running, and flags jobs that are running or waiting for their items. With `open`, only
+-- unsealed parents whose time has passed.
 -- Transition: cancel
 -- KEYS: the partition. ARGV: now, mode (any | open), ids…
--- Returns, for each: cancelled | requested | completed | failed | missing | kept (cancelled before answers cancelled too)
+-- Returns, for each: cancelled | requested | completed | failed | missing | kept (also cancelled for a job cancelled before)
 local open, answers = ARGV[2] == 'open', {}
 for i = 3, #ARGV do
   -- guard: open

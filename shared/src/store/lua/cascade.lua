@@ -1,5 +1,5 @@
--- One bounded step of a parent's cancel, retry or remove over its items. Any sweeper may take it: a step that has been
--- taken already changes nothing.
+-- One bounded step of a parent's cancel, retry or remove over its items. Any sweeper may run it: a step that was
+-- already run changes nothing.
 -- Transition: cancel retry remove finish
 -- KEYS: the partition. ARGV: now, parent, verb, from (number of the first item), ids of the items from there…
 -- Returns: {moved (not at this step) | more | done, ids of removed jobs whose files are to be deleted…}

@@ -1,9 +1,9 @@
--- Leases what a worker's pops reserved, and as many more as it has free slots; whatever cannot run here is moved where
--- it stops nobody: parked, suspect, back to the front, or dropped when it is not queued.
+-- Leases a worker's reservations, and further jobs up to its free slots. An id that cannot run here is moved to where
+-- it blocks no other: parked, suspect, back to the front, or dropped when it is not queued.
 -- Transition: claim
 -- KEYS: the partition. ARGV: now, worker, lease_ms, slots, suspects (how many more this worker may run), scan (ids to
---   look at), n reservations: (queue, id)…, n queues: (queue, budget)…, n kinds: (kind, max_running or 0)…
--- Returns: {paused queues, more (1: ids are left to look at), server time ms, {id, token, kind to run, field, value, …}…}
+--   examine), n reservations: (queue, id)…, n queues: (queue, budget)…, n kinds: (kind, max_running or 0)…
+-- Returns: {paused queues, more (1: there are further ids), server time ms, {id, token, kind to run, field, value, …}…}
 local worker, lease_ms, slots, suspects, scan = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]),
   tonumber(ARGV[6])
 local at = 7
@@ -30,7 +30,7 @@ local function park(job)
   call('SADD', parked_index(job.queue), job.runs)
 end
 
--- Decides where an id that has left its list goes; true when this claim takes it.
+-- Decides where an id taken from its list goes; true when this claim leases it.
 local function consider(id)
   local job = read(id)
   -- guard: queued (neither gone, nor ended, nor waiting for its time, nor running already)
@@ -47,7 +47,7 @@ local function consider(id)
     picked[#picked + 1] = job
     job.fields = redis.call('HGETALL', job.key)
     for _, value in ipairs(job.fields) do bytes = bytes + #value end
-    -- What a worker cannot be sent in time it would give back and be sent again.
+    -- A reply too large to arrive in time would make the worker release the job, and the next claim would send it again.
     if bytes > BATCH_BYTES_MAX then slots, scan = 0, 0 end
     return true
   end
@@ -89,7 +89,7 @@ local function take_from(queue, budget)
   for _, list in ipairs({ own .. ':high', own, own .. ':low' }) do budget = take(list, budget) end
 end
 
--- Takes an id out of this worker's list, unless it stands there for a lease of its own: a claim that comes late.
+-- Removes an id from this worker's list, unless the id is there because the worker holds its lease (a late claim).
 local function unless_leased(id)
   local record = running(id)
   -- guard: leased
@@ -118,7 +118,7 @@ for pass = 1, 2 do
   end
 end
 
--- A counter that was lost goes on above every token that these jobs have had; a damaged one, above any there can be.
+-- A lost counter continues above every token of these jobs; a damaged counter, above every possible token.
 local function lost_count()
   local given, highest = redis.pcall('GET', TOKENS), 0
   for _, job in ipairs(picked) do highest = math.max(highest, tonumber(job.token or 0)) end
@@ -146,7 +146,7 @@ for i, job in ipairs(picked) do
   jobs[i] = { job.id, string.format('%.0f', token + i), job.runs, unpack(job.fields) }
 end
 flush()
--- An idle worker blocks on the own list alone, so the next job of another priority moves over and wakes it.
+-- An idle worker blocks on the own list only, so the next job of another priority is moved there to wake it.
 for _, q in ipairs(queues) do
   local own = queue_key(q[1])
   if call('LLEN', own) == 0 then

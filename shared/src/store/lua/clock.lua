@@ -1,11 +1,11 @@
--- Included by renew, sweep, reclaim, recover and cancel: Redis's clock as those who watch it have seen it.
+-- Included by renew, sweep, reclaim, recover and cancel: Redis's clock, as observed by the workers.
 --
--- `clock` holds: stamp (ms, when anybody last renewed or swept), lease_max_ms (the longest lease in use) and lease_max_at
--- (when it was last used), and after a gap grace_from (the last stamp before it), grace_began, grace_until and skipped_ms.
--- Redis was away, or everybody was, or the clock was set: until grace_until only leases that had run out by grace_from are
--- reclaimed, since every other holder may be alive.
+-- `clock` holds: stamp (ms, the last renewal or sweep of any worker), lease_max_ms (the longest lease in use) and
+-- lease_max_at (when it was last used), and after a gap grace_from (the last stamp before it), grace_began, grace_until
+-- and skipped_ms. A gap means that Redis or all workers were away, or that the clock was set. Until grace_until only
+-- leases that had expired by grace_from are reclaimed, since all other holders may be alive.
 
--- The longest lease in use, with what is to be stored when that has changed.
+-- The longest lease in use, and the fields to store when it has changed.
 local function longest(lease_ms, known, used_at)
   if lease_ms >= known then
     if lease_ms > known or now - used_at > known / 4 then return lease_ms, { 'lease_max_ms', lease_ms, 'lease_max_at', now } end
@@ -37,7 +37,7 @@ local function stamp(lease_ms, gap_max_ms)
   return lease_max
 end
 
--- The time, ms, by which a lease must have run out to be reclaimed now; and the longest lease in use.
+-- The time, ms, by which a lease must have expired to be reclaimed now; and the longest lease in use.
 local function cutoff()
   local v = call('HMGET', CLOCK, 'grace_from', 'grace_until', 'lease_max_ms')
   local from, until_ms, lease_max = tonumber(v[1]), tonumber(v[2]), tonumber(v[3]) or 0
@@ -46,7 +46,7 @@ local function cutoff()
   return now, lease_max
 end
 
--- The time, ms, less what the last gap has skipped: nobody could send the next part of a batch then.
+-- The time, ms, minus the length of the last gap, in which no client could send the next part of a batch.
 local function unskipped()
   local v = call('HMGET', CLOCK, 'grace_until', 'skipped_ms')
   local until_ms, skipped = tonumber(v[1]), tonumber(v[2])

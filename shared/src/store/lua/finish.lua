@@ -1,6 +1,6 @@
--- Included by every script that can end a job: a job's end and its parent's count change together.
+-- Included by every script that can end a job: a job's end and its parent's count change atomically.
 
--- How long a finished job is kept, in ms: `<completed> <failed> <cancelled>` of its kind, or the default.
+-- How long an ended job is kept, in ms: `<completed> <failed> <cancelled>` of its kind, or the default.
 local kept = {}
 local function retention(kind, state)
   local text = kept[kind]
@@ -13,18 +13,18 @@ local function retention(kind, state)
   return tonumber(({ completed = completed, failed = failed, cancelled = cancelled })[state])
 end
 
-local parents = {} -- true, or how it ends when an import says so
+local parents = {} -- true, or its final state when given by an import
 local function count(parent_id, outcome, by)
   -- guard: counted (only the script that ends or revives the item changes its parent's count)
   if call('HEXISTS', job_key(parent_id), 'items_total') == 1 then
     local counted = redis.pcall('HINCRBY', job_key(parent_id), 'items_' .. outcome, by)
-    -- A count that is no number begins anew; `doctor` finds the difference.
+    -- A count that is not a number restarts from zero; `doctor` finds the difference.
     if type(counted) == 'table' then redis.call('HSET', job_key(parent_id), 'items_' .. outcome, math.max(by, 0)) end
     parents[parent_id] = true
   end
 end
 
--- Ends a job that is in no living place any more. `...` are further fields of its record.
+-- Ends a job that has already been removed from its place. `...` are further fields of its record.
 local function end_job(job, state, skipped, ...)
   call('HSET', job.key, 'state', state, 'finished_at', now, ...)
   gather('ZADD', P .. ':' .. state, now, job.id)
@@ -38,11 +38,11 @@ local function end_job(job, state, skipped, ...)
   tell(state, job.id)
 end
 
--- Takes back what `end_job` wrote, for a retry.
+-- Reverts what `end_job` wrote, for a retry.
 local function revive_job(job)
   redis.call('HDEL', job.key, 'state', 'finished_at', 'result', 'output', 'error', 'skipped', 'attempts', 'crashes',
     'crashes_total')
-  -- A settle sent again hears what it heard before, until the next claim.
+  -- A repeated settle gets the same answer until the next claim.
   if job.token and not job.settled then redis.call('HSET', job.key, 'settled', job.state) end
   redis.call('HSET', job.key, 'updated_at', now)
   job.crashes = false
@@ -77,7 +77,7 @@ local function finish_parent(id, ends)
   end
 end
 
--- The last call of such a script: parents that an end touched finish, and what was gathered is written.
+-- The last call of these scripts: finishes the parents of ended items, and sends the collected commands.
 local function finish()
   for id, ends in pairs(parents) do
     finish_parent(id, ends)

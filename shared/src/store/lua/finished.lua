@@ -1,4 +1,4 @@
--- A page of a kind's ended jobs, newest first, from after a cursor, with what a prune decides by.
+-- A page of a kind's ended jobs after a cursor, newest first, with the values by which a prune decides.
 -- KEYS: the partition. ARGV: now, kind, score and id of the cursor (or empty), limit, ms ago that the first page begins
 --   (empty: now)
 -- Returns: {server time ms, {id, end ms, state or '', items, bytes of payload, result, checkpoint and error}…}

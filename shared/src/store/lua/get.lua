@@ -1,4 +1,4 @@
--- Reads whole jobs, each as one moment saw it.
+-- Reads complete jobs, each atomically.
 -- KEYS: the partition. ARGV: now, ids…
 -- Returns, for each: {running record or '', lease end or '', due or '', cancelling 0|1, field, value, …} | {} when there
 --   is none | {corrupt, key}

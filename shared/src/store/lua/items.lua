@@ -1,4 +1,4 @@
--- Adds a part of a batch's items to its unsealed parent; those already in are passed over, so a part sent twice changes
+-- Adds a part of a batch's items to its unsealed parent. Items already added are skipped, so a part sent twice changes
 -- nothing. The last part seals the parent.
 -- Transition: submit import finish
 -- KEYS: the partition. ARGV: now, parent, first (number of the first item), last (1 seals), ended (how the parent had

@@ -1,4 +1,4 @@
--- A page of a sorted set, from after a cursor: newest first, or soonest first.
+-- A page of a sorted set after a cursor: newest first, or soonest first.
 -- KEYS: the partition. ARGV: now, suffix of the set's key, order (newest | soonest), score and id of the cursor (or
 --   empty), limit
 -- Returns: {id, score, id, score, …}

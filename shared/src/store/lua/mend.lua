@@ -1,11 +1,11 @@
--- Mends what is no job's place: a key that cannot be read, the counter of tokens, a parent's counts, a report.
+-- Repairs everything except the place of a job: an unreadable key, the token counter, a parent's counts, a report.
 -- KEYS: the partition. ARGV: now, what, and for
---   aside: key, type it must have (empty: what is in it is wrong), reason
---   tokens: the highest token that was given
---   counts: parent, what its five counts are (total succeeded failed skipped cancelled, as one text), what the first
---     four after the total are to be, each
---   accept: key of a record that was set aside, and ms for which it is still kept
--- Returns: mended | kept (it has changed since it was looked at)
+--   aside: key, required type (empty: the content is wrong), reason
+--   tokens: the highest token that was issued
+--   counts: parent, its five counts as read (total succeeded failed skipped cancelled, as one text), then the new
+--     values of the four after the total, each
+--   accept: key of a record that was set aside, and ms for which it is kept
+-- Returns: mended | kept (it has changed since it was read)
 local what, key = ARGV[2], ARGV[3]
 local COUNTS = { 'items_total', 'items_succeeded', 'items_failed', 'items_skipped', 'items_cancelled' }
 

@@ -1,13 +1,13 @@
 -- Included by list and finished.
 --
--- A page of a sorted set from after a cursor (score and id, or both empty), newest or soonest first:
+-- A page of a sorted set after a cursor (score and id, or both empty), newest or soonest first:
 -- {id, score, id, score, …}.
 local function page_of(key, newest, score, id, limit)
   local way = newest and { 'REV', 'WITHSCORES' } or { 'WITHSCORES' }
   if score == '' then return look('ZRANGE', key, 0, limit - 1, unpack(way)) or {} end
   local rank = look('ZSCORE', key, id) == score and redis.call(newest and 'ZREVRANK' or 'ZRANK', key, id)
   if rank then return redis.call('ZRANGE', key, rank + 1, rank + limit, unpack(way)) end
-  -- The cursor's job has moved: go on at its score, past the ids that sort before it.
+  -- The cursor's job has moved: continue at its score, after the ids that sort before it.
   local page, offset = {}, 0
   repeat
     local part = newest and look('ZRANGE', key, score, '-inf', 'BYSCORE', 'REV', 'LIMIT', offset, 1000, 'WITHSCORES')

@@ -1,4 +1,4 @@
--- Queues what has become due, and cuts a back-off that lies further ahead than any may (the clock was set back).
+-- Queues jobs that have become due, and shortens a back-off that is longer than the maximum (the clock was set back).
 -- Transition: promote
 -- KEYS: the partition. ARGV: now, limit, backoff_max_ms
 -- Returns: how many were queued

@@ -1,4 +1,5 @@
--- Takes back running jobs whose lease has run out, grace aside; a job that keeps losing its worker fails.
+-- Reclaims running jobs whose lease has expired, unless a grace period protects them; a job that keeps losing its worker
+-- fails.
 -- Transition: reclaim
 -- KEYS: the partition. ARGV: now, limit, max_crashes, error (JSON, without its time), lease_ms, gap_max_ms
 -- Returns: {id, queued|failed|cancelled|dropped}…
@@ -13,12 +14,12 @@ local function reclaim(id)
   stop_running(id, record)
   if not job or job.state then return 'dropped' end
   if not record then
-    -- Its running record was lost (set aside): nobody can be charged.
+    -- Its running record was lost (set aside), so no crash is counted.
     gather('SREM', permits_key(job.runs), id)
     push(job)
     return 'queued'
   end
-  -- The holder's late settle finds its token here and hears `stale`.
+  -- A late settle of the holder finds its token here and is answered `stale`.
   redis.call('HSET', job.key, 'token', record.token, 'worker', record.worker, 'started_at', record.started_at, 'settled',
     'stale', 'updated_at', now)
   note_run(job, record, 'reclaim', {})

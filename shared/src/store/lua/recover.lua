@@ -1,5 +1,5 @@
--- Puts reservations nobody leased back to the front of their queue: a live worker's own as its audit names them, a dead
--- worker's all. Forgets a worker that has left, or has been gone for an hour, once its list is empty.
+-- Moves unleased reservations back to the front of their queue: those of a live worker that its audit names, and all of
+-- a dead worker. Forgets a worker that has left, or has been gone for an hour, once its list is empty.
 -- Transition: recover
 -- KEYS: the partition. ARGV: now, worker, mode (audit | dead | leave), limit, lease_ms, gap_max_ms, ids of an audit…
 -- Returns: {how many were recovered, forgotten 1|0} | {alive}

@@ -1,8 +1,8 @@
--- Removes final jobs: those named, or (prune) those whose retention has passed.
+-- Removes final jobs: the given ids, or (prune) those whose retention has passed.
 -- Transition: remove prune
 -- KEYS: the partition. ARGV: now, limit of a prune, kind under whose index the ids were found (or empty), ids…
 -- Returns: {ids of removed jobs whose files are to be deleted, answers}; for each: removed |
---   removing (a cascade takes its items first) | item (removed with its parent only) |
+--   removing (a cascade removes its items first) | item (removed with its parent only) |
 --   refused (not final) | missing
 local kind, ids = ARGV[3] ~= '' and ARGV[3] or nil, {}
 for i = 4, #ARGV do ids[i - 3] = ARGV[i] end

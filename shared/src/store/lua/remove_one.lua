@@ -1,5 +1,5 @@
 -- Included by remove, prune and cascade.
-local with_files = {} -- ids of erased jobs that have files, which the caller deletes now
+local with_files = {} -- ids of removed jobs that had files, which the caller deletes
 local function erase(job)
   if call('HEXISTS', job.key, 'files') + call('HEXISTS', job.key, 'output') > 0 then
     with_files[#with_files + 1] = job.id
@@ -12,7 +12,7 @@ local function erase(job)
   return 'removed'
 end
 
--- `kind`, if the caller knows it: under whose index the id was found.
+-- `kind`: the kind in whose index the id was found, if known.
 local function remove_one(id, kind)
   local job = read(id)
   if not job then

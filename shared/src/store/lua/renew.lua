@@ -1,4 +1,4 @@
--- Keeps a worker and the leases of what its live handlers run, and tells it what it must know: cancels, lost leases, and
+-- Renews a worker's registration and the leases of its running handlers. Returns cancels, lost leases, and
 -- its claimed list for the audit.
 -- Transition: renew
 -- KEYS: the partition. ARGV: now, worker, lease_ms, gap_max_ms, info (JSON), n, then id, token of each
@@ -28,7 +28,7 @@ for _, id in ipairs(call('LRANGE', claimed_key(worker), 0, CLAIMED_MAX - 1)) do
     local record = running(id)
     claimed[#claimed + 1] = { id, record and record.worker == worker and record.token or '' }
   else
-    -- A pop brought it, and no audit could name it.
+    -- Reserved by a pop, but an audit cannot name it.
     call('LREM', claimed_key(worker), 1, id)
   end
 end

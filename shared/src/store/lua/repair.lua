@@ -1,4 +1,5 @@
--- Puts one job's id where its record says it belongs, and nowhere else; whatever stands for a missing job is removed.
+-- Puts one job's id in the place that its record requires, and removes it from all others. The id of a missing job is
+-- removed everywhere.
 -- KEYS: the partition. ARGV: now, id, listed (0: the caller found it in no list), n, then kinds under whose indexes or
 --   permits it was found, then workers in whose claimed lists
 -- Returns: repaired | missing
@@ -44,7 +45,7 @@ if not job then
 end
 
 if job.parent and redis.call('EXISTS', job_key(job.parent)) == 0 then
-  -- Its batch is gone: it lives and is pruned on its own.
+  -- Its batch does not exist: it runs and is pruned as a single job.
   redis.call('HDEL', job.key, 'parent', 'item')
   job.parent = false
 end
@@ -58,7 +59,7 @@ if state then
   if state == 'waiting' then parents[id] = true end
   if unsealed then call('ZADD', OPEN, 'NX', now + OPEN_MS, id) end
 elseif runs then
-  -- Its holder, if it lives, has one lease to say so.
+  -- Its holder, if alive, has one lease in which to renew.
   call('ZADD', LEASES, 'NX', now + (tonumber(call('HGET', CLOCK, 'lease_max_ms')) or 0), id)
   if not call('LPOS', claimed_key(record.worker), id) then call('LPUSH', claimed_key(record.worker), id) end
   if record.permit then call('SADD', permits_key(record.permit), id) end

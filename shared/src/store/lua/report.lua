@@ -1,4 +1,4 @@
--- Saves what running handlers report: progress, and checkpoints for the next attempt.
+-- Saves the reports of running handlers: progress, and checkpoints for the next attempt.
 -- KEYS: the partition. ARGV: now, worker, n, then for each: id, token, percent, message, checkpoint (JSON); empty = none
 -- Returns, for each: saved | stale
 local worker, n = ARGV[2], tonumber(ARGV[3])
@@ -21,7 +21,7 @@ local function report(id, token, percent, message, checkpoint)
   end
   if checkpoint ~= '' and checkpoint ~= before[2] then
     set('checkpoint', checkpoint)
-    -- Progress that lasts forgives the crashes before it, but never the total.
+    -- A checkpoint resets the crashes before it, but never their total.
     redis.call('HDEL', job.key, 'crashes')
   end
   redis.call('HSET', job.key, unpack(fields))

@@ -1,4 +1,4 @@
--- Gives failed and cancelled jobs another life, attempts and crashes counted anew.
+-- Requeues failed and cancelled jobs, with attempts and crashes reset to zero.
 -- Transition: retry
 -- KEYS: the partition. ARGV: now, ids…
 -- Returns, for each: queued | waiting | refused (its state forbids it) | parent (retry its parent instead) |

@@ -1,4 +1,4 @@
--- Ends a holder's claim: each settle is answered alone, and the same token gets the same answer until the next claim.
+-- Ends a holder's claim. Each settle is answered separately; the same token gets the same answer until the next claim.
 -- Transition: complete fail release
 -- KEYS: the partition. ARGV: now, worker, n, then for each: verb, id, token, a, b, c
 --   complete: a = result (JSON), b = reason when skipped, else empty, c = its files with the token (JSON), or empty

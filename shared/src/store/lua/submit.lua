@@ -1,4 +1,4 @@
--- Writes new jobs, and jobs that come from another store, each at most once: a known id or Idempotency-Key changes nothing.
+-- Writes new and imported jobs, each at most once: a known id or Idempotency-Key changes nothing.
 -- Transition: submit import
 -- KEYS: the partition. ARGV: now, names_max, idempotency_ms, n, then for each job: id, kind, queue, priority,
 --   due (empty; `+ms` from now; or ms), begins (empty; `parent`; or how it had ended: completed, skipped, failed,

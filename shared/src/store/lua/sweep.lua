@@ -1,4 +1,4 @@
--- The sweep's look, once an interval: stamps the clock and says which steps have work, so that an idle partition costs
+-- The first call of a sweep: stamps the clock and returns which steps have work, so that an idle partition costs
 -- one call.
 -- KEYS: the partition. ARGV: now, lease_ms, gap_max_ms, backoff_max_ms
 -- Returns: {promote 0|1, reclaim 0|1, prune 0|1, workers to recover, unsealed parents to cancel, {parent, step}… of
@@ -8,12 +8,12 @@ local by, lease_max = cutoff()
 local function any(key, from, to) return #call('ZRANGEBYSCORE', key, from, to, 'LIMIT', 0, 1) end
 local function either(a, b) return a + b > 0 and 1 or 0 end
 
--- Seen in the future: the clock was set back since.
+-- Last seen in the future: the clock was set back since.
 for _, worker in ipairs(call('ZRANGEBYSCORE', WORKERS, '(' .. now + 1000, '+inf', 'LIMIT', 0, 100)) do
   call('ZADD', WORKERS, now, worker)
 end
 local dead = {}
--- A window of them at a time, another each second: those that are merely not forgotten yet must not hide the rest.
+-- A different window of workers each second: those that are only waiting to be forgotten must not hide the rest.
 local windows = math.ceil(call('ZCOUNT', WORKERS, '-inf', by - lease_max) / DEAD_WINDOW)
 local window = windows > 1 and math.floor(now / 1000) % windows or 0
 local gone = call('ZRANGEBYSCORE', WORKERS, '-inf', by - lease_max, 'WITHSCORES', 'LIMIT', window * DEAD_WINDOW,
