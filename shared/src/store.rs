@@ -7,8 +7,8 @@
 //! `watch` waits for changes. `check` verifies the invariants against the keys; `finding` is what it reports, `repair`
 //! fixes it.
 //!
-//! `connect` makes a [`Store`], after `server` has checked the server and `meta` what the key space agrees on. All calls go
-//! through `wire`.
+//! `connect` makes a [`Store`], after `server` has checked the server and `meta` what the key space agrees on. All
+//! calls go through `wire`.
 mod admin;
 mod agreement;
 mod cache;

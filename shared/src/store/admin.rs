@@ -38,7 +38,8 @@ impl Store {
     /// Cancels jobs: a running one is flagged, and its holder receives a hint.
     ///
     /// # Errors
-    /// For each job: [`Refusal::NotFound`], or [`Refusal::WrongState`] if it has ended. A cancelled job is not an error.
+    /// For each job: [`Refusal::NotFound`], or [`Refusal::WrongState`] if it has ended. A cancelled job is not an
+    /// error.
     pub async fn cancel(&self, ids: &[JobId]) -> Result<Vec<Result<Cancelled, Refusal>>> {
         self.each(&scripts::CANCEL, Args::default().text("any"), ids, |id, word| match word {
             "cancelled" => Ok(Cancelled::Done),

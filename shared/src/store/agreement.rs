@@ -1,4 +1,4 @@
-//! Whether a process has the kinds file that the others have.
+//! Checks that all processes have the same kinds file.
 use super::Store;
 use crate::kinds::PublishedKinds;
 use crate::{Kind, Kinds, Result};
@@ -11,7 +11,7 @@ pub struct Agreement {
 }
 
 impl Agreement {
-    /// For a process with these kinds; one without a kinds file agrees with all.
+    /// For a process with these kinds; a process without a kinds file agrees with every other.
     pub fn new(kinds: &Kinds) -> Self {
         Self { own: (!kinds.is_empty()).then(|| kinds.published()), differing: Vec::new() }
     }
@@ -29,7 +29,7 @@ impl Agreement {
         };
         if differing != self.differing {
             if differing.is_empty() {
-                tracing::info!("the kinds file is again the one that was published last");
+                tracing::info!("the kinds file agrees again with the published kinds");
             } else {
                 tracing::warn!(
                     "a process that started later has another kinds file, with other settings of {}; give every API and \
@@ -43,7 +43,7 @@ impl Agreement {
     }
 }
 
-/// The names of some kinds, for a sentence.
+/// The names of kinds, for a message.
 pub fn names(kinds: &[Kind]) -> String {
     const SHOWN: usize = 5;
     let mut names: Vec<&str> = kinds.iter().take(SHOWN).map(Kind::as_str).collect();

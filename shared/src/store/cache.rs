@@ -1,26 +1,27 @@
-//! Which completed job has done a work before, for kinds with a `cache`. A hint: whoever reads it looks at that job.
+//! Finds the completed job that has done the same work before, for kinds with a `cache`. A hint: the reader verifies
+//! that job.
 use super::Store;
 use super::wire::keys;
 use super::wire::reply::text;
 use crate::{JobId, Kind, Result};
 
 impl Store {
-    /// The job that [`Store::remember`] named last for this digest, while that holds.
+    /// The job that [`Store::remember`] recorded last for this digest, until the entry expires.
     ///
     /// # Errors
     /// Those of any call.
     pub async fn remembered(&self, kind: &Kind, digest: &str) -> Result<Option<JobId>> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("GET").arg(keys::cache(kind, digest, self.partitions()));
-        // One of another type is none.
+        // A key of another type counts as absent.
         let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
         Ok(replies.first().and_then(|id| JobId::parse(&text(id)).ok()))
     }
 
-    /// Names the job that has done the work of this digest, for `ms` (at least 1).
+    /// Records the job that has done the work of this digest, for `ms` (at least 1).
     ///
     /// # Errors
-    /// Those of any call; nobody is harmed by one.
+    /// Those of any call; an error is harmless.
     pub async fn remember(&self, kind: &Kind, digest: &str, id: &JobId, ms: u64) -> Result<()> {
         let key = keys::cache(kind, digest, self.partitions());
         let mut pipeline = redis::pipe();

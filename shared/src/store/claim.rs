@@ -1,4 +1,4 @@
-//! Claim: how a worker comes to hold jobs. `pop` waits for their ids, `renew` keeps their leases.
+//! Claim: how a worker acquires jobs. `pop` waits for their ids, `renew` keeps their leases.
 use std::collections::HashMap;
 
 use redis::Value;
@@ -17,30 +17,30 @@ use crate::{Error, JobId, Json, Kind, QueueName, Result, WorkerId, limits};
 pub struct Held {
     /// The job.
     pub id: JobId,
-    /// The token its claim was given.
+    /// The token of its claim.
     pub token: u64,
 }
 
-/// What a worker can take from one partition now.
+/// A worker's request for jobs of one partition.
 #[derive(Debug, Clone)]
 pub struct ClaimRequest<'a> {
-    /// Who claims.
+    /// The claiming worker.
     pub worker: &'a WorkerId,
-    /// How long the leases run, ms.
+    /// The duration of the leases, ms.
     pub lease_ms: u64,
-    /// Free slots: at most so many jobs come back.
+    /// Free slots: the maximum number of jobs returned.
     pub slots: usize,
     /// How many of them may be suspects (jobs that have lost a worker).
     pub suspects: usize,
-    /// What its pops have brought.
+    /// The reservations of its pops.
     pub reservations: &'a [Reservation],
-    /// The queues in the order to take from, each with its share of the slots; what a share leaves goes to any.
+    /// The queues in the order to claim from, each with its share of the slots; unused shares go to any queue.
     pub queues: &'a [(QueueName, usize)],
     /// The kinds it serves, each with its `max_running`; 0 is no limit.
     pub kinds: &'a [(Kind, u32)],
 }
 
-/// A job that is now this worker's, with all that a handler needs.
+/// A claimed job, with everything that a handler needs.
 #[derive(Debug, Clone)]
 pub struct ClaimedJob {
     /// The job and its token.
@@ -49,17 +49,17 @@ pub struct ClaimedJob {
     pub kind: Kind,
     /// The queue it came from.
     pub queue: QueueName,
-    /// For its handler.
+    /// The input of its handler.
     pub payload: Json,
     /// Failed attempts so far.
     pub attempts: u32,
-    /// Attempts it is given.
+    /// Maximum attempts.
     pub max_attempts: u32,
-    /// Workers it has lost: above 0 it is a suspect.
+    /// Workers it has lost: above 0 the job is a suspect.
     pub crashes: u32,
-    /// Longest run, ms, when its submit named one.
+    /// Maximum run time, ms, when its submit named one.
     pub timeout_ms: Option<u64>,
-    /// What the last attempt saved.
+    /// The checkpoint of the last attempt.
     pub checkpoint: Option<Json>,
     /// Its batch, for an item.
     pub parent: Option<JobId>,
@@ -67,23 +67,23 @@ pub struct ClaimedJob {
     pub items: Option<Items>,
     /// The files that came with its submit.
     pub files: Vec<FileEntry>,
-    /// How long it waited from when it was due, ms, by Redis's clock; only of a first claim, and not of a parent, which
+    /// Time from due to this claim, ms, by Redis's clock; only for a first claim, and not for a parent, which
     /// waited for its items.
     pub waited_ms: Option<u64>,
-    /// The version of its record; other than [`limits::RECORD_VERSION`] it is to be released.
+    /// The version of its record; unless it is [`limits::RECORD_VERSION`], the job must be released.
     pub version: u32,
-    /// The partition it lives in.
+    /// Its partition.
     pub partition: u16,
 }
 
-/// A claim's answer.
+/// The reply to a claim.
 #[derive(Debug, Clone)]
 pub struct Claimed {
-    /// What the worker holds now.
+    /// The jobs that the worker now holds.
     pub jobs: Vec<ClaimedJob>,
-    /// Queues from which nothing is to be taken until they are resumed.
+    /// Paused queues, from which nothing must be claimed until they are resumed.
     pub paused: Vec<QueueName>,
-    /// The bound on looking was reached before the slots were full: claim again.
+    /// The limit on examined ids was reached before the slots were full: claim again.
     pub more: bool,
 }
 
@@ -116,10 +116,9 @@ impl Store {
         let reply = self.inner.wire.run(&scripts::CLAIM, partition, &args, Repeat::Never).await?;
         let reply = array(&reply);
         let now = reply.get(2).and_then(number).unwrap_or(0);
-        // One that cannot be read is left to its lease's end; the others run.
-        let read = |v| {
-            claimed_job(partition, now, v).inspect_err(|e| tracing::warn!("a claimed job is not started: {e}")).ok()
-        };
+        // An unreadable job is left until its lease expires; the others run.
+        let read =
+            |v| claimed_job(partition, now, v).inspect_err(|e| tracing::warn!("cannot start a claimed job: {e}")).ok();
         let jobs = reply.iter().skip(3).filter_map(read).collect();
         let paused = array(reply.first().unwrap_or(&Value::Nil));
         let paused = paused.iter().filter_map(|v| QueueName::parse(&text(v)).ok()).collect();

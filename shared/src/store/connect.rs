@@ -1,4 +1,4 @@
-//! Connecting: what is checked and agreed on before the first call.
+//! Connecting: the checks and agreements before the first call.
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
@@ -11,13 +11,14 @@ impl Store {
     /// Connects, checks that Redis is fit to keep jobs, and adopts or sets the number of partitions.
     ///
     /// # Errors
-    /// [`Error::Config`] says what to write instead: a Redis too old, with its AOF off or eviction on, another number of
-    /// partitions, a folder for files that is not this Redis's. [`Error::Unavailable`] when there is no Redis within `redis.outage_ms`.
+    /// [`Error::Config`] says what to write instead: a Redis too old, with its AOF off or eviction on, another number
+    /// of partitions, a folder for files that is not this Redis's. [`Error::Unavailable`] when there is no Redis within
+    /// `redis.outage_ms`.
     pub async fn connect(config: &Config) -> Result<Self> {
         Self::connect_with(config, None).await
     }
 
-    /// [`Store::connect`], counting its calls in `metrics`, tries that fail too.
+    /// [`Store::connect`], counting its calls in `metrics`, failed attempts included.
     ///
     /// # Errors
     /// [`Store::connect`]'s.
@@ -49,9 +50,9 @@ impl Store {
         let wire = Wire::open(config, None, Metrics::default())?;
         let partitions = meta::agree_partitions(&wire, config.partitions, false).await?;
         let files = match files::open(&wire, config).await {
-            // The keys are checked all the same.
+            // The keys are checked nevertheless.
             Err(Error::Config(reason)) => {
-                tracing::warn!("the file store is left out: {reason}");
+                tracing::warn!("the file store is not checked: {reason}");
                 None
             }
             opened => opened?,

@@ -1,4 +1,4 @@
-//! Files as jobs' records have them: which there are, their removal with the job, and what a death left of them.
+//! The files in jobs' records: reading the list, removal with the job, and the sweep of files left by crashes.
 use std::time::Duration;
 
 use redis::Value;
@@ -12,12 +12,12 @@ use crate::files::walk::OldFolder;
 use crate::files::{FileEntry, FileError, FileStore, JobFiles, Output, Place};
 use crate::{Config, Error, JobId, Result, State, limits};
 
-/// The pause between two steps of a walk: nobody waits for it.
+/// The pause between two steps of a sweep, which is not urgent.
 const WALK_PAUSE: Duration = Duration::from_millis(20);
-/// Jobs that one call reads.
+/// Jobs read by one call.
 const STEP: usize = 1_000;
 
-/// Opens the configured file store, when it is this Redis's.
+/// Opens the configured file store, if it belongs to this Redis.
 pub(super) async fn open(wire: &Wire, config: &Config) -> Result<Option<FileStore>> {
     let Some(root) = config.storage_path().map_err(Error::Config)? else { return Ok(None) };
     let agree = async |named: Option<String>| {
@@ -26,7 +26,7 @@ pub(super) async fn open(wire: &Wire, config: &Config) -> Result<Option<FileStor
         let known = text(&wire.pipe(&reading).await?[0]);
         match named {
             _ if !known.is_empty() => Ok(known),
-            // A Redis that was emptied, or the wrong one: to it, all that is in the folder belongs to no job.
+            // Redis was emptied, or is the wrong one: by its records, everything in the folder would be orphaned.
             Some(named) => Err(Error::Config(format!(
                 "storage_url names {}, whose files belong to the Redis {named}, and this Redis knows of none; name an empty \
                  folder, or, if it is this Redis's, run: redis-cli HSET lh:meta files {named}",
@@ -49,7 +49,7 @@ impl Store {
         self.inner.files.as_ref()
     }
 
-    /// The files a job has; `None` when there is no such job.
+    /// The files of a job; `None` when there is no such job.
     ///
     /// # Errors
     /// Those of any call.
@@ -65,17 +65,17 @@ impl Store {
         Ok(Some(JobFiles { input: files_of(&read(1)), output: serde_json::from_str(&read(2)).ok() }))
     }
 
-    /// Takes the reply of a removal, `{ids with files, answers}`: deletes the files, and returns the answers.
+    /// Handles the reply of a removal, `{ids with files, answers}`: deletes the files, and returns the answers.
     pub(super) async fn discard<'a>(&self, reply: &'a Value) -> &'a [Value] {
         let [with_files, answers] = array(reply) else { return &[] };
         self.delete_files(array(with_files)).await;
         array(answers)
     }
 
-    /// Deletes the files of jobs that have just been removed.
+    /// Deletes the files of removed jobs.
     pub(super) async fn delete_files(&self, ids: &[Value]) {
         let ids: Vec<JobId> = ids.iter().filter_map(|v| JobId::parse(&text(v)).ok()).collect();
-        // One that has no file store leaves them to the walk of one that has.
+        // A process without a file store leaves them to the sweep of one that has it.
         if let Some(files) = self.files().filter(|_| !ids.is_empty()) {
             files.remove(ids).await;
         }
@@ -91,7 +91,7 @@ impl Store {
         let (mut walk, mut deleted) = (files.walk(older_than).await.map_err(unusable)?, 0);
         while let Some((old, rest)) = walk.next(limits::FILE_WALK_BATCH).await.map_err(unusable)? {
             for (id, token) in self.orphans(&old).await? {
-                tracing::info!(job = %id, token, "files deleted: no job has them");
+                tracing::info!(job = %id, token, "deleted orphaned files");
                 self.remove_orphan(&id, token).await;
                 deleted += 1;
             }
@@ -101,7 +101,7 @@ impl Store {
         Ok(deleted)
     }
 
-    /// Deletes the folder of a job that is not there, or of one attempt.
+    /// Deletes the folder of a missing job, or of one attempt.
     pub(super) async fn remove_orphan(&self, id: &JobId, token: Option<u64>) {
         match (self.files(), token) {
             (Some(files), Some(token)) => files.remove_output(id, token).await,
@@ -116,7 +116,7 @@ impl Store {
         for folder in old {
             let partition = self.partition_of(&folder.id);
             pipeline.cmd("HMGET").arg(keys::job(partition, &folder.id)).arg(&["kind", "state", "output"]);
-            // A record that was set aside may yet be repaired by hand.
+            // A record that was set aside may still be repaired manually.
             pipeline.cmd("EXISTS").arg(keys::fixed(partition, &format!("quarantined:job:{}", folder.id)));
         }
         if old.is_empty() {
@@ -133,7 +133,7 @@ impl Store {
             } else if State::parse(&text(state)).is_some_and(State::is_final) {
                 let output = text(output);
                 let winner = serde_json::from_str::<Output>(&output).ok().map(|output| output.token);
-                // A list that cannot be read tells nothing.
+                // Nothing can be concluded from an unreadable list.
                 if winner.is_some() || output.is_empty() {
                     let lost = folder.tokens.iter().filter(|token| Some(**token) != winner);
                     orphans.extend(lost.map(|token| (folder.id.clone(), Some(*token))));
@@ -154,7 +154,7 @@ impl Store {
         while let Some((old, rest)) = walk.next(limits::FILE_WALK_BATCH).await.map_err(unusable)? {
             for (id, token) in self.orphans(&old).await? {
                 let subject = token.map_or_else(|| id.to_string(), |token| format!("{id}/out/{token}"));
-                let problem = "the file store has this folder, and no job has its files".to_owned();
+                let problem = "orphaned folder: its files belong to no job".to_owned();
                 let partition = self.partition_of(&id);
                 findings.push(Finding { partition, subject, problem, repair: Some(Repair::Files { id, token }) });
             }
@@ -207,8 +207,8 @@ async fn missing(files: &FileStore, id: &JobId, place: Place, file: &FileEntry) 
     let (name, bytes) = (&file.name, file.bytes);
     Ok(match size {
         Some(size) if size == bytes => None,
-        Some(size) => Some(format!("its file {name:?} has {size} bytes in the file store, and must have {bytes}")),
-        None => Some(format!("its file {name:?} is not in the file store")),
+        Some(size) => Some(format!("its file {name:?} has {size} bytes in the file store, expected {bytes}")),
+        None => Some(format!("its file {name:?} is missing from the file store")),
     })
 }
 

@@ -9,7 +9,7 @@ use super::Store;
 use super::wire::keys;
 use crate::{Error, JobId, QueueName, Result, WorkerId};
 
-/// How long a subscription may be silent before it is asked whether it lives.
+/// How long a subscription may be silent before it is pinged.
 const SILENCE: Duration = Duration::from_secs(5);
 /// The pause before a lost subscription is restored.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -17,9 +17,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// What a worker can receive between its renewals.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hint {
-    /// A job it holds is asked to stop.
+    /// A job that it holds was flagged for cancellation.
     Cancel {
-        /// Who holds it.
+        /// The holder.
         worker: WorkerId,
         /// The job.
         id: JobId,
@@ -30,12 +30,13 @@ pub enum Hint {
     Resume(QueueName),
     /// A queue was paused.
     Pause(QueueName),
-    /// The subscription was restored: anything may have been missed.
+    /// The subscription was restored: messages may have been lost.
     Reconnected,
 }
 
 impl Store {
-    /// Hints for workers, from all partitions, for as long as the receiver lives; one that lags misses the oldest.
+    /// Hints for workers, from all partitions, for as long as the receiver lives; a receiver that lags loses the
+    /// oldest.
     pub fn hints(&self) -> broadcast::Receiver<Hint> {
         let (sender, receiver) = broadcast::channel(1_024);
         let store = self.clone();
@@ -57,14 +58,14 @@ impl Store {
 pub(super) async fn listen(store: &Store, channel: &str, each: impl Fn(Option<&str>)) {
     loop {
         if let Err(e) = subscribe(store, channel, &each).await {
-            tracing::debug!(channel, "the subscription is made anew: {e}");
+            tracing::debug!(channel, "restoring the subscription: {e}");
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// Hands each message of a channel, in every partition, to `each`, after a `None` once the subscription stands; returns
-/// when it is lost.
+/// Passes each message of a channel, in every partition, to `each`, after a `None` once the subscription is ready;
+/// returns when it is lost.
 async fn subscribe(store: &Store, channel: &str, each: impl Fn(Option<&str>)) -> Result<()> {
     let mut subscriber = store.inner.wire.connections().subscriber().await?;
     for partition in 0..store.partitions() {
@@ -80,7 +81,7 @@ async fn subscribe(store: &Store, channel: &str, each: impl Fn(Option<&str>)) ->
         match tokio::time::timeout(SILENCE, messages.next()).await {
             Ok(Some(message)) => drop(message.get_payload::<String>().map(|payload| each(Some(&payload)))),
             Ok(None) => return Ok(()),
-            // A half-open connection says nothing for ever: one that does not answer a ping is given up.
+            // A half-open connection would stay silent forever: a connection that does not answer a ping is closed.
             Err(_) => {
                 let pinged = tokio::time::timeout(Duration::from_secs(3), sink.ping::<redis::Value>()).await;
                 pinged

@@ -10,13 +10,13 @@ use crate::{Job, JobError, JobId, Result, State, Timestamp, WorkerId};
 /// One entry of a job's history.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HistoryEntry {
-    /// When.
+    /// The time.
     pub at: Timestamp,
-    /// What: a verb of the state machine, `phase`, or `cancelled` for the end of a run that was asked to stop.
+    /// The event: a verb of the state machine, `phase`, or `cancelled` for the end of a cancelled run.
     pub event: String,
-    /// Which attempt.
+    /// The attempt.
     pub attempt: Option<u32>,
-    /// Who ran it.
+    /// The worker that ran it.
     pub worker: Option<WorkerId>,
     /// The phase.
     pub message: Option<String>,
@@ -24,12 +24,12 @@ pub struct HistoryEntry {
     pub error: Option<JobError>,
 }
 
-/// An entry as a script noted it.
+/// An entry as written by a script.
 #[derive(Deserialize)]
 struct Noted {
     #[serde(flatten)]
     entry: HistoryEntry,
-    /// When the run that this is of began.
+    /// The start of the run concerned.
     started_at: Option<Timestamp>,
 }
 
@@ -43,14 +43,14 @@ impl Store {
         let mut pipeline = redis::pipe();
         pipeline.cmd("LRANGE").arg(keys::history(self.partition_of(id), id)).arg(0).arg(-1);
         let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
-        // The record is read last, so that it knows of all that was noted.
+        // The record is read last, so that it is at least as recent as the entries.
         let Some(job) = self.get(id).await? else { return Ok(Vec::new()) };
         let noted = array(&replies[0]).iter().filter_map(|v| serde_json::from_str(&text(v)).ok());
         Ok(whole(&job, noted.collect()))
     }
 }
 
-/// Puts together what was noted and what the record tells.
+/// Merges the written entries with those derived from the record.
 fn whole(job: &Job, noted: Vec<Noted>) -> Vec<HistoryEntry> {
     let entry = |at: Timestamp, event: &str| HistoryEntry {
         at,
@@ -62,7 +62,7 @@ fn whole(job: &Job, noted: Vec<Noted>) -> Vec<HistoryEntry> {
     };
     let mut entries = vec![entry(job.created_at, "submit")];
     let mut begun: Vec<Timestamp> = Vec::new();
-    // The order of the notes is that of the events, also within a millisecond and over a clock that was set back.
+    // The entries are in the order of the events, also within a millisecond and when the clock was set back.
     for Noted { entry: noted, started_at } in noted {
         if let Some(started_at) = started_at.filter(|at| !begun.contains(at)) {
             begun.push(started_at);
@@ -71,7 +71,7 @@ fn whole(job: &Job, noted: Vec<Noted>) -> Vec<HistoryEntry> {
         }
         entries.push(noted);
     }
-    // The last run, when nothing was noted of its end.
+    // The last run, if its end has no entry.
     if let Some(started_at) = job.started_at.filter(|at| !begun.contains(at)) {
         let claim = entry(started_at, "claim");
         entries.push(HistoryEntry { attempt: Some(job.attempt), worker: job.worker.clone(), ..claim });
@@ -89,13 +89,13 @@ fn whole(job: &Job, noted: Vec<Noted>) -> Vec<HistoryEntry> {
     entries
 }
 
-/// The verb that ended the job, unless an entry of that moment tells of it already.
+/// The verb that ended the job, unless it already has an entry.
 fn last_word(job: &Job, at: Timestamp, entries: &[HistoryEntry]) -> Option<&'static str> {
     let noted = |event: &str| entries.iter().any(|e| e.at == at && e.event == event);
-    // A cancel of a run asks; what ends it comes later, if only in the same millisecond.
+    // A cancel of a running job only flags it; its end comes later, if only in the same millisecond.
     let cancelled = || entries.iter().any(|e| e.at == at && e.event == "cancel" && e.worker.is_none());
     match job.state {
-        // It had ended in the store that it comes from.
+        // It had already ended in its old store.
         state if state.is_final() && entries.len() == 1 && job.imported.is_some() => Some("import"),
         State::Completed if job.items.is_some() && job.started_at.is_none() => Some("finish"),
         State::Completed => Some("complete"),

@@ -12,44 +12,44 @@ use crate::{JobId, Json, Kind, NewJob, Refusal, Result};
 /// A job of another store.
 #[derive(Debug, Clone)]
 pub struct ImportedJob {
-    /// The id it has there.
+    /// Its id in the other store.
     pub id: JobId,
-    /// What it is here. A batch comes without items and open: they follow by [`Store::import_items`].
+    /// The job to write. A batch is given open and without items: these follow by [`Store::import_items`].
     pub job: NewJob,
-    /// What it was there.
+    /// Its past in the other store.
     pub past: Past,
-    /// Files in the file store at `Place::In`, written before.
+    /// Files already written to the file store at `Place::In`.
     pub input: Vec<FileEntry>,
 }
 
 /// An item of a batch of another store.
 #[derive(Debug, Clone)]
 pub struct ImportedItem {
-    /// For its handler.
+    /// The input of its handler.
     pub payload: Json,
-    /// What it was there.
+    /// Its past in the other store.
     pub past: Past,
 }
 
-/// A job that is here already.
+/// An existing job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     /// The batch it is an item of.
     pub parent: Option<JobId>,
     /// For a batch: how many items it has.
     pub total: Option<u64>,
-    /// A batch that takes no more items.
+    /// Whether it is a sealed batch.
     pub sealed: bool,
 }
 
 impl Store {
-    /// Brings jobs in, each answered alone, in order: whether it is new. An id that is known, of whatever job, changes
+    /// Imports jobs. Returns for each, in order, whether it is new. A known id, of whatever job, changes
     /// nothing.
     ///
     /// # Errors
-    /// Those of any call; each job's refusal (too many kinds or queues) stands in its place.
+    /// Those of any call; a job's refusal (too many kinds or queues) is returned in its place.
     pub async fn import(&self, jobs: Vec<ImportedJob>) -> Result<Vec<Result<bool, Refusal>>> {
         let minted: Vec<Minted> = jobs.into_iter().map(|job| self.minted(job)).collect();
         let answers = self.submit_all(&minted).await?;
@@ -99,7 +99,7 @@ impl Store {
         self.run_items(parent, &args).await.map(drop)
     }
 
-    /// Which of these ids are known.
+    /// The existing jobs among these ids.
     ///
     /// # Errors
     /// Those of any call.

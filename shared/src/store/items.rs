@@ -8,13 +8,13 @@ use super::wire::reply::{array, number, text};
 use super::wire::{Args, Repeat, scripts, split};
 use crate::{Error, Job, JobId, Json, Refusal, Result, limits};
 
-/// A walk through the items of a batch.
+/// An iteration over the items of a batch.
 struct Walk {
     store: Store,
     parent: JobId,
     next: u64,
     total: Option<u64>,
-    /// Items to read next, by what the last ones weighed.
+    /// The number of items to read next, by the size of the last ones.
     step: u64,
     /// The first item that could not be read.
     fault: Option<Error>,
@@ -25,7 +25,7 @@ impl Store {
     /// changes nothing. Returns how many items the parent has.
     ///
     /// # Errors
-    /// [`Error::Refused`]: no such job, no batch, sealed, or out of turn.
+    /// [`Error::Refused`]: no such job, not a batch, sealed, or out of order.
     pub async fn add_items(&self, parent: &JobId, first: u64, payloads: &[Json], last: bool) -> Result<u64> {
         if first > u64::from(u32::MAX) {
             return Err(Refusal::Gap(self.get(parent).await?.and_then(|j| j.items).map_or(0, |i| i.total)).into());
@@ -51,7 +51,7 @@ impl Store {
         self.run_items(parent, &args).await
     }
 
-    /// Runs the script that adds items; how many the parent has then.
+    /// Runs the script that adds items. Returns how many the parent has then.
     pub(super) async fn run_items(&self, parent: &JobId, args: &Args) -> Result<u64> {
         let reply = self.inner.wire.run(&scripts::ITEMS, self.partition_of(parent), args, Repeat::Safe).await?;
         let reply = array(&reply);
@@ -69,7 +69,7 @@ impl Store {
         }
     }
 
-    /// The items that a batch has now, in their order, in pages of at most [`limits::STREAM_JOBS`] jobs and about
+    /// The current items of a batch, in order, in pages of at most [`limits::STREAM_JOBS`] jobs and about
     /// [`limits::STREAM_BYTES`]. An item that cannot be read, or is gone because its batch is being removed, is passed
     /// over, and is the error that ends the stream after all others.
     ///

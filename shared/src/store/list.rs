@@ -12,10 +12,10 @@ use crate::{Error, Job, JobId, Kind, QueueName, Result, State, canonical, limits
 
 /// Jobs of a page that are read at once, so that large ones are never all in memory.
 const LIST_READ: usize = 100;
-/// Bytes that a cursor keeps of a member of a sorted set: of one that is not an id, enough to continue after it.
+/// Bytes that a cursor keeps of a member of a sorted set; enough to continue after a member that is not an id.
 const MEMBER_BYTES: usize = 128;
 
-/// Which jobs, and where to go on.
+/// A listing: the filters, and where to continue.
 #[derive(Debug, Clone, Default)]
 pub struct ListQuery {
     /// Only in this state.
@@ -28,7 +28,7 @@ pub struct ListQuery {
     pub parent: Option<JobId>,
     /// Jobs in a page, 1 to [`limits::PAGE_MAX`].
     pub limit: usize,
-    /// Where the page before ended.
+    /// Where the previous page ended.
     pub cursor: Option<Cursor>,
 }
 
@@ -41,7 +41,7 @@ pub struct Page {
     pub next_cursor: Option<String>,
 }
 
-/// Where a page ended; good for the same query only.
+/// Where a page ended; valid for the same query only.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Cursor(Position);
 
@@ -50,7 +50,8 @@ enum Position {
     /// After a member of a sorted set.
     #[serde(rename = "r")]
     Ranked(String, String),
-    /// After so many ids of a list, from the end that is taken first; lists are numbered in the order of their names.
+    /// After this many ids of a list, from the end that is claimed first; lists are numbered in the order of their
+    /// names.
     #[serde(rename = "l")]
     Listed(u16, String, i64),
     /// From that item on.
@@ -59,7 +60,7 @@ enum Position {
 }
 
 impl Cursor {
-    /// Whether it can be one of ours: it comes from a client.
+    /// Whether it is well-formed: it comes from a client.
     fn is_sound(&self) -> bool {
         match &self.0 {
             Position::Ranked(score, id) => score.parse::<f64>().is_ok_and(f64::is_finite) && id.len() <= MEMBER_BYTES,
@@ -70,12 +71,12 @@ impl Cursor {
 }
 
 impl ListQuery {
-    /// Reads a cursor that [`Store::list`] gave for this same query.
+    /// Reads a cursor that [`Store::list`] returned for the same query.
     ///
     /// # Errors
-    /// A sentence, for a cursor from elsewhere.
+    /// A sentence, for a cursor of a different query.
     pub fn with_cursor(mut self, text: &str) -> Result<Self, String> {
-        let foreign = || "this cursor is not from a page of the same listing; leave it out to begin anew".to_owned();
+        let foreign = || "this cursor is not from a page of the same listing; leave it out to start again".to_owned();
         let (digest, hex) = text.split_once('.').ok_or_else(foreign)?;
         if digest != self.digest() || hex.len() % 2 == 1 || !hex.is_ascii() || hex.len() > 1_000 {
             return Err(foreign());
@@ -113,8 +114,8 @@ impl ListQuery {
 }
 
 impl Store {
-    /// A page of jobs. Exact by state and without one; a filter by kind or queue on top of a state, and `queued`, are
-    /// bounded scans: such a page may be short and still have a cursor. So may one of large jobs
+    /// A page of jobs. Exact by state and without a state; a filter by kind or queue in addition to a state, and
+    /// `queued`, are bounded scans: such a page may be short and still have a cursor, as may a page of large jobs
     /// ([`limits::PAGE_BYTES_MAX`]).
     ///
     /// # Errors
@@ -133,7 +134,7 @@ impl Store {
                 for (id, at) in part {
                     // One bad record must not hide the others; `doctor` reports it.
                     let job = id.as_ref().and_then(|_| read.next()).unwrap_or(Ok(None)).unwrap_or_else(|e| {
-                        tracing::warn!("left out of a listing: {e}");
+                        tracing::warn!("a listing omits a job: {e}");
                         None
                     });
                     let Some(job) = job.filter(|j| query.takes(j)) else {
@@ -141,7 +142,7 @@ impl Store {
                         continue;
                     };
                     if jobs.len() == limit || bytes >= limits::PAGE_BYTES_MAX {
-                        // One more is known to follow.
+                        // At least one more follows.
                         return Ok(Page { jobs, next_cursor: position.map(|p| query.print(&p)) });
                     }
                     position = Some(at.clone());

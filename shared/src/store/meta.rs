@@ -1,5 +1,5 @@
-//! What the whole key space agrees on (the number of partitions, the kinds' settings), and the report when somebody
-//! empties Redis under live processes.
+//! Settings of the whole key space (the number of partitions, the kinds' settings), and the report when somebody
+//! empties Redis while processes are running.
 use redis::Value;
 
 use super::Store;
@@ -9,14 +9,14 @@ use super::wire::{Wire, keys};
 use crate::kinds::PublishedKinds;
 use crate::{Error, Kinds, Result, Timestamp, limits};
 
-/// The field with the time at which a live process found the key space emptied.
+/// The field with the time at which a running process found the key space emptied.
 const EMPTIED_AT: &str = "emptied_at";
 /// The key, in partition 0, of the kinds that were published last.
 const PUBLISHED: &str = "published";
 
 impl Store {
-    /// Writes to every partition how long finished jobs of each configured kind are kept, for the scripts: by kind,
-    /// `<completed> <failed> <cancelled> <keep>`, ms and a count. Publishes the kinds, in place of what was published
+    /// Writes to every partition how long ended jobs of each configured kind are kept, for the scripts: by kind,
+    /// `<completed> <failed> <cancelled> <keep>`, ms and a count. Publishes the kinds, replacing those published
     /// before, for [`Store::published_kinds`]. Without kinds nothing changes.
     ///
     /// # Errors
@@ -36,9 +36,9 @@ impl Store {
         let published = serde_json::to_string(&kinds.published()).expect("settings are plain JSON");
         pipeline.cmd("HSET").arg(keys::fixed(0, PUBLISHED)).arg("kinds").arg(published);
         match self.inner.wire.pipe(&pipeline).await {
-            // A worker must start all the same: only work that drains makes room.
+            // A worker must start nevertheless: only finishing jobs frees memory.
             Err(Error::Full(reason)) => {
-                tracing::warn!("the kinds' retention was not registered, the old one holds: {reason}");
+                tracing::warn!("could not write the kinds' retention; the previous one stays in effect: {reason}");
                 Ok(())
             }
             registered => registered.map(drop),
@@ -88,7 +88,7 @@ impl Store {
         pipeline.cmd("TIME");
         let now = array(&self.inner.wire.pipe(&pipeline).await?[0]).first().and_then(number).unwrap_or(0) * 1_000;
         let mut pipeline = redis::pipe();
-        // Together: or a death in between would leave no report.
+        // In one transaction: a crash in between would leave no report.
         pipeline.atomic().cmd("HSETNX").arg(keys::META).arg("partitions").arg(self.partitions());
         pipeline.cmd("HSETNX").arg(keys::META).arg(EMPTIED_AT).arg(now);
         self.inner.wire.pipe(&pipeline).await?;
@@ -101,7 +101,7 @@ impl Store {
         Ok(Timestamp(now))
     }
 
-    /// Tells an operator, until it has been accepted, that jobs were lost.
+    /// Reports to the operator, until acknowledged, that jobs were lost.
     pub(super) async fn find_emptied(&self) -> Result<Option<Finding>> {
         let (stored, emptied_at) = read(&self.inner.wire).await?;
         let (problem, repair) = match (stored, emptied_at) {
@@ -124,7 +124,7 @@ impl Store {
         self.inner.wire.pipe(&pipeline).await.map(drop)
     }
 
-    /// Whether anybody has swept or renewed here.
+    /// Whether a worker has swept or renewed here.
     async fn is_at_work(&self) -> Result<bool> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("EXISTS").arg(keys::fixed(0, "clock"));
@@ -141,7 +141,7 @@ async fn read(wire: &Wire) -> Result<(Option<i64>, Option<Timestamp>)> {
     Ok((number(partitions), number(emptied_at).map(Timestamp)))
 }
 
-/// Holds everybody to the number of partitions that was set the first time; sets it, unless only to look.
+/// Checks the number of partitions against the one set at the first start; sets it, unless read-only.
 pub(super) async fn agree_partitions(wire: &Wire, wanted: Option<u16>, sets: bool) -> Result<u16> {
     let mut reading = redis::pipe();
     reading.cmd("HGET").arg(keys::META).arg("partitions");

@@ -1,39 +1,39 @@
-//! The past of an imported job: what a submit writes of it beside the job itself.
+//! The past of an imported job, which a submit writes in addition to the job.
 use crate::files::{FileEntry, Output};
 use crate::job::{ErrorCode, JobError, cut};
 use crate::{Json, State, Timestamp, limits};
 
-/// The token of files that an attempt in another store left; the first that is given here is 1.
+/// The token of output files from another store; the first token issued here is 1.
 pub const IMPORTED_TOKEN: u64 = 0;
 
-/// What a job was in another store.
+/// A job's past in another store.
 #[derive(Debug, Clone)]
 pub struct Past {
     /// When it was submitted there, ms since 1970, at least 0.
     pub created_at: Timestamp,
-    /// Its record, as it stood.
+    /// Its original record.
     pub record: Option<Json>,
     /// How it had ended; `None`: it is queued, or, as a batch, waits for its items.
     pub ending: Option<Ending>,
-    /// Files in the file store at `Place::Out(0)`, written before.
+    /// Files already written to the file store at `Place::Out(0)`.
     pub output: Vec<FileEntry>,
 }
 
 /// How a job had ended.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ending {
-    /// Done.
+    /// Completed.
     Completed {
-        /// What it made.
+        /// The result.
         result: Json,
-        /// Why there was nothing to do, if so.
+        /// Why there was nothing to do, for a skipped job.
         skipped: Option<String>,
     },
     /// Failed for good.
     Failed {
-        /// Why.
+        /// The error.
         message: String,
-        /// When.
+        /// The time.
         at: Timestamp,
     },
     /// Cancelled.
@@ -77,7 +77,7 @@ impl Past {
         self.record.as_ref().map_or(0, |record| record.as_str().len()) + result
     }
 
-    /// What its record says of it.
+    /// The fields of its record.
     pub(super) fn fields(&self) -> Vec<(&'static str, String)> {
         let mut fields = self.ending.as_ref().map(Ending::fields).unwrap_or_default();
         fields.extend(self.record.as_ref().map(|record| ("imported", record.as_str().to_owned())));

@@ -9,10 +9,10 @@ use super::wire::keys;
 use super::wire::metrics::Metrics;
 use crate::{Error, JobId, QueueName, Result, WorkerId, limits};
 
-/// How much longer than asked a pop may take before its connection is dropped.
+/// How much longer than requested a pop may take before its connection is dropped.
 const POP_MARGIN: Duration = Duration::from_secs(2);
 
-/// An id that a pop moved into the worker's claimed list and no script has leased yet.
+/// An id that a pop moved to the worker's claimed list and that is not leased yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reservation {
     /// The list it came from.
@@ -62,11 +62,11 @@ impl Popper {
     }
 
     /// Waits up to `wait` (at most [`limits::POP_MS_MAX`]) for an id in the queue's own list, and moves it to the
-    /// worker's claimed list. What comes back is a reservation: only a claim leases it.
+    /// worker's claimed list. The result is a reservation: only a claim leases it.
     ///
     /// # Errors
     /// [`Error::OutcomeUnknown`]: an id may have been moved; the audit finds it. [`Error::Full`]: Redis refuses the pop
-    /// for want of memory, the claim script still works.
+    /// because it is out of memory; the claim script still works.
     pub async fn reserve(
         &mut self,
         partition: u16,

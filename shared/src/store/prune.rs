@@ -1,4 +1,4 @@
-//! Prune: finished jobs go, by their age and their number in the sweep, by hand by whatever an operator names.
+//! Prune: removes ended jobs, in the sweep by age and number, manually by an operator's criteria.
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -10,34 +10,34 @@ use super::wire::reply::{array, number, text};
 use super::wire::{Args, Repeat, keys, scripts};
 use crate::{JobId, Kind, Result, State, limits};
 
-/// Which finished jobs are to go: those of which everything that is given is true. Items go with their batch only.
+/// The ended jobs to remove: those that match all given criteria. Items are removed with their batch only.
 #[derive(Debug, Clone, Default)]
 pub struct PruneQuery {
-    /// Only in this state; one that is not final matches nothing.
+    /// Only in this state; a state that is not final matches nothing.
     pub state: Option<State>,
     /// Only of this kind.
     pub kind: Option<Kind>,
-    /// Only those that ended longer ago, ms.
+    /// Only jobs that ended longer ago than this, ms.
     pub older_than_ms: Option<u64>,
-    /// Of each kind (in `state`, if that is given), not the newest so many.
+    /// Keep the newest N of each kind (in `state`, if given).
     pub keep: Option<u64>,
     /// Of each kind (in `state`, if that is given), only those beyond the newest whose payloads, results, checkpoints
     /// and errors, with those of their items, come to so many bytes in all.
     pub bytes_max: Option<u64>,
-    /// Count, and remove nothing.
+    /// Only count; remove nothing.
     pub dry_run: bool,
-    /// How long it may take; `None`: as long as it needs.
+    /// The time limit; `None`: no limit.
     pub within: Option<Duration>,
 }
 
-/// What a prune did.
+/// The result of a prune.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Pruned {
-    /// Jobs removed; a batch counts once, and its items follow it in the sweep.
+    /// Removed jobs; a batch counts once, and its items are removed by the sweep.
     pub deleted: u64,
-    /// Jobs found to go.
+    /// Matching jobs.
     pub matching: u64,
-    /// The time was up before all were looked at: ask again.
+    /// The time limit was reached before all jobs were examined: call again.
     pub more: bool,
 }
 
@@ -51,7 +51,7 @@ struct Ended {
     bytes: u64,
 }
 
-/// What a walk has let stand of a kind.
+/// The jobs of a kind kept so far.
 #[derive(Default)]
 struct Kept {
     jobs: u64,
@@ -59,7 +59,7 @@ struct Kept {
 }
 
 impl Store {
-    /// Removes finished jobs, newest first, in bounded steps. Safe beside any other prune, and to be asked again.
+    /// Removes ended jobs, newest first, in bounded steps. Safe to run concurrently and to repeat.
     ///
     /// # Errors
     /// Those of any call; [`crate::Error::OutcomeUnknown`] when some may have been removed.
@@ -80,7 +80,7 @@ impl Store {
         Ok(pruned)
     }
 
-    /// Walks one kind; `false` when the time was up.
+    /// Prunes one kind; `false` when the time limit was reached.
     async fn prune_kind(
         &self,
         kind: &Kind,
@@ -115,12 +115,12 @@ impl Store {
         }
     }
 
-    /// Whether a job, the next older one, is past what `keep` and `bytes_max` let stand.
+    /// Whether the next older job exceeds `keep` or `bytes_max`.
     async fn is_beyond(&self, query: &PruneQuery, ended: &Ended, kept: &mut Kept) -> Result<bool> {
         kept.jobs += 1;
         let beyond_keep = query.keep.is_none_or(|keep| kept.jobs > keep);
         let Some(bytes_max) = query.bytes_max else { return Ok(beyond_keep) };
-        // Past the bound nothing more need be weighed.
+        // Beyond the limit no more sizes are needed.
         if kept.bytes <= bytes_max {
             kept.bytes += ended.bytes + self.weigh_items(ended).await?;
         }
@@ -154,7 +154,7 @@ impl Store {
         after: Option<&(String, String)>,
     ) -> Result<(i64, Vec<Ended>)> {
         let (score, id) = after.map_or(("", ""), |(score, id)| (score, id));
-        // What is let stand is counted from the newest on, so then the walk begins there.
+        // Kept jobs are counted from the newest on, so the scan starts there.
         let ago = query.older_than_ms.filter(|_| query.keep.is_none() && query.bytes_max.is_none());
         let ago = ago.map(|ms| ms.to_string()).unwrap_or_default();
         let args = Args::default().texts([kind.as_str(), score, id]).count(limits::PRUNE_BATCH).text(ago);
@@ -172,7 +172,7 @@ impl Store {
         Ok((now, page))
     }
 
-    /// Removes ended jobs of a kind. Returns how many went, or were gone.
+    /// Removes ended jobs of a kind. Returns how many are removed now.
     async fn remove_ended(&self, kind: &Kind, ids: &[String]) -> Result<u64> {
         let mut shares: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
         for id in ids {
@@ -183,7 +183,8 @@ impl Store {
             for chunk in share.chunks(limits::SWEEP_BATCH) {
                 let args = Args::default().count(0).text(kind.as_str()).texts(chunk);
                 let reply = self.inner.wire.run(&scripts::REMOVE, partition, &args, Repeat::Safe).await?;
-                // One that is missing was there a moment ago: it went with the first try of this call, or by another's.
+                // A missing job existed just before: it was removed by the first attempt of this call, or by another
+                // prune.
                 let gone = |word: &String| matches!(word.as_str(), "removed" | "removing" | "missing");
                 removed += self.discard(&reply).await.iter().map(text).filter(gone).count() as u64;
             }

@@ -14,12 +14,12 @@ impl Store {
     /// One job, as it is now.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] when its record cannot be read; those of any call.
+    /// [`Error::Corrupt`] when its record is unreadable; those of any call.
     pub async fn get(&self, id: &JobId) -> Result<Option<Job>> {
         Ok(self.get_many(std::slice::from_ref(id)).await?.pop().flatten())
     }
 
-    /// Many jobs, each in its place; `None` where there is none.
+    /// Many jobs, in the order of `ids`; `None` for a missing job.
     ///
     /// # Errors
     /// As [`Store::get`].
@@ -27,7 +27,7 @@ impl Store {
         self.read_many(ids, Repeat::Safe).await?.into_iter().collect()
     }
 
-    /// [`Store::get_many`], with the error of each record that cannot be read in its place.
+    /// [`Store::get_many`], with the error of each unreadable record in its place.
     pub(super) async fn read_many(&self, ids: &[JobId], repeat: Repeat) -> Result<Vec<Result<Option<Job>>>> {
         let mut jobs: Vec<Result<Option<Job>>> = ids.iter().map(|_| Ok(None)).collect();
         for (partition, share) in self.by_partition(ids, |id| id) {
@@ -44,14 +44,14 @@ impl Store {
     }
 }
 
-/// Puts a job together from what `get.lua` saw of it.
+/// Builds a job from the reply of `get.lua`.
 fn job(id: &JobId, reply: &Value) -> Result<Option<Job>, String> {
     let reply = array(reply);
     if reply.is_empty() {
         return Ok(None);
     }
     if reply.len() == 2 {
-        return Err("it is no hash".into());
+        return Err("it is not a hash".into());
     }
     let fields: HashMap<String, String> = reply[4..].chunks_exact(2).map(|p| (text(&p[0]), text(&p[1]))).collect();
     let field = |name: &str| fields.get(name).map(String::as_str);
@@ -64,13 +64,13 @@ fn job(id: &JobId, reply: &Value) -> Result<Option<Job>, String> {
     let record: Vec<&str> = record.split(' ').collect();
     let running = record.len() >= 3;
     let stored = match field("state") {
-        Some(word) => Some(State::parse(word).ok_or_else(|| format!("state {word:?} is none"))?),
+        Some(word) => Some(State::parse(word).ok_or_else(|| format!("state {word:?} is not valid"))?),
         None => None,
     };
     let state = stored.unwrap_or(if running { State::Running } else { State::Queued });
     let max_attempts = small("max_attempts").unwrap_or(1);
     let (failures, error) = (small("attempts").unwrap_or(0), field("error").map(stored_error));
-    // A job that failed for good is at the attempt that failed; one that lost its worker, at the one it lost.
+    // For a failed job, the attempt that failed; for a job that lost its worker, the lost attempt.
     let by_attempt = state == State::Failed && error.as_ref().is_some_and(|e| e.code != ErrorCode::Crashed);
     let attempt = if by_attempt { failures.max(1) } else { failures.saturating_add(1).min(max_attempts) };
     let created_at = time("created_at").ok_or("field created_at is missing")?;
@@ -112,7 +112,7 @@ fn job(id: &JobId, reply: &Value) -> Result<Option<Job>, String> {
     }))
 }
 
-/// A parent's counts, as its record has them; `None` when it is no parent.
+/// A parent's counts, as stored in its record; `None` when it is not a parent.
 pub(super) fn items_of<'a>(field: impl Fn(&str) -> Option<&'a str>) -> Option<Items> {
     let count = |name: &str| field(name).and_then(|v| v.parse().ok());
     count("items_total").map(|total| Items {
@@ -125,7 +125,7 @@ pub(super) fn items_of<'a>(field: impl Fn(&str) -> Option<&'a str>) -> Option<It
     })
 }
 
-/// An error as it was stored; a damaged one is shown as text rather than hiding the job.
+/// A stored error; a damaged error is shown as text rather than hiding the job.
 fn stored_error(text: &str) -> JobError {
     serde_json::from_str(text).unwrap_or_else(|_| JobError {
         code: ErrorCode::Failed,

@@ -1,4 +1,4 @@
-//! Renew, recover, leave: how a worker keeps what it holds, releases what it does not run, and goes.
+//! Renew, recover, leave: how a worker renews its leases, recovers reservations that it does not run, and deregisters.
 use futures_util::future::join_all;
 use redis::Value;
 
@@ -12,28 +12,28 @@ use crate::{JobId, Json, Result, Timestamp, WorkerId, limits};
 /// One heartbeat in one partition.
 #[derive(Debug, Clone)]
 pub struct RenewRequest<'a> {
-    /// What the worker says of itself.
+    /// The worker's description of itself.
     pub info: &'a WorkerInfo,
-    /// How long the leases run from now, ms.
+    /// The duration of the leases from now, ms.
     pub lease_ms: u64,
-    /// What its live handlers run here.
+    /// The leases of its running handlers in this partition.
     pub held: &'a [Held],
 }
 
-/// What the holder must know of one lease.
+/// The status of one lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewal {
-    /// It runs on.
+    /// Renewed.
     Renewed,
-    /// It runs on, and a cancel is asked.
+    /// Renewed, and the job is flagged for cancellation.
     Cancel,
-    /// Somebody else's, or ended: the handler is to stop and settle nothing.
+    /// Lost or ended: the handler must stop and settle nothing.
     Stale,
-    /// The job is gone: the same.
+    /// The job no longer exists: as for a lost lease.
     Missing,
 }
 
-/// A heartbeat's answer.
+/// The reply to a heartbeat.
 #[derive(Debug, Clone)]
 pub struct Renewed {
     /// For each of `held`, in order.
@@ -52,7 +52,7 @@ pub(super) fn gap_max_ms(lease_ms: u64) -> u64 {
 }
 
 impl Store {
-    /// One heartbeat: renews what is held, registers the worker, and brings the claimed list for the audit.
+    /// One heartbeat: renews the leases, registers the worker, and returns the claimed list for the audit.
     ///
     /// # Errors
     /// Those of any call.
@@ -83,7 +83,7 @@ impl Store {
         Ok(Renewed { answers: answers.collect(), claimed: claimed.collect(), at })
     }
 
-    /// Puts reservations of this worker's that nobody leased back to the front of their queues. Returns how many.
+    /// Moves unleased reservations of this worker back to the front of their queues. Returns how many.
     ///
     /// # Errors
     /// Those of any call.
@@ -94,14 +94,14 @@ impl Store {
         Ok(array(&reply).first().and_then(number).and_then(|n| usize::try_from(n).ok()).unwrap_or(0))
     }
 
-    /// Takes a worker that has settled everything off the list of workers, in every partition.
+    /// Removes a worker that has settled everything from the list of workers, in every partition.
     ///
     /// # Errors
     /// Those of any call.
     pub async fn leave(&self, worker: &WorkerId) -> Result<()> {
         let args = Args::default().text(worker.as_str()).text("leave").count(limits::CLAIMED_MAX).number(0).number(0);
         let each = (0..self.partitions()).map(|p| self.inner.wire.run(&scripts::RECOVER, p, &args, Repeat::Safe));
-        // None keeps the others from being left.
+        // An error in one partition must not stop the others.
         join_all(each).await.into_iter().try_for_each(|left| left.map(drop))
     }
 }

@@ -1,4 +1,4 @@
-//! The Redis server: whether its version and settings are fit to keep jobs, and whether it takes writes now.
+//! The Redis server: whether its version and settings are suitable, and whether it accepts writes now.
 use redis::Value;
 
 use super::Store;
@@ -7,16 +7,16 @@ use super::wire::reply::{array, text};
 use super::wire::{Wire, keys};
 use crate::{Error, Result};
 
-/// Whether Redis can do what a request needs.
+/// Whether Redis is able to serve requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// It answers and takes writes.
+    /// It answers and accepts writes.
     Ready,
-    /// It answers, and new jobs are refused for want of memory.
+    /// It answers, but refuses new jobs because it is out of memory.
     Full,
 }
 
-/// Something about Redis that is not as Leasehold needs it.
+/// A problem with Redis's version or settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerFault {
     /// What is wrong, and what to write instead.
@@ -36,7 +36,7 @@ impl ServerFault {
 }
 
 impl Store {
-    /// What is wrong with Redis's version and settings, worst first.
+    /// The problems with Redis's version and settings, worst first.
     ///
     /// # Errors
     /// Those of any call.
@@ -44,13 +44,13 @@ impl Store {
         server_faults(&self.inner.wire).await
     }
 
-    /// Whether Redis answers and takes writes, at this moment.
+    /// Whether Redis answers and accepts writes now.
     ///
     /// # Errors
     /// [`Error::Unavailable`] or [`Error::OutcomeUnknown`] when it does not.
     pub async fn standing(&self) -> Result<Standing> {
         let mut pipeline = redis::pipe();
-        // A write that changes nothing is refused like any other when there is no disk or Redis is a replica.
+        // A write without effect is refused like any other when the disk fails or Redis is a replica.
         pipeline.cmd("HDEL").arg(keys::META).arg("ready").cmd("INFO").arg("memory");
         let replies = self.inner.wire.connections().pipe(&pipeline).await?.into_iter();
         let replies: Vec<Value> =
@@ -62,7 +62,7 @@ impl Store {
     }
 }
 
-/// Refuses a Redis that would lose jobs, and warns of one that may.
+/// Refuses a Redis that would lose jobs, and warns about one that may.
 pub(super) async fn check(wire: &Wire) -> Result<()> {
     for fault in server_faults(wire).await? {
         if fault.fatal {
@@ -76,7 +76,7 @@ pub(super) async fn check(wire: &Wire) -> Result<()> {
 async fn server_faults(wire: &Wire) -> Result<Vec<ServerFault>> {
     let mut faults = Vec::new();
     let mut pipeline = redis::pipe();
-    // A Redis that still loads its files says in INFO that its AOF is off; a read it refuses, and is waited for.
+    // While Redis loads its files, INFO reports that its AOF is off. A read is refused then, and the call waits.
     pipeline.cmd("EXISTS").arg(keys::META).cmd("INFO").arg("server").cmd("INFO").arg("persistence");
     let replies = wire.pipe(&pipeline).await?;
     let (server, persistence) = (text(&replies[1]), text(&replies[2]));

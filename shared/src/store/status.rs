@@ -1,4 +1,4 @@
-//! What operators look at: queues, workers, and how many jobs there are.
+//! Status for operators: queues, workers, and the number of jobs.
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -8,46 +8,46 @@ use super::wire::reply::{array, number, text};
 use super::wire::{Args, Repeat, keys, scripts};
 use crate::{JobId, Kind, QueueName, Result, Timestamp, WorkerId, limits};
 
-/// A queue as an operator sees it.
+/// The status of a queue.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct QueueStatus {
     /// Its name.
     pub name: QueueName,
-    /// Ids in its lists, parked ones too: an upper bound of what is queued.
+    /// Ids in its lists, parked ones included: an upper bound on queued jobs.
     pub queued: u64,
-    /// How long the oldest has existed, ms; null when none waits.
+    /// The age of the oldest waiting job, ms; null when no job is waiting.
     pub oldest_wait_ms: Option<u64>,
-    /// Jobs that live workers report to run from it.
+    /// Jobs of this queue running on live workers.
     pub running: u64,
-    /// No claims are made from it.
+    /// Whether claims from it are stopped.
     pub paused: bool,
-    /// A live worker takes from it.
+    /// Whether a live worker serves it.
     pub served: bool,
     /// Ids in its lists, by partition.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub partitions: Vec<u64>,
 }
 
-/// What a worker says of itself with each renewal.
+/// A worker's description of itself, sent with each renewal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkerInfo {
-    /// New with every start.
+    /// Its id, new with every start.
     pub id: WorkerId,
-    /// Where it runs.
+    /// Its host name.
     pub host: String,
-    /// Its process.
+    /// Its process id.
     pub pid: u32,
     /// Its version.
     pub version: String,
     /// When it started, by its own clock.
     pub started_at: Timestamp,
-    /// The queues it takes from.
+    /// The queues it serves.
     pub queues: Vec<QueueName>,
     /// The kinds it serves.
     pub kinds: Vec<Kind>,
-    /// Jobs it can run at once.
+    /// Its number of slots.
     pub slots: usize,
-    /// Its lease, ms: so long after its last renewal it counts as gone.
+    /// Its lease, ms: this long after its last renewal it counts as gone.
     pub lease_ms: u64,
     /// The digest of its kinds file; absent when it has none.
     #[serde(default)]
@@ -56,35 +56,35 @@ pub struct WorkerInfo {
     pub running: BTreeMap<QueueName, u64>,
 }
 
-/// A worker as an operator sees it, and as `GET /api/v1/workers` shows it.
+/// The status of a worker, as shown by `GET /api/v1/workers`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkerStatus {
-    /// New with every start.
+    /// Its id, new with every start.
     pub id: WorkerId,
-    /// Where it runs.
+    /// Its host name.
     pub host: String,
-    /// Its process.
+    /// Its process id.
     pub pid: u32,
     /// Its version.
     pub version: String,
-    /// It renewed within its lease.
+    /// Whether it has renewed within its lease.
     pub alive: bool,
     /// When it started, by its own clock.
     pub started_at: Timestamp,
     /// Its last renewal.
     pub seen_at: Timestamp,
-    /// The queues it takes from.
+    /// The queues it serves.
     pub queues: Vec<QueueName>,
     /// The kinds it serves.
     pub kinds: Vec<Kind>,
-    /// Jobs it can run at once.
+    /// Its number of slots.
     pub slots: usize,
     /// Its lease, ms; not shown, 0 over HTTP.
     #[serde(skip)]
     pub lease_ms: u64,
-    /// What it holds.
+    /// The number of jobs it holds.
     pub running: Vec<JobId>,
-    /// How many of each queue it runs, as it said itself; not shown.
+    /// Running jobs by queue, as reported by the worker; not shown.
     #[serde(skip)]
     running_of: BTreeMap<QueueName, u64>,
     /// The digest of its kinds file; `None` when it has none, or over HTTP.
@@ -93,7 +93,7 @@ pub struct WorkerStatus {
 }
 
 impl WorkerStatus {
-    /// A worker that holds nothing, by what it said of itself.
+    /// A worker that holds nothing, from its own description.
     fn new(info: WorkerInfo, seen_at: Timestamp, alive: bool) -> Self {
         let WorkerInfo {
             id,
@@ -128,31 +128,31 @@ impl WorkerStatus {
     }
 }
 
-/// How many jobs of a kind there are.
+/// The number of jobs of a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// All that are no items, ended ones too.
+    /// All jobs, ended ones included, items excluded.
     pub total: u64,
-    /// Those that run; of a kind without `max_running`, those of every kind.
+    /// Running jobs; for a kind without `max_running`, those of every kind.
     pub running: u64,
 }
 
-/// What the living workers serve: a job needs one that serves both its kind and its queue.
+/// The kinds and queues of live workers: a job needs a worker that serves both its kind and its queue.
 #[derive(Debug, Clone, Default)]
 pub struct Serving(Vec<WorkerStatus>);
 
 impl Serving {
-    /// What those of `workers` that are alive serve.
+    /// From those of `workers` that are alive.
     pub fn of(workers: Vec<WorkerStatus>) -> Self {
         Self(workers.into_iter().filter(|worker| worker.alive).collect())
     }
 
-    /// Whether one living worker serves both.
+    /// Whether one live worker serves both.
     pub fn serves(&self, kind: &Kind, queue: &QueueName) -> bool {
         self.0.iter().any(|worker| worker.kinds.contains(kind) && worker.queues.contains(queue))
     }
 
-    /// What no living worker serves, as a sentence; `None` when one serves both.
+    /// A sentence that says what no live worker serves; `None` when one serves both.
     pub fn lack(&self, kind: &Kind, queue: &QueueName) -> Option<String> {
         if self.serves(kind, queue) {
             return None;
@@ -213,7 +213,7 @@ impl Store {
         Ok(queues.into_values().filter(|q| named(q)).collect())
     }
 
-    /// Who is alive, or was within the hour, by id.
+    /// Workers that are alive, or were within the last hour, by id.
     ///
     /// # Errors
     /// Those of any call.
@@ -237,7 +237,7 @@ impl Store {
             }
             let replies = if ids.is_empty() { Vec::new() } else { self.inner.wire.pipe_leniently(&pipeline).await? };
             for (id, reply) in ids.into_iter().zip(replies.chunks_exact(2)) {
-                // One that cannot be read is left out; `doctor` reports it.
+                // An unreadable worker record is omitted; `doctor` reports it.
                 let [info, seen_at] = array(&reply[0]) else { continue };
                 let Ok(info) = serde_json::from_str::<WorkerInfo>(&text(info)) else { continue };
                 let seen_at = Timestamp(number(seen_at).unwrap_or(0));
@@ -252,7 +252,7 @@ impl Store {
         Ok(workers.into_values().collect())
     }
 
-    /// What the living workers serve.
+    /// The kinds and queues that live workers serve.
     ///
     /// # Errors
     /// Those of any call.

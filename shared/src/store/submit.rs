@@ -13,40 +13,40 @@ pub(super) struct Minted {
     pub id: JobId,
     pub partition: u16,
     pub job: NewJob,
-    /// What it was in another store.
+    /// Its past in another store.
     pub past: Option<Past>,
 }
 
 impl Minted {
-    /// What it takes with it.
+    /// The entry in the script's arguments.
     fn bytes(&self) -> usize {
         self.job.payload.as_str().len() + self.past.as_ref().map_or(0, Past::bytes)
     }
 }
 
-/// What a submit did.
+/// The result of a submit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Submitted {
-    /// The job: the new one, or the one its Idempotency-Key had already submitted.
+    /// The job: the new one, or the one already submitted with its Idempotency-Key.
     pub id: JobId,
-    /// It had been submitted before, with this key and this body.
+    /// Whether it had been submitted before, with this key and this body.
     pub replayed: bool,
-    /// What Redis wrote down; absent when the job was there already, so that only a read can tell.
+    /// The data of the new job; absent for an existing job, which must be read.
     pub accepted: Option<Accepted>,
 }
 
-/// What Redis wrote down of a new job.
+/// The data that Redis stored for a new job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accepted {
-    /// Where it began.
+    /// Its first state.
     pub state: State,
     /// When it was accepted.
     pub created_at: Timestamp,
-    /// When it is due, if later.
+    /// When it is due, if not at once.
     pub scheduled_at: Option<Timestamp>,
 }
 
-/// Whether no job has, or can come to have, what was uploaded.
+/// Whether the uploaded files belong to no job, and cannot come to belong to one.
 fn is_needless(submitted: &Result<Submitted>) -> bool {
     match submitted {
         Ok(submitted) => submitted.replayed,
@@ -80,10 +80,10 @@ impl Store {
         submit_answer(minted, &reply).map_err(Error::Refused)
     }
 
-    /// Submits up to [`limits::BATCH_MAX`] jobs a script call, each answered alone, in order.
+    /// Submits up to [`limits::BATCH_MAX`] jobs a script call; each is answered separately, in order.
     ///
     /// # Errors
-    /// As [`Store::submit`]; each job's refusal stands in its place.
+    /// As [`Store::submit`]; a job's refusal is returned in its place.
     pub async fn submit_many(&self, jobs: Vec<NewJob>) -> Result<Vec<Result<Submitted, Refusal>>> {
         let minted: Vec<Minted> = jobs.into_iter().map(|job| self.mint(job)).collect();
         let answers = self.submit_all(&minted).await?;
@@ -95,7 +95,7 @@ impl Store {
         Ok(answers)
     }
 
-    /// Writes jobs that have their ids, the items of batches aside; each is answered alone, in order.
+    /// Writes jobs that have their ids, without the items of batches; each is answered separately, in order.
     pub(super) async fn submit_all(&self, minted: &[Minted]) -> Result<Vec<Result<Submitted, Refusal>>> {
         let mut answers: Vec<Option<Result<Submitted, Refusal>>> = minted.iter().map(|_| None).collect();
         for (partition, share) in self.by_partition(minted, |m| &m.id) {
@@ -112,14 +112,14 @@ impl Store {
         Ok(answers.into_iter().map(|a| a.expect("each job is in one share")).collect())
     }
 
-    /// A batch whose submit died before its last part is completed by the same submit sent again.
+    /// A batch whose submit was interrupted before its last part is completed by repeating the submit.
     async fn fill_batch(&self, submitted: &Submitted, job: &NewJob) -> Result<()> {
         let Some(batch) = &job.batch else { return Ok(()) };
         if batch.open && batch.items.is_empty() {
             return Ok(());
         }
         match self.add_items(&submitted.id, 0, &batch.items, !batch.open).await {
-            // An open batch that has since been added to or sealed, or a finished one that has since been removed.
+            // An open batch that was since extended or sealed, or a finished batch that was since removed.
             Err(Error::Refused(Refusal::Sealed(_) | Refusal::Gap(_) | Refusal::NotFound(_))) if submitted.replayed => {
                 Ok(())
             }
@@ -127,7 +127,7 @@ impl Store {
         }
     }
 
-    /// An id for a job that is yet to be submitted, in the partition it must live in: its files are written under it.
+    /// Mints an id for a job to be submitted, in its required partition, so that its files can be written under the id.
     pub fn mint_id(&self, job: &NewJob) -> JobId {
         let home = if job.limited { Some(job.kind.as_str()) } else { job.idempotency.as_ref().map(|i| i.key.as_str()) };
         let home = home.map(|text| keys::partition_of(text, self.partitions()));
@@ -141,7 +141,7 @@ impl Store {
     }
 }
 
-/// What all jobs of a call have in common: the most names, and how long an Idempotency-Key is kept.
+/// The arguments common to all jobs of a call: the limit on names, and how long an Idempotency-Key is kept.
 fn submit_head() -> Args {
     Args::default().count(limits::NAMES_MAX).number(limits::IDEMPOTENCY_MS)
 }
@@ -188,7 +188,7 @@ fn submit_answer(minted: &Minted, reply: &Value) -> Result<Submitted, Refusal> {
         "conflict" => Err(Refusal::KeyConflict(known())),
         "gone" => Err(Refusal::KeyGone(known())),
         "names" => Err(Refusal::TooManyNames { what: word(1), max: limits::NAMES_MAX }),
-        // `exists` is this very submit, sent again after a lost reply.
+        // `exists` is this submit, repeated after a lost reply.
         word => {
             let time = |at: usize| reply.get(at).and_then(number).map(Timestamp);
             let accepted = State::parse(word).zip(time(2));

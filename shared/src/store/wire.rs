@@ -1,7 +1,7 @@
-//! The wire: everything between a verb and Redis. Nothing here knows a verb.
+//! The layer between the verbs and Redis. It is independent of the verbs.
 //!
-//! `call` is one call with its repetition over an outage, `connection` the pool below it, `group` the group commit above it.
-//! `keys` names every key, `scripts` every script; `reply` reads what comes back; `metrics` counts it all.
+//! `call` makes a call and repeats it during an outage, `connection` is the pool below it, `group` the group commit
+//! above it. `keys` names every key, `scripts` every script; `reply` reads what comes back; `metrics` counts it all.
 mod call;
 pub(super) mod connection;
 mod group;

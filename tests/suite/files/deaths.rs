@@ -180,8 +180,8 @@ async fn the_doctor_finds_files_without_a_job_and_jobs_without_files() {
     let output = ground.system.command(&["doctor", "--repair"], &short).await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(output.stdout.contains("0193a7b2-orphan") && output.stdout.contains("the folder is deleted"), "{output:?}");
-    assert!(output.stdout.contains("its file \"a\" is not in the file store"), "{output:?}");
-    assert!(output.stdout.contains("its file \"b\" has 6 bytes in the file store, and must have 3"), "{output:?}");
+    assert!(output.stdout.contains("its file \"a\" is missing from the file store"), "{output:?}");
+    assert!(output.stdout.contains("its file \"b\" has 6 bytes in the file store, expected 3"), "{output:?}");
     assert!(!ground.root().join("0193a7b2-orphan").exists());
     std::fs::write(ground.root().join(format!("{id}/in/a")), "abc").unwrap();
     std::fs::write(ground.root().join(format!("{id}/in/b")), "abc").unwrap();

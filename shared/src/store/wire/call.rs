@@ -1,4 +1,4 @@
-//! A call to Redis: its arguments, and its tries over an outage.
+//! A call to Redis: its arguments, and its attempts during an outage.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -12,10 +12,10 @@ use super::metrics::Metrics;
 use super::scripts::Script;
 use crate::{Config, Error, Result};
 
-/// What every call goes through.
+/// The state shared by all calls.
 pub(crate) struct Wire {
     connections: Connections,
-    /// `redis.outage_ms`: how long a call that is safe to repeat is repeated.
+    /// `redis.outage_ms`: how long an idempotent call is repeated.
     outage: Duration,
     /// A test's clock, in ms, that scripts use in place of Redis's.
     clock: Option<Arc<AtomicI64>>,
@@ -31,7 +31,7 @@ impl Wire {
         Ok(Self { connections, outage: Duration::from_millis(config.redis.outage_ms), clock })
     }
 
-    /// Other connections for the same clock and metrics, as `config` has them.
+    /// Separate connections, by `config`, with the same clock and metrics.
     ///
     /// # Errors
     /// [`Wire::open`]'s.
@@ -47,7 +47,7 @@ impl Wire {
         self.outage
     }
 
-    /// Runs a script in a partition, over an outage if that is safe.
+    /// Runs a script in a partition; repeats it during an outage if that is safe.
     pub(crate) async fn run(&self, script: &Script, partition: u16, args: &Args, repeat: Repeat) -> Result<Value> {
         let now = self.clock.as_ref().map(|c| c.load(Ordering::SeqCst).to_string()).unwrap_or_default();
         let mut patience = Patience::new(self.outage, repeat);
@@ -81,7 +81,7 @@ impl Wire {
         replies.into_iter().map(|v| v.extract_error().map_err(|e| classify(&e))).collect()
     }
 
-    /// [`Wire::pipe`], with the error of each command that met a key of the wrong type in its place.
+    /// [`Wire::pipe`], with the error of each command on a key of the wrong type in its place.
     pub(crate) async fn pipe_leniently(&self, pipeline: &redis::Pipeline) -> Result<Vec<Value>> {
         let mut patience = Patience::new(self.outage, Repeat::Safe);
         loop {
@@ -93,12 +93,12 @@ impl Wire {
     }
 }
 
-/// Whether a call whose outcome is not known may be repeated.
+/// Whether a call with an unknown outcome may be repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Repeat {
-    /// It changes nothing the second time.
+    /// Idempotent.
     Safe,
-    /// One try: a second one could change something.
+    /// Not idempotent: a single attempt.
     Never,
 }
 
@@ -125,7 +125,7 @@ impl Args {
         self
     }
 
-    /// What the arguments weigh.
+    /// The size of the arguments in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.0.iter().map(Vec::len).sum()
     }
@@ -140,14 +140,14 @@ fn unless_refused(replies: Vec<Value>) -> Result<Vec<Value>> {
     refusal.map_or(Ok(replies), Err)
 }
 
-/// How long a call is repeated.
+/// The state of a repeated call.
 struct Patience {
     /// When the outage has lasted too long.
     end: Instant,
-    /// Before the next try; it grows.
+    /// The pause before the next attempt; it grows.
     pause: Duration,
     repeat: Repeat,
-    /// Some try may have been carried out, so a later refusal does not mean that nothing happened.
+    /// An attempt may have been executed, so a later refusal does not mean that nothing happened.
     unknown: bool,
 }
 
@@ -156,15 +156,15 @@ impl Patience {
         Self { end: Instant::now() + outage, pause: Duration::from_millis(10), repeat, unknown: false }
     }
 
-    /// Waits before the next try; returns the error when there is to be none.
+    /// Waits before the next attempt; returns the error when there is none.
     async fn bear(&mut self, error: Error) -> Result<()> {
         self.unknown |= matches!(error, Error::OutcomeUnknown(_));
         let passing = matches!(error, Error::Unavailable(_) | Error::OutcomeUnknown(_));
         if !passing || self.repeat == Repeat::Never || Instant::now() + self.pause >= self.end {
-            // An earlier try may have been done, whatever the last one met.
+            // An earlier attempt may have been executed, whatever the last error is.
             return Err(if self.unknown { error.after_a_change() } else { error });
         }
-        // Jitter keeps those who lost Redis together from coming back together.
+        // Jitter keeps clients that lost Redis together from returning together.
         tokio::time::sleep(self.pause.mul_f64(rand::random_range(0.5..1.0))).await;
         self.pause = (self.pause * 2).min(Duration::from_millis(500));
         Ok(())

@@ -1,7 +1,7 @@
-//! The connections: a pool whose members are dropped at their first failure, and one try of a script or a pipeline.
+//! The connections: a pool whose members are dropped at their first failure, and one attempt of a script or a pipeline.
 //!
-//! A response that does not come in time, or an error of the wire, ends the connection it happened on: a half-open one
-//! is never used twice. Keepalive and TCP_USER_TIMEOUT find the peers that vanish between calls.
+//! A response timeout or a network error closes the connection: a half-open connection
+//! is never used twice. Keepalive and TCP_USER_TIMEOUT detect peers that disappear between calls.
 use std::time::{Duration, Instant};
 
 use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime};
@@ -13,7 +13,7 @@ use super::metrics::Metrics;
 use super::scripts::Script;
 use crate::{Config, Error, Result};
 
-/// Time without traffic after which a peer is asked whether it lives, and for which it may owe an answer.
+/// Time without traffic after which a peer is probed, and for which data may stay unacknowledged.
 const SILENCE: Duration = Duration::from_secs(5);
 
 pub(crate) struct Connections {
@@ -26,7 +26,7 @@ pub(crate) struct Connections {
     connect: Duration,
     /// Without user and password, for messages.
     address: String,
-    /// Counts each try, so it is below the repetition of calls.
+    /// Counts each attempt, so it is below the repetition of calls.
     metrics: Metrics,
 }
 
@@ -61,7 +61,7 @@ impl Connections {
         &self.metrics
     }
 
-    /// A connection outside the pool that waits for answers as long as they take.
+    /// A connection outside the pool without a response timeout.
     pub(crate) async fn dedicated(&self) -> Result<MultiplexedConnection> {
         let settings =
             AsyncConnectionConfig::new().set_connection_timeout(Some(self.connect)).set_response_timeout(None);
@@ -118,9 +118,9 @@ impl Connections {
                 Error::Config(format!("the password in redis_url was refused by Redis at {}", self.address))
             }
             PoolError::Backend(e) => match classify(&e) {
-                // What an operator must fix.
+                // An operator must fix these.
                 Error::Config(reason) => Error::Config(reason),
-                // Nothing was sent yet, so nothing can have been done, and no key can have been met.
+                // Nothing was sent yet, so nothing was executed, and no key is at fault.
                 _ => Error::Unavailable(e.to_string()),
             },
             other => Error::Unavailable(format!("no connection: {other}")),
@@ -146,7 +146,7 @@ pub fn address(config: &Config) -> Result<String> {
     Ok(connection_info(config)?.addr().to_string())
 }
 
-/// The address with what every connection of ours is set to.
+/// The address with the settings of all connections.
 fn connection_info(config: &Config) -> Result<ConnectionInfo> {
     let advice = "write redis://[user:password@]host:port[/db], or rediss:// for TLS";
     let fault = |e: RedisError| Error::Config(format!("redis_url: {e}; {advice}"));
@@ -162,12 +162,12 @@ fn connection_info(config: &Config) -> Result<ConnectionInfo> {
         .set_tcp_settings(TcpSettings::default().set_nodelay(true).set_keepalive(keepalive).set_user_timeout(SILENCE)))
 }
 
-/// What a Redis error means to a caller.
+/// Classifies a Redis error.
 pub(crate) fn classify(error: &RedisError) -> Error {
     let reason = error.to_string();
     match error.code() {
         Some("OOM") => return Error::Full(reason),
-        // Said before anything was done: loading, a slow script, no disk, a replica, too many clients.
+        // Errors before execution: loading, a slow script, no disk, a replica, too many clients.
         Some(
             "LOADING" | "BUSY" | "MISCONF" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "NOREPLICAS",
         ) => {

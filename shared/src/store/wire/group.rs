@@ -16,7 +16,7 @@ pub(crate) struct Group {
 
 /// An entry that waits for the next call.
 struct Waiting {
-    /// Entries with another head need another call.
+    /// Entries with a different head need a separate call.
     head: Args,
     entry: Args,
     answer: oneshot::Sender<Result<Value>>,
@@ -43,7 +43,7 @@ impl Group {
                         entries.push(next.entry);
                         answers.push(next.answer);
                     }
-                    // A caller that has gone needs no answer.
+                    // The caller may have gone.
                     match wire.run_many(script, partition, head, entries).await {
                         Ok(replies) => answers.into_iter().zip(replies).for_each(|(a, r)| drop(a.send(Ok(r)))),
                         Err(e) => answers.into_iter().for_each(|a| drop(a.send(Err(e.clone())))),

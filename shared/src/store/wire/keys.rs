@@ -1,9 +1,9 @@
-//! Every Redis key, spelled here for Rust and in `../lua/base.lua` for the scripts; a test holds the two together.
+//! All Redis keys, defined here for Rust and in `../lua/base.lua` for the scripts; a test checks that both agree.
 //!
 //! All keys but [`META`] begin with a partition's prefix, whose braces make it the hash slot.
 use crate::{JobId, Kind, QueueName, WorkerId};
 
-/// What the whole key space agrees on: `partitions`.
+/// Settings of the whole key space, such as `partitions`.
 pub(crate) const META: &str = "lh:meta";
 
 /// A partition's prefix: the one key each script is given.
@@ -36,17 +36,17 @@ pub(crate) fn worker(partition: u16, worker: &WorkerId) -> String {
     format!("lh:{{{partition}}}:worker:{worker}")
 }
 
-/// The jobs of a kind, by creation: what follows the prefix.
+/// The jobs of a kind, by creation: the key without the prefix.
 pub(crate) fn kind_suffix(kind: &Kind) -> String {
     format!("kind:{kind}")
 }
 
-/// The ended jobs of a kind, items left out, by their end: what follows the prefix.
+/// The ended jobs of a kind, items excluded, by their end: the key without the prefix.
 pub(crate) fn finished_suffix(kind: &Kind) -> String {
     format!("finished:{kind}")
 }
 
-/// The job that has done a work of this kind before; its partition is the digest's.
+/// The job that has done the same work of this kind before, in the partition of the digest.
 pub(crate) fn cache(kind: &Kind, digest: &str, partitions: u16) -> String {
     format!("lh:{{{}}}:cache:{kind}:{digest}", partition_of(digest, partitions))
 }

@@ -18,7 +18,7 @@ const BASE: &str = include_str!("../lua/base.lua");
 const FINISH: &str = include_str!("../lua/finish.lua");
 const CLOCK: &str = include_str!("../lua/clock.lua");
 
-/// What the scripts need to know of `limits.rs`.
+/// The constants of `limits.rs` that the scripts need.
 fn constants() -> String {
     let kept = Retention::default();
     format!(
@@ -38,7 +38,7 @@ fn constants() -> String {
 }
 
 fn script(name: &'static str, flags: &str, parts: &[&str]) -> Script {
-    // Only a submit is refused when Redis is out of memory: all else must work, or nothing would ever drain.
+    // Only a submit is refused when Redis is out of memory: all other scripts must work, or no memory would be freed.
     let text = format!("#!lua{flags}\n{}{}", constants(), parts.concat());
     let sha = redis::Script::new(&text).get_hash().to_owned();
     Script { name, text, sha }
