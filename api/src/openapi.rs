@@ -1,5 +1,5 @@
-//! The OpenAPI 3.1 documents, one for the API and one for the views. They are written by hand; tests compare them with the
-//! router, the scopes and the codes, generate clients from them, and compare every response of the suite with them.
+//! The OpenAPI 3.1 documents, one for the API and one for the views. They are written by hand; tests compare them with
+//! the router, the scopes and the codes, generate clients from them, and compare every response of the suite with them.
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 

@@ -1,4 +1,5 @@
-//! The middleware around every request: its id, span, deadline and metrics, and a response even when its handler panics.
+//! The middleware around every request: its id, span, deadline and metrics, and a response even when its handler
+//! panics.
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;

@@ -192,8 +192,8 @@ impl Api {
         )
     }
 
-    /// Fills in, for jobs that wait for a worker, whether a living one serves their kind and queue. A queued parent waits for one that
-    /// serves its `then`, which it does not name.
+    /// Fills in, for jobs that wait for a worker, whether a living one serves their kind and queue. A queued parent
+    /// waits for one that serves its `then`, which it does not name.
     pub async fn say_served<'a>(&self, store: &Store, jobs: impl IntoIterator<Item = &'a mut Job>) {
         let waits = |job: &&mut Job| job.state == State::Queued && job.items.is_none();
         let waiting: Vec<&mut Job> = jobs.into_iter().filter(waits).collect();

@@ -32,8 +32,8 @@ pub async fn json_lines(api: &Api, store: &Store, pages: Pages) -> Result<Respon
     stream(JSON_LINES, lines).await
 }
 
-/// Responds with a body in pieces. A failure before the first piece is a problem; a later one aborts the connection, so that
-/// a truncated response is never mistaken for a complete one.
+/// Responds with a body in pieces. A failure before the first piece is a problem; a later one aborts the connection, so
+/// that a truncated response is never mistaken for a complete one.
 pub async fn stream(
     sort: &'static str,
     pieces: impl Stream<Item = Result<Bytes, Error>> + Send + 'static,
@@ -49,8 +49,8 @@ pub async fn stream(
     Ok(response)
 }
 
-/// A document of `head`, what `write` returns for each element of the pages, separated by `between`, and `tail` of the number
-/// of elements. `head` is sent with the first page.
+/// A document of `head`, what `write` returns for each element of the pages, separated by `between`, and `tail` of the
+/// number of elements. `head` is sent with the first page.
 pub fn document<T: Send + 'static>(
     head: String,
     between: &'static str,

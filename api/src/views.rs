@@ -139,7 +139,8 @@ struct Refused<'a> {
     path: &'a str,
 }
 
-/// Rewrites every problem on a view's path, from whatever layer, in the format of the old systems; status and headers stay.
+/// Rewrites every problem on a view's path, from whatever layer, in the format of the old systems; status and headers
+/// stay.
 pub async fn refuse(State(api): State<Api>, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let Some(clock) = clock_of(&path, api.kinds()) else { return next.run(request).await };

@@ -30,7 +30,8 @@ pub(crate) struct Via {
     /// Work through the HTTP API there, in place of LEASEHOLD_API_URL; without either, straight on Redis.
     #[arg(long, value_name = "URL", conflicts_with_all = ["redis_url", "config"], help_heading = "Common options")]
     api: Option<String>,
-    /// The token for the API, in place of LEASEHOLD_API_TOKEN; others on this machine can see it in the list of processes.
+    /// The token for the API, in place of LEASEHOLD_API_TOKEN; others on this machine can see it in the list of
+    /// processes.
     #[arg(long, value_name = "TOKEN", conflicts_with = "token_file", help_heading = "Common options")]
     token: Option<Secret>,
     /// The file that holds the token for the API, in place of LEASEHOLD_API_TOKEN_FILE.

@@ -1,8 +1,8 @@
-//! `leasehold demo`: two of the five systems at work, file batches on real documents and a text in job status, through the
-//! death of a worker and of Redis.
+//! `leasehold demo`: two of the five systems at work, file batches on real documents and a text in job status, through
+//! the death of a worker and of Redis.
 //!
-//! Always private: it reads no configuration, no LEASEHOLD_ variable, and leaves nothing behind. What it says at its end
-//! it has checked.
+//! Always private: it reads no configuration, no LEASEHOLD_ variable, and leaves nothing behind. What it says at its
+//! end it has checked.
 mod client;
 mod documents;
 mod narrator;
@@ -166,8 +166,8 @@ async fn wait_for_end(observer: &mut Observer, narrator: &mut Narrator, victim: 
     narrator.say(format!("{} of {total} files are done", observer.counts().0));
 }
 
-/// Kills a worker in the middle of a job, once a third of the `submitted` ones have ended; `None` when all have before it
-/// was caught. The worker is stopped first, so that what Redis then says of it is certain.
+/// Kills a worker in the middle of a job, once a third of the `submitted` ones have ended; `None` when all have before
+/// it was caught. The worker is stopped first, so that what Redis then says of it is certain.
 async fn catch(
     stage: &mut Stage,
     observer: &mut Observer,

@@ -1,6 +1,6 @@
-//! `leasehold import`: imports the jobs of an old store. The store is read on a separate thread, one record at a
-//! time; what cannot be read is reported, and the rest is imported. Each store has a file here; what they find is written
-//! by [`importer`].
+//! `leasehold import`: imports the jobs of an old store. The store is read on a separate thread, one record at a time;
+//! what cannot be read is reported, and the rest is imported. Each store has a file here; what they find is written by
+//! [`importer`].
 #[cfg(feature = "sqlite")]
 mod audio;
 #[cfg(feature = "sqlite")]

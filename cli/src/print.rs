@@ -1,4 +1,5 @@
-//! Output: tables and lists for people, JSON for programs. A closed pipe is an error that `main` ignores, never a panic.
+//! Output: tables and lists for people, JSON for programs. A closed pipe is an error that `main` ignores, never a
+//! panic.
 use std::io::{self, Write};
 use std::sync::LazyLock;
 
@@ -148,8 +149,8 @@ impl Table {
     }
 }
 
-/// The widths of columns in a terminal: the elastic one gets what the others leave, and long columns are shortened for it. It is
-/// hidden (`None`) when it is the last one and nothing useful would be left of it.
+/// The widths of columns in a terminal: the elastic one gets what the others leave, and long columns are shortened for
+/// it. It is hidden (`None`) when it is the last one and nothing useful would be left of it.
 fn fit(natural: &[u16], elastic: usize, width: u16) -> Vec<Option<u16>> {
     let mut widths = natural.to_vec();
     let room = |widths: &[u16]| {
@@ -229,8 +230,8 @@ pub(crate) fn lines(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// What is most useful of an error of many lines, on one line of bounded length: its first line; with it, where that only
-/// announces a log, the line of the log that names the error, or the last one.
+/// What is most useful of an error of many lines, on one line of bounded length: its first line; with it, where that
+/// only announces a log, the line of the log that names the error, or the last one.
 pub(crate) fn brief(message: &str) -> String {
     let mut lines = message.lines().map(plain).filter(|line| !line.is_empty());
     let first = lines.next().unwrap_or_default();

@@ -176,8 +176,8 @@ fn listen(config: &Config) -> Result<(String, Option<Port>), Failure> {
     Ok((format!("127.0.0.1:{}", port.number()), Some(port)))
 }
 
-/// Sets the kinds and documents of the example, and a file store, where the configuration names none, for this process and in
-/// the environment of the others.
+/// Sets the kinds and documents of the example, and a file store, where the configuration names none, for this process
+/// and in the environment of the others.
 fn example(config: &mut Config, data: &Path, environment: &mut Vec<(String, String)>) -> Result<(), Failure> {
     let data = std::fs::canonicalize(data)?;
     let fault = |path: &Path, e: std::io::Error| Failure::Failed(format!("{}: {e}", path.display()));

@@ -1,6 +1,7 @@
 //! `openapi.json` and `openapi-views.json` as contracts: every answer that a test reads is held against one of them.
 //!
-//! Both documents let clients expect new fields. Here an answer with a field that its document does not name is a fault.
+//! Both documents let clients expect new fields. Here an answer with a field that its document does not name is a
+//! fault.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};

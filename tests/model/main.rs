@@ -2,16 +2,16 @@
 //! that never fails proves nothing.
 //!
 //! Three models, each small enough to be explored whole: [`lease`] (who may run a job), [`clock`] (when a lease may be
-//! taken back) and [`parent`] (who counts and finishes a batch). A script is one atomic step, and a function named after
-//! it; a reply that is on its way is a state of its own. [`check`] explores a model with `stateright`; [`endings`] shows
-//! that every run ends, however its steps are scheduled. Runs of minutes are ignored: `cargo test --release -p
-//! leasehold-tests --test model -- --ignored`.
+//! taken back) and [`parent`] (who counts and finishes a batch). A script is one atomic step, and a function named
+//! after it; a reply that is on its way is a state of its own. [`check`] explores a model with `stateright`;
+//! [`endings`] shows that every run ends, however its steps are scheduled. Runs of minutes are ignored: `cargo test
+//! --release -p leasehold-tests --test model -- --ignored`.
 //!
 //! # Which rule of the model is which line of which script
 //!
 //! The line carries the comment `-- guard: <name>`. Scripts are in `shared/src/store/lua`; what stands in an include
-//! (`clock`, `finish`, `cancel_one`, `retry_one`) holds for each script that includes it. The function of the model is in
-//! the file in brackets.
+//! (`clock`, `finish`, `cancel_one`, `retry_one`) holds for each script that includes it. The function of the model is
+//! in the file in brackets.
 //!
 //! | rule | guard | script | model |
 //! |---|---|---|---|

@@ -1,8 +1,10 @@
-//! The chaos run: four clients submit over HTTP, plain jobs, batches, and jobs with files, while API replicas, workers and Redis are killed with -9 in turn.
+//! The chaos run: four clients submit over HTTP, plain jobs, batches, and jobs with files, while API replicas, workers
+//! and Redis are killed with -9 in turn.
 //!
-//! What happens follows from the seed, which is printed: with `LEASEHOLD_TEST_SEED=<seed>` the same processes are killed at
-//! the same times. `LEASEHOLD_CHAOS_SECONDS=<seconds>` sets how long the faults go on, 20 by default; a longer run begins as
-//! the shorter one of the same seed. The two runs, on one and on four partitions, wait for each other.
+//! What happens follows from the seed, which is printed: with `LEASEHOLD_TEST_SEED=<seed>` the same processes are
+//! killed at the same times. `LEASEHOLD_CHAOS_SECONDS=<seconds>` sets how long the faults go on, 20 by default; a
+//! longer run begins as the shorter one of the same seed. The two runs, on one and on four partitions, wait for each
+//! other.
 mod evidence;
 mod faults;
 mod load;

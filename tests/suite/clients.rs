@@ -1,5 +1,5 @@
-//! Clients and linters of others on the documents that the API serves: linters find no error, generators make clients, and
-//! such a client submits jobs and reads them back. Needs the package registries of Python and npm.
+//! Clients and linters of others on the documents that the API serves: linters find no error, generators make clients,
+//! and such a client submits jobs and reads them back. Needs the package registries of Python and npm.
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -32,7 +32,8 @@ struct Ended {
 }
 
 impl Tools {
-    /// Installs the packages. The settings of pip and npm, which may name a mirror, are the user's; their caches are not.
+    /// Installs the packages. The settings of pip and npm, which may name a mirror, are the user's; their caches are
+    /// not.
     async fn install() -> Tools {
         let tools = Tools { folder: TempDir::with_prefix("leasehold-test-").unwrap() };
         for folder in ["python", "node", "home", "tmp"] {

@@ -1,4 +1,5 @@
-//! The commands of `examples/`, as its kinds file has them, through real APIs, workers and Redis: done once, whatever dies.
+//! The commands of `examples/`, as its kinds file has them, through real APIs, workers and Redis: done once, whatever
+//! dies.
 mod day;
 mod screenshots;
 mod site;

@@ -1,5 +1,5 @@
-//! `/openapi.json` and `/openapi-views.json`: what they describe is what is there. The harness asserts in every test that each
-//! answer is as described; here each operation is called, and each success that is described is seen.
+//! `/openapi.json` and `/openapi-views.json`: what they describe is what is there. The harness asserts in every test
+//! that each answer is as described; here each operation is called, and each success that is described is seen.
 use std::collections::{BTreeMap, BTreeSet};
 
 use leasehold_tests::api::answer;

@@ -1,4 +1,5 @@
-//! What a worker survives that neither a job nor Redis does to it: a closed log, a want of files, a command's leftovers.
+//! What a worker survives that neither a job nor Redis does to it: a closed log, a want of files, a command's
+//! leftovers.
 use std::process::Stdio;
 use std::time::Duration;
 

@@ -44,7 +44,8 @@ enum HandlerEnd {
 }
 
 impl Attempt {
-    /// Registers the job's lease and starts the job on a separate task. A job whose claim took too long is released instead.
+    /// Registers the job's lease and starts the job on a separate task. A job whose claim took too long is released
+    /// instead.
     pub fn start(running: &Arc<Running>, job: ClaimedJob, slot: Slot, claimed_at: Instant) {
         let kind = running.kinds.get(&job.kind);
         let timeout = job.timeout_ms.or(kind.timeout_ms).filter(|ms| *ms > 0).map(Duration::from_millis);
@@ -230,8 +231,8 @@ impl Attempt {
         Outcome::Fail { error: JobError { code: failure.code, message: failure.message, at }, retry_ms }
     }
 
-    /// Retries the settle until Redis answers: an outage of any length must not discard the handler's outcome. `None`: Redis
-    /// refused the settle for longer than one lease.
+    /// Retries the settle until Redis answers: an outage of any length must not discard the handler's outcome. `None`:
+    /// Redis refused the settle for longer than one lease.
     async fn settle(&self, outcome: Outcome) -> Option<Settled> {
         let running = &self.running;
         let settle = Settle { held: self.job.held.clone(), outcome };

@@ -1,10 +1,10 @@
-//! The claim loop: claims as many jobs as there are free slots, with the claim script while there is work and with blocking
-//! pops while there is none.
+//! The claim loop: claims as many jobs as there are free slots, with the claim script while there is work and with
+//! blocking pops while there is none.
 //!
-//! The script handles priorities, weights, suspects and parked jobs, and fills all free slots in one round trip, but polling
-//! it would load an idle Redis and delay jobs by the polling interval. A blocking pop costs nothing while it waits and
-//! returns within a millisecond, but watches a single list, and the job it moves is only a reservation until the script
-//! leases it.
+//! The script handles priorities, weights, suspects and parked jobs, and fills all free slots in one round trip, but
+//! polling it would load an idle Redis and delay jobs by the polling interval. A blocking pop costs nothing while it
+//! waits and returns within a millisecond, but watches a single list, and the job it moves is only a reservation until
+//! the script leases it.
 mod budget;
 mod pops;
 
@@ -25,7 +25,8 @@ use pops::{List, Pops};
 
 /// How often the claim script is called for a list without a pop.
 const PASS_EVERY: Duration = Duration::from_millis(500);
-/// How often the claim script is called while Redis refuses pops, because it is out of memory or a queue's key is not a list.
+/// How often the claim script is called while Redis refuses pops, because it is out of memory or a queue's key is not a
+/// list.
 const FULL_EVERY: Duration = Duration::from_secs(1);
 /// How often a paused queue is checked without a hint.
 const PAUSED_EVERY: Duration = Duration::from_secs(5);
@@ -85,7 +86,8 @@ impl Claimer {
         }
     }
 
-    /// Claims until the shutdown begins. When it returns, no pop is armed, and unclaimed reservations are back in their queues.
+    /// Claims until the shutdown begins. When it returns, no pop is armed, and unclaimed reservations are back in their
+    /// queues.
     pub async fn run(mut self) {
         let running = Arc::clone(&self.running);
         while !running.shutdown.begun.is_cancelled() {
@@ -138,7 +140,8 @@ impl Claimer {
                 list.not_before = Instant::now() + FULL_EVERY;
             }
             Err(e) => {
-                // Outages are detected by the renewals: a pop also fails after the process has been suspended for a while.
+                // Outages are detected by the renewals: a pop also fails after the process has been suspended for a
+                // while.
                 list.not_before = Instant::now() + self.backoff.delay();
                 if !is_outage(&e) {
                     self.running.redis.failed("waiting for jobs", &e);
@@ -171,8 +174,8 @@ impl Claimer {
         }
     }
 
-    /// The next partition to claim from, in turn. Reservations are passed to the script even without a free slot: it returns
-    /// them to their queues.
+    /// The next partition to claim from, in turn. Reservations are passed to the script even without a free slot: it
+    /// returns them to their queues.
     fn next_due(&mut self) -> Option<u16> {
         let (now, count) = (Instant::now(), self.partitions.len());
         let free = self.running.slots.free();

@@ -19,7 +19,8 @@ impl<T> From<T> for Done<T> {
     }
 }
 
-/// How an attempt failed, and whether to retry it. Any error converts to one with `?` and is retried by the kind's policy.
+/// How an attempt failed, and whether to retry it. Any error converts to one with `?` and is retried by the kind's
+/// policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     pub(crate) code: ErrorCode,

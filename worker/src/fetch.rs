@@ -1,9 +1,9 @@
 //! Fetches URLs that clients name, without giving clients access to the worker's own network.
 //!
-//! Every address is checked where the connection is made: names in the resolver that the HTTP client uses (so that a second
-//! DNS answer changes nothing), literal addresses before each request, since they bypass the resolver. Redirects are followed
-//! here, one at a time; proxies from the environment are not used, since they would make the connection instead. Everything
-//! is bounded: bytes received and decompressed, total time, time without data, redirects.
+//! Every address is checked where the connection is made: names in the resolver that the HTTP client uses (so that a
+//! second DNS answer changes nothing), literal addresses before each request, since they bypass the resolver. Redirects
+//! are followed here, one at a time; proxies from the environment are not used, since they would make the connection
+//! instead. Everything is bounded: bytes received and decompressed, total time, time without data, redirects.
 mod address;
 #[cfg(test)]
 mod tests;
@@ -119,7 +119,8 @@ impl Fetcher {
         Err(FetchError::Redirects)
     }
 
-    /// Checks that a URL may be requested. A host that is a literal address is checked here, since it bypasses the resolver.
+    /// Checks that a URL may be requested. A host that is a literal address is checked here, since it bypasses the
+    /// resolver.
     pub fn admit(&self, url: &Url) -> Result<(), FetchError> {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(FetchError::Url(format!("{} is neither http nor https", url.scheme())));
@@ -137,7 +138,8 @@ impl Fetcher {
 }
 
 fn client(gate: Gate) -> Result<Client, FetchError> {
-    // A Rust program with its own handlers may not have installed a provider; this fails only if one is installed already.
+    // A Rust program with its own handlers may not have installed a provider; this fails only if one is installed
+    // already.
     drop(rustls::crypto::ring::default_provider().install_default());
     Client::builder()
         .user_agent(concat!("leasehold/", env!("CARGO_PKG_VERSION")))

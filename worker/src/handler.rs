@@ -14,14 +14,14 @@ use crate::attempt::context::Context;
 use crate::failure::{Done, Failure};
 use crate::stop::HANDLER_GRACE;
 
-/// Runs the jobs of one kind. Implemented by any `async fn(Context, P) -> Result<Done<T>, Failure>` where `P` can be read
-/// from JSON and `T` written as JSON.
+/// Runs the jobs of one kind. Implemented by any `async fn(Context, P) -> Result<Done<T>, Failure>` where `P` can be
+/// read from JSON and `T` written as JSON.
 pub trait Handler<P>: Send + Sync + 'static {
     /// The job's result.
     type Output: Serialize;
 
-    /// Runs one attempt. The same job may run again after a crash or a failure, so this should be safe to repeat; with the
-    /// context's token a database can refuse writes of an attempt that has lost its lease.
+    /// Runs one attempt. The same job may run again after a crash or a failure, so this should be safe to repeat; with
+    /// the context's token a database can refuse writes of an attempt that has lost its lease.
     fn call(&self, context: Context, payload: P) -> impl Future<Output = Result<Done<Self::Output>, Failure>> + Send;
 }
 

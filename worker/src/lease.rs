@@ -1,8 +1,8 @@
-//! The lease thread: renews the leases of this worker, audits its claimed list, passes cancels to the handlers, and drains the
-//! worker at its end.
+//! The lease thread: renews the leases of this worker, audits its claimed list, passes cancels to the handlers, and
+//! drains the worker at its end.
 //!
-//! It has a separate thread, runtime and connections, so that a handler that blocks every thread of the worker's runtime
-//! neither costs other jobs their leases nor prevents an orderly shutdown.
+//! It has a separate thread, runtime and connections, so that a handler that blocks every thread of the worker's
+//! runtime neither costs other jobs their leases nor prevents an orderly shutdown.
 mod audit;
 mod drain;
 pub(crate) mod leases;
@@ -27,7 +27,8 @@ use leases::release;
 /// The delay before the second check of an audit after an outage.
 const AUDIT_AGAIN: Duration = Duration::from_secs(1);
 
-/// Starts the thread. The receiver gets how the worker ended; it is closed without a value if `running.gone` comes first.
+/// Starts the thread. The receiver gets how the worker ended; it is closed without a value if `running.gone` comes
+/// first.
 pub(crate) fn spawn(running: Arc<Running>, info: WorkerInfo) -> Result<oneshot::Receiver<Result<(), Error>>, Error> {
     let store = running.store.apart(&lease_thread_config(&running.config, running.store.partitions()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -66,8 +66,8 @@ impl Worker {
         Self { config, kinds, registry: Registry::default(), fault: None }
     }
 
-    /// Adds a handler for a kind. The kind's settings in the kinds file (queue, attempts, back-off, …) apply to it. An invalid
-    /// name, or a kind that already has a handler, makes [`Worker::run`] fail.
+    /// Adds a handler for a kind. The kind's settings in the kinds file (queue, attempts, back-off, …) apply to it. An
+    /// invalid name, or a kind that already has a handler, makes [`Worker::run`] fail.
     pub fn handler<P, H>(mut self, kind: &str, handler: H) -> Self
     where
         P: DeserializeOwned + Send + 'static,
@@ -80,8 +80,8 @@ impl Worker {
         self
     }
 
-    /// Runs until `shutdown`, on the runtime that polls this future; by then all jobs are settled or released. Waits for Redis
-    /// at the start, and continues after any later outage.
+    /// Runs until `shutdown`, on the runtime that polls this future; by then all jobs are settled or released. Waits
+    /// for Redis at the start, and continues after any later outage.
     ///
     /// # Errors
     /// [`Error`]: an unusable configuration, or a shutdown that left jobs to be reclaimed.

@@ -53,8 +53,8 @@ impl RedisStatus {
     }
 }
 
-/// Whether a retry may help. A refused password (`Config`) is included: it was changed in Redis, and either the worker will be
-/// restarted with the new one or the old one restored.
+/// Whether a retry may help. A refused password (`Config`) is included: it was changed in Redis, and either the worker
+/// will be restarted with the new one or the old one restored.
 pub(crate) fn is_outage(error: &Error) -> bool {
     matches!(error, Error::Unavailable(_) | Error::OutcomeUnknown(_) | Error::Full(_) | Error::Config(_))
 }
@@ -98,8 +98,8 @@ impl Reminder {
     }
 }
 
-/// Delays between retries: doubled each time, with jitter, so that workers that lost Redis together do not all return at
-/// once.
+/// Delays between retries: doubled each time, with jitter, so that workers that lost Redis together do not all return
+/// at once.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     next: Duration,

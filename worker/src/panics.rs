@@ -8,8 +8,8 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `work`; a panic in it becomes an error with the panic's message. Meanwhile the panic report is suppressed for this
-/// thread, by a hook installed in front of the existing one at the first call.
+/// Runs `work`; a panic in it becomes an error with the panic's message. Meanwhile the panic report is suppressed for
+/// this thread, by a hook installed in front of the existing one at the first call.
 pub(crate) fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

@@ -1,7 +1,7 @@
 //! A worker's port (`worker.listen`): liveness, readiness and metrics.
 //!
-//! It has a separate thread and runtime, like the lease thread: a handler that blocks every other thread must not make the
-//! worker look dead. It answers from before Redis is reached until the worker has ended.
+//! It has a separate thread and runtime, like the lease thread: a handler that blocks every other thread must not make
+//! the worker look dead. It answers from before Redis is reached until the worker has ended.
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 

@@ -94,8 +94,8 @@ async fn claim(running: Arc<Running>, events: mpsc::UnboundedReceiver<Event>) {
     running.claims_over.cancel();
 }
 
-/// Registers the kinds in Redis: once at the start, retried until it succeeds, and again whenever Redis has been emptied.
-/// Logs when another process has published other settings of them.
+/// Registers the kinds in Redis: once at the start, retried until it succeeds, and again whenever Redis has been
+/// emptied. Logs when another process has published other settings of them.
 async fn register(running: Arc<Running>) {
     let (mut registered, mut is_logged) = (None, false);
     let mut agreement = Agreement::new(&running.kinds);
@@ -120,8 +120,8 @@ async fn register(running: Arc<Running>) {
     }
 }
 
-/// Connects, waiting for Redis as long as it takes; logs at once that it waits, and again every [`REMIND_EVERY`]. `None`: the
-/// shutdown came first.
+/// Connects, waiting for Redis as long as it takes; logs at once that it waits, and again every [`REMIND_EVERY`].
+/// `None`: the shutdown came first.
 async fn connect(
     config: &Config,
     kinds: &Kinds,

@@ -28,8 +28,8 @@ impl Shutdown {
         self.hurried.cancel();
     }
 
-    /// The first SIGTERM or SIGINT begins the shutdown, the second hurries it. A dedicated thread receives the signals, so
-    /// handlers that block every thread of the runtime cannot delay them.
+    /// The first SIGTERM or SIGINT begins the shutdown, the second hurries it. A dedicated thread receives the signals,
+    /// so handlers that block every thread of the runtime cannot delay them.
     ///
     /// # Errors
     /// When the system refuses the thread or the signal handlers.

@@ -40,7 +40,8 @@ impl Slots {
         self.suspects.load(Ordering::Acquire)
     }
 
-    /// Slots of attempts that have ended after a request to stop, but still keep the slot through a clone of the context.
+    /// Slots of attempts that have ended after a request to stop, but still keep the slot through a clone of the
+    /// context.
     pub fn lingering(&self) -> usize {
         self.lingering.load(Ordering::Acquire)
     }

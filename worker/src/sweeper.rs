@@ -1,5 +1,5 @@
-//! The sweeps, in every worker: of Redis (promote, reclaim, recover, prune), and of orphaned files in the file store. Any
-//! number of sweepers is safe; one is enough.
+//! The sweeps, in every worker: of Redis (promote, reclaim, recover, prune), and of orphaned files in the file store.
+//! Any number of sweepers is safe; one is enough.
 use std::sync::Arc;
 use std::time::Duration;
 

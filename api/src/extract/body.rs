@@ -68,8 +68,8 @@ impl Lent {
         }
     }
 
-    /// Drains what the handler has left unread, after the response, so that a client that sends its whole request before it
-    /// reads can see the response. A client that waits for `100 Continue` has not sent anything.
+    /// Drains what the handler has left unread, after the response, so that a client that sends its whole request
+    /// before it reads can see the response. A client that waits for `100 Continue` has not sent anything.
     pub fn drop_rest(self, limits: &Limits) {
         let Ok(source) = self.0.try_lock() else { return };
         if source.ended || (source.waits_for_continue && !source.touched) {
@@ -170,8 +170,8 @@ pub fn announced(headers: &HeaderMap) -> Option<u64> {
     text_of(headers, CONTENT_LENGTH)?.parse().ok()
 }
 
-/// Extends a body's share of memory to `bytes`. A body that finds no room is refused rather than made to wait: bodies that
-/// are half read would otherwise wait for each other.
+/// Extends a body's share of memory to `bytes`. A body that finds no room is refused rather than made to wait: bodies
+/// that are half read would otherwise wait for each other.
 ///
 /// # Errors
 /// [`Code::Busy`] when there is no room.

@@ -41,7 +41,8 @@ pub fn check_key(key: &str) -> Result<(), String> {
     Err(key_rule().into())
 }
 
-/// A bare text as it is, a quoted string (RFC 9651) without its quotes and escapes; `None` when the quotes do not match.
+/// A bare text as it is, a quoted string (RFC 9651) without its quotes and escapes; `None` when the quotes do not
+/// match.
 fn unquote(text: &str) -> Option<String> {
     let Some(rest) = text.strip_prefix('"') else { return Some(text.to_owned()) };
     let mut key = String::new();
@@ -55,8 +56,8 @@ fn unquote(text: &str) -> Option<String> {
     }
 }
 
-/// How long the client prefers to wait (`Prefer: wait=30`), at most `most_s`. Preferences are not requirements (RFC 7240): a
-/// longer wait is shortened, a malformed one ignored, as are other preferences.
+/// How long the client prefers to wait (`Prefer: wait=30`), at most `most_s`. Preferences are not requirements (RFC
+/// 7240): a longer wait is shortened, a malformed one ignored, as are other preferences.
 pub fn prefer_wait(headers: &HeaderMap, most_s: u64) -> Option<Duration> {
     let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
     let preferences = values.flat_map(|value| value.split(',')).map(|preference| {

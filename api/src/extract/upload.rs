@@ -1,5 +1,5 @@
-//! Uploads: a submit whose body is `multipart/form-data`. Part `job` is the JSON, every other part a file, streamed to the
-//! file store before the job is submitted.
+//! Uploads: a submit whose body is `multipart/form-data`. Part `job` is the JSON, every other part a file, streamed to
+//! the file store before the job is submitted.
 //!
 //! `job` must come first: the files are written under the job's id, which depends on its kind and key.
 use std::collections::BTreeSet;

@@ -1,7 +1,7 @@
 //! A job's event stream (`text/event-stream`): its latest state, whenever that has changed.
 //!
-//! A slow client misses intermediate states and occupies no more memory than one event; the connection of a client that does
-//! not read at all is closed. A stream outlasts a restart of Redis.
+//! A slow client misses intermediate states and occupies no more memory than one event; the connection of a client that
+//! does not read at all is closed. A stream outlasts a restart of Redis.
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -29,7 +29,8 @@ const ALIVE: Duration = Duration::from_secs(15);
 
 /// `GET /api/v1/jobs/{id}/events`: `job` as it is and at each change, then `end`, or `gone` when it was removed.
 ///
-/// Every stream begins with the current state, so a reconnecting client misses nothing and `Last-Event-ID` is not needed.
+/// Every stream begins with the current state, so a reconnecting client misses nothing and `Last-Event-ID` is not
+/// needed.
 pub async fn events(State(api): State<Api>, Named(id): Named<JobId>, _: NoQuery) -> Answer {
     let plain = |job: &Job| Json::of(job).expect("a job is plain JSON");
     let gone = |id: &JobId| Json::of(&BTreeMap::from([("id", id)])).expect("an id is plain JSON");

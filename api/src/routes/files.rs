@@ -50,8 +50,8 @@ pub async fn list(State(api): State<Api>, Named(id): Named<JobId>, _: NoQuery) -
     Ok(object("files", listed))
 }
 
-/// `GET /api/v1/jobs/{id}/files/{name}`: of two files with the same name, the one an attempt left, unless `direction` is
-/// given.
+/// `GET /api/v1/jobs/{id}/files/{name}`: of two files with the same name, the one an attempt left, unless `direction`
+/// is given.
 pub async fn get(
     State(api): State<Api>,
     NamedFile { id, name }: NamedFile,

@@ -35,7 +35,8 @@ pub async fn ready(State(api): State<Api>) -> Answer {
     match standing {
         Standing::Ready => {
             let mut answer = json!({ "status": "ready", "redis": store.address() });
-            // Redis was emptied, so jobs were lost. Reported until an operator acknowledges it with `leasehold doctor --repair`.
+            // Redis was emptied, so jobs were lost. Reported until an operator acknowledges it with `leasehold doctor
+            // --repair`.
             if let Some(at) = emptied_at {
                 answer["emptied_at"] = at.to_string().into();
             }

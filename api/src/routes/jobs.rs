@@ -145,8 +145,8 @@ pub async fn remove(State(api): State<Api>, Named(id): Named<JobId>, _: NoQuery)
     }
 }
 
-/// `DELETE /api/v1/jobs`: removes the finished jobs that match all conditions of the query, in bounded steps, for at most half
-/// of `limits.request_ms`; `more` says that matching jobs are left and the request should be repeated.
+/// `DELETE /api/v1/jobs`: removes the finished jobs that match all conditions of the query, in bounded steps, for at
+/// most half of `limits.request_ms`; `more` says that matching jobs are left and the request should be repeated.
 pub async fn prune(State(api): State<Api>, mut query: Query) -> Answer {
     let mut wanted = PruneQuery {
         state: query.read("state", |word| a_state(word, |s| s.is_final())),

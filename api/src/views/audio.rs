@@ -85,7 +85,8 @@ pub async fn list(State(api): State<Api>, _: NoQuery) -> Answer {
     stream(JSON, document("{\"jobs\":[".into(), ",", VIEW.all(&store), write, tail)).await
 }
 
-/// `DELETE /api/jobs/{job_id}`: a job that has not ended is cancelled first, since these clients cannot cancel it otherwise.
+/// `DELETE /api/jobs/{job_id}`: a job that has not ended is cancelled first, since these clients cannot cancel it
+/// otherwise.
 pub async fn remove(State(api): State<Api>, asked: Asked, _: NoQuery, deadline: Deadline) -> Answer {
     let (store, watcher) = api.watcher().await?;
     let job = VIEW.find(&store, &asked).await?;
@@ -110,7 +111,8 @@ async fn stop(store: &Store, job: &Job) -> Result<Cancelled, Problem> {
     }
 }
 
-/// `DELETE /api/jobs/cleanup`: removes jobs that ended more than `days` days ago, for at most half of `limits.request_ms`.
+/// `DELETE /api/jobs/cleanup`: removes jobs that ended more than `days` days ago, for at most half of
+/// `limits.request_ms`.
 pub async fn cleanup(State(api): State<Api>, mut query: Query) -> Answer {
     let days = query.read("days", a_number);
     if days.is_none() && !query.is_faulty() {

@@ -94,7 +94,8 @@ pub async fn result(State(api): State<Api>, asked: Asked, _: NoQuery, method: Me
     Ok(response)
 }
 
-/// `POST /api/v1/gap-analysis/jobs/{job_id}/cancel`: a running job is asked to stop, and is cancelled once it has stopped.
+/// `POST /api/v1/gap-analysis/jobs/{job_id}/cancel`: a running job is asked to stop, and is cancelled once it has
+/// stopped.
 pub async fn cancel(State(api): State<Api>, asked: Asked, _: NoQuery) -> Answer {
     let (store, job) = the(&api, &asked).await?;
     only(store.cancel(std::slice::from_ref(&job.id)).await)?;

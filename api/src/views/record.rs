@@ -1,5 +1,5 @@
-//! A job in the format of the old systems: its status word, its times and numbers, and the values of its imported record.
-//! Pure.
+//! A job in the format of the old systems: its status word, its times and numbers, and the values of its imported
+//! record. Pure.
 use std::collections::HashMap;
 
 use chrono::{DateTime, NaiveDateTime, Utc};

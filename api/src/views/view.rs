@@ -83,8 +83,8 @@ impl View {
         })
     }
 
-    /// Submits a job, or a batch with `items` and the name of their list in the request; everything else is the default of
-    /// the kind. The same request with the same Idempotency-Key returns the same job.
+    /// Submits a job, or a batch with `items` and the name of their list in the request; everything else is the default
+    /// of the kind. The same request with the same Idempotency-Key returns the same job.
     pub async fn submit(
         &self,
         api: &Api,
@@ -100,7 +100,8 @@ impl View {
     }
 }
 
-/// Which of these batches have begun: an item has started or ended. Items start in order, so reading the first is enough.
+/// Which of these batches have begun: an item has started or ended. Items start in order, so reading the first is
+/// enough.
 pub async fn begun(store: &Store, jobs: &[Job]) -> Result<HashSet<JobId>, Error> {
     let (mut begun, mut looked, mut ids) = (HashSet::new(), Vec::new(), Vec::new());
     for (job, items) in jobs.iter().filter_map(|job| Some((job, job.items?))) {

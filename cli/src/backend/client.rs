@@ -1,5 +1,5 @@
-//! The transport of the HTTP backend: requests are retried during a short outage, the token is never shown, and errors are
-//! one sentence.
+//! The transport of the HTTP backend: requests are retried during a short outage, the token is never shown, and errors
+//! are one sentence.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

@@ -68,8 +68,8 @@ impl Backend {
 }
 
 impl Follower {
-    /// The job as it is after some change: first as it is now, last as it has ended; then, or when there is no such job,
-    /// `None`.
+    /// The job as it is after some change: first as it is now, last as it has ended; then, or when there is no such
+    /// job, `None`.
     pub(crate) async fn next(&mut self) -> Result<Option<Job>, Failure> {
         if self.ended {
             return Ok(None);

@@ -67,8 +67,8 @@ pub(crate) fn payload(text: &str, backend: &Backend) -> Result<Json, leasehold::
     }
 }
 
-/// The kinds by whose defaults a job is submitted: those that API and workers have published, and otherwise those of the
-/// kinds file. A file that differs from what was published is reported.
+/// The kinds by whose defaults a job is submitted: those that API and workers have published, and otherwise those of
+/// the kinds file. A file that differs from what was published is reported.
 pub(crate) async fn kinds(store: &Store, config: &Config) -> Result<Kinds, Failure> {
     let own = config.load_kinds()?;
     let Some(published) = store.published_kinds().await? else { return Ok(own) };
@@ -111,8 +111,8 @@ impl Backend {
         }
     }
 
-    /// Adds the items from number `first` on; `last` seals the batch. The same part again changes nothing. Returns how many
-    /// items the batch has.
+    /// Adds the items from number `first` on; `last` seals the batch. The same part again changes nothing. Returns how
+    /// many items the batch has.
     pub(crate) async fn add_items(&self, id: &JobId, first: u64, items: &[Json], last: bool) -> Result<u64, Failure> {
         match self {
             Backend::Redis(direct) => Ok(direct.store.add_items(id, first, items, last).await?),

@@ -1,5 +1,5 @@
-//! A SQLite file, read as it is: nothing is written to it or beside it, a lock is reported and not waited for, and what is
-//! damaged is passed over.
+//! A SQLite file, read as it is: nothing is written to it or beside it, a lock is reported and not waited for, and what
+//! is damaged is passed over.
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsRawFd;

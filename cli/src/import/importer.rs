@@ -1,5 +1,5 @@
-//! Writes what a reader finds: jobs in chunks, a batch as its parent and then its items in chunks. What is here already is
-//! skipped, so that an interrupted import continues.
+//! Writes what a reader finds: jobs in chunks, a batch as its parent and then its items in chunks. What is here already
+//! is skipped, so that an interrupted import continues.
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 
@@ -161,8 +161,8 @@ impl Importer {
         Ok(false)
     }
 
-    /// Writes the file that goes with a job to the file store: what came with it, and what it made. Or why the job cannot
-    /// come without it.
+    /// Writes the file that goes with a job to the file store: what came with it, and what it made. Or why the job
+    /// cannot come without it.
     async fn attach(&self, job: &OldJob) -> Result<Result<(Vec<FileEntry>, Vec<FileEntry>), String>, Failure> {
         let (Some(attachment), Some(files)) = (&job.attachment, self.store.files()) else {
             return Ok(Ok((Vec::new(), Vec::new())));

@@ -100,8 +100,8 @@ impl Iterator for Lines {
     }
 }
 
-/// Calls `each` with every entry of a folder, in the folder's own order, hidden ones aside; entries that are not UTF-8 are
-/// reported.
+/// Calls `each` with every entry of a folder, in the folder's own order, hidden ones aside; entries that are not UTF-8
+/// are reported.
 pub(super) fn entries(folder: &Path, out: &Out, mut each: impl FnMut(&Path, &str) -> Flow) -> Flow {
     let all = match std::fs::read_dir(folder) {
         Ok(all) => all,

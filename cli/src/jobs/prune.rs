@@ -107,7 +107,7 @@ async fn delete(backend: &Backend, query: &PruneQuery) -> Result<u64, Failure> {
     }
 }
 
-/// Asks at the terminal; without one the answer is no.
+/// Asks at the terminal; without a terminal nothing is deleted.
 fn ask(what: &str) -> Result<bool, Failure> {
     if !(stdin().is_terminal() && stderr().is_terminal()) {
         return Ok(false);

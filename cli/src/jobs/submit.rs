@@ -100,8 +100,8 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     watch::finish(&job, json)
 }
 
-/// Says when the job, or the items of the batch, will wait because no living worker serves them. It is only a warning: the
-/// job is submitted, so a failed check does not fail the command.
+/// Says when the job, or the items of the batch, will wait because no living worker serves them. It is only a warning:
+/// the job is submitted, so a failed check does not fail the command.
 async fn warn_unserved(backend: &Backend, job: &Job) {
     if job.served != Some(false) && job.items.is_none() {
         return;

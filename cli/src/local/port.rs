@@ -7,8 +7,8 @@ use tokio::net::TcpSocket;
 
 use crate::failure::Failure;
 
-/// A reserved loopback port. It holds a bound socket that does not listen: the kernel does not give the port to others that
-/// ask for a free one, and a server that is started on it can bind it, again after a restart.
+/// A reserved loopback port. It holds a bound socket that does not listen: the kernel does not give the port to others
+/// that ask for a free one, and a server that is started on it can bind it, again after a restart.
 #[derive(Debug)]
 pub(crate) struct Port {
     number: u16,

@@ -28,7 +28,7 @@ pub(super) async fn open(wire: &Wire, config: &Config) -> Result<Option<FileStor
             _ if !known.is_empty() => Ok(known),
             // Redis was emptied, or is the wrong one: by its records, everything in the folder would be orphaned.
             Some(named) => Err(Error::Config(format!(
-                "storage_url names {}, whose files belong to the Redis {named}, and this Redis knows of none; name an empty \
+                "storage_url names {}, whose files belong to the Redis {named}, and this Redis has no such folder; name an empty \
                  folder, or, if it is this Redis's, run: redis-cli HSET lh:meta files {named}",
                 root.display()
             ))),

@@ -75,7 +75,7 @@ impl Store {
         match stored {
             None => self.restore().await.map(Some),
             Some(stored) if stored != i64::from(self.partitions()) => Err(Error::Config(format!(
-                "Redis was emptied and set up anew with {stored} partitions, and this process places jobs by {}; start it \
+                "Redis was emptied and set up again with {stored} partitions, and this process places jobs by {}; start it \
                  again",
                 self.partitions()
             ))),

@@ -92,8 +92,8 @@ async fn what_cannot_be_measured_fails_for_good_and_says_why() {
     five.system.finish().await;
 }
 
-/// Long enough to be caught in the middle, mostly: a fast machine may be through with it before, so what needs that tries
-/// again.
+/// Long enough to be caught in the middle, mostly: a fast machine may be through with it before, so what needs that
+/// tries again.
 fn long() -> Vec<u8> {
     tone(48_000, 2, 120.0)
 }

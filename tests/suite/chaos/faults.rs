@@ -48,7 +48,8 @@ pub struct Struck {
     pub back_at: Duration,
 }
 
-/// Everything is hit once a round, each round in an order of its own; what follows Redis, half of the time while it is away.
+/// Everything is hit once a round, each round in an order of its own; what follows Redis, half of the time while it is
+/// away.
 pub fn schedule(seed: u64, length: Duration) -> Vec<Fault> {
     let mut random = StdRng::seed_from_u64(seed);
     let (mut faults, mut round): (Vec<Fault>, Vec<Target>) = (Vec::new(), Vec::new());

@@ -1,5 +1,5 @@
-//! The load: clients that submit with Idempotency-Keys, write down what they asked and what they heard, and ask again with
-//! the same key until they are answered.
+//! The load: clients that submit with Idempotency-Keys, write down what they asked and what they heard, and ask again
+//! with the same key until they are answered.
 use std::cell::Cell;
 use std::time::Duration;
 

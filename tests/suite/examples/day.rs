@@ -1,5 +1,5 @@
-//! A day of all five clients at once, on their own routes, through the deaths of an API, a worker and Redis: each body is
-//! what the client's old system would have said.
+//! A day of all five clients at once, on their own routes, through the deaths of an API, a worker and Redis: each body
+//! is what the client's old system would have said.
 use leasehold_tests::{Answer, Api, Worker, api::answer, eventually};
 use reqwest::Method;
 use reqwest::multipart::{Form, Part};

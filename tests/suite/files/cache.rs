@@ -1,4 +1,5 @@
-//! Kinds with a `cache`: what an earlier job made is copied, and whatever stands in the way of that, the command is run.
+//! Kinds with a `cache`: what an earlier job made is copied, and whatever stands in the way of that, the command is
+//! run.
 use leasehold::store::script_sha;
 use leasehold_tests::Proxy;
 use leasehold_tests::proxy::{command, script};

@@ -198,7 +198,7 @@ async fn a_folder_with_other_things_or_of_another_redis_is_refused_at_the_start(
     let storage = format!("file://{}", ground.root().display());
     let home = format!("file://{}", ground.system.folder().display());
     for (storage, said) in [
-        (storage.as_str(), "this Redis knows of none"),
+        (storage.as_str(), "this Redis has no such folder"),
         (&home, "so name a folder that is empty or does not exist yet"),
         ("s3://bucket", "write file:///an/absolute/folder"),
     ] {

@@ -1,4 +1,5 @@
-//! Audio analysis: SQLite files as they may be found: odd tables, locked, with a log that was never written back, damaged.
+//! Audio analysis: SQLite files as they may be found: odd tables, locked, with a log that was never written back,
+//! damaged.
 use std::fs;
 use std::path::Path;
 

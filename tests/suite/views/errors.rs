@@ -168,7 +168,8 @@ async fn a_view_is_served_only_where_the_kinds_file_names_its_kind() {
     system.finish().await;
 }
 
-/// Asserts that a path is no route. The answer is not compared with `openapi.json`, which describes an API with all views.
+/// Asserts that a path is no route. The answer is not compared with `openapi.json`, which describes an API with all
+/// views.
 async fn absent(api: &Api, method: &Method, path: &str) {
     let response = api.request(method.clone(), path).send().await.unwrap();
     assert_eq!(response.status().as_u16(), 404, "{method} {path}");

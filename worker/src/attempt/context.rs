@@ -18,8 +18,8 @@ use crate::failure::Failure;
 use crate::slots::Slot;
 use crate::stop::{Stop, StopReason};
 
-/// The attempt a handler runs. Clones share state; the slot is freed once the attempt is settled and every clone is dropped,
-/// so work on other threads that outlives the handler keeps the slot by holding a clone.
+/// The attempt a handler runs. Clones share state; the slot is freed once the attempt is settled and every clone is
+/// dropped, so work on other threads that outlives the handler keeps the slot by holding a clone.
 #[derive(Clone)]
 pub struct Context {
     pub(crate) shared: Arc<Shared>,
@@ -69,8 +69,8 @@ impl Context {
         &self.shared.held.id
     }
 
-    /// The fencing token of the lease: it increases with every claim of the job. A database that rejects a smaller token than
-    /// it has seen is protected from an attempt that has lost its lease.
+    /// The fencing token of the lease: it increases with every claim of the job. A database that rejects a smaller
+    /// token than it has seen is protected from an attempt that has lost its lease.
     pub fn token(&self) -> u64 {
         self.shared.held.token
     }
@@ -95,12 +95,12 @@ impl Context {
         self.shared.items
     }
 
-    /// The finished items of the batch whose `then` this is, in their order; empty for any other job. They are read page by
-    /// page and do not change while the `then` runs.
+    /// The finished items of the batch whose `then` this is, in their order; empty for any other job. They are read
+    /// page by page and do not change while the `then` runs.
     ///
     /// # Errors
-    /// Redis is unavailable for longer than `redis.outage_ms`, or an item cannot be read; the latter error is returned after
-    /// all readable items, and ends the stream.
+    /// Redis is unavailable for longer than `redis.outage_ms`, or an item cannot be read; the latter error is returned
+    /// after all readable items, and ends the stream.
     pub fn items(&self) -> impl Stream<Item = Result<Job, Error>> + Send + Unpin + use<> {
         let pages = self.shared.items.map(|_| self.shared.store.items(self.job_id()));
         let jobs = |page: Vec<Job>| futures_util::stream::iter(page.into_iter().map(Ok));
@@ -120,8 +120,8 @@ impl Context {
         self.shared.checkpoint.as_ref().map(|json| serde_json::from_str(json.as_str())).transpose()
     }
 
-    /// Saves a checkpoint from which the next attempt continues, and returns once it is stored in Redis; waits out an outage.
-    /// A checkpoint that differs from the last one resets the job's count of crashes.
+    /// Saves a checkpoint from which the next attempt continues, and returns once it is stored in Redis; waits out an
+    /// outage. A checkpoint that differs from the last one resets the job's count of crashes.
     ///
     /// # Errors
     /// [`CheckpointError`]; after [`CheckpointError::Lost`] nothing this attempt does is recorded any more.
@@ -135,8 +135,9 @@ impl Context {
         self.shared.reporter.save(&self.shared.progress, checkpoint).await
     }
 
-    /// Reports the progress, 0 to 100, and the phase (empty: unchanged). Cheap, and may be called from any thread: the first
-    /// report is written at once, then the latest at most every 500 ms; each change of the phase is kept in the job's history.
+    /// Reports the progress, 0 to 100, and the phase (empty: unchanged). Cheap, and may be called from any thread: the
+    /// first report is written at once, then the latest at most every 500 ms; each change of the phase is kept in the
+    /// job's history.
     pub fn progress(&self, percent: f64, message: &str) {
         self.set_progress(Some(percent), (!message.is_empty()).then_some(message));
     }
@@ -159,8 +160,8 @@ impl Context {
         self.shared.files.open(name).await
     }
 
-    /// Writes an output file from all of `from`; a file of the same name is replaced. The files become the job's when this
-    /// attempt completes it, and are deleted when it fails, skips or has lost its lease.
+    /// Writes an output file from all of `from`; a file of the same name is replaced. The files become the job's when
+    /// this attempt completes it, and are deleted when it fails, skips or has lost its lease.
     ///
     /// # Errors
     /// [`FileError`]: the name is not allowed, a limit is exceeded (`limits.upload_bytes`, 100 files), or there is no file
@@ -175,8 +176,8 @@ impl Context {
         self.shared.files.store().map(drop).map_err(|e| Failure::fatal(e.to_string()))
     }
 
-    /// Returns when the handler must stop; [`Context::stop_reason`] gives the reason. The handler then has a few seconds to
-    /// return, preferably a failure: a result completes the job, except after a timeout.
+    /// Returns when the handler must stop; [`Context::stop_reason`] gives the reason. The handler then has a few
+    /// seconds to return, preferably a failure: a result completes the job, except after a timeout.
     pub async fn cancelled(&self) {
         self.shared.stop.token().cancelled().await;
     }

@@ -1,5 +1,5 @@
-//! The files of one attempt: the job's input, and the attempt's output, which is stored under the lease's token and becomes
-//! the job's only when the attempt is settled as completed.
+//! The files of one attempt: the job's input, and the attempt's output, which is stored under the lease's token and
+//! becomes the job's only when the attempt is settled as completed.
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -54,8 +54,8 @@ impl Files {
         Ok(StreamReader::new(self.store()?.read(&self.held.id, Place::In, name, None).await?))
     }
 
-    /// Copies the input files into a folder. They are not linked: a command that writes to its copy must not change the input
-    /// of the next attempt.
+    /// Copies the input files into a folder. They are not linked: a command that writes to its copy must not change the
+    /// input of the next attempt.
     pub async fn copy_input(&self, folder: &Path) -> Result<(), FileError> {
         for file in &self.input {
             let (store, to) = (self.store()?, folder.join(&file.name));
@@ -189,7 +189,8 @@ fn no_file(shown: &str) -> Failure {
     ))
 }
 
-/// Opens a file that was regular when listed. If it has been replaced since, a link is not followed and a pipe not waited for.
+/// Opens a file that was regular when listed. If it has been replaced since, a link is not followed and a pipe not
+/// waited for.
 async fn open_regular(path: PathBuf) -> Result<tokio::fs::File, Failure> {
     let shown = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let opening = tokio::task::spawn_blocking(move || {

@@ -1,5 +1,5 @@
-//! Throttles a job's progress: the first report is written at once, then the latest at most every 500 ms, and no change of the
-//! message is lost. Pure: the caller passes the time.
+//! Throttles a job's progress: the first report is written at once, then the latest at most every 500 ms, and no change
+//! of the message is lost. Pure: the caller passes the time.
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 

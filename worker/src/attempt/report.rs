@@ -1,5 +1,5 @@
-//! Writes progress and checkpoints to Redis. One task writes for all running jobs, so that reports that arrive during a call
-//! are sent together, and in order, in the next one.
+//! Writes progress and checkpoints to Redis. One task writes for all running jobs, so that reports that arrive during a
+//! call are sent together, and in order, in the next one.
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

@@ -3,8 +3,9 @@ use leasehold::QueueName;
 
 /// The queues of a worker, each with its weight and its accumulated credit.
 ///
-/// Smooth weighted round robin: over any sequence of slots each queue is offered its share, and the shares are interleaved.
-/// The claim script fills slots that a queue leaves unused from any other, so credit counts offers, not jobs.
+/// Smooth weighted round robin: over any sequence of slots each queue is offered its share, and the shares are
+/// interleaved. The claim script fills slots that a queue leaves unused from any other, so credit counts offers, not
+/// jobs.
 #[derive(Debug)]
 pub(crate) struct Budgets {
     queues: Vec<(QueueName, i64, i64)>,

@@ -61,8 +61,8 @@ impl Pops {
         self.lists.iter().filter(|list| list.armed.is_some()).count()
     }
 
-    /// Arms up to `count` more pops, in turn, on lists for which `wants` is true. Returns the partitions in which such a list
-    /// is left without a pop.
+    /// Arms up to `count` more pops, in turn, on lists for which `wants` is true. Returns the partitions in which such
+    /// a list is left without a pop.
     pub fn arm(&mut self, count: usize, wants: impl Fn(&List) -> bool) -> Vec<u16> {
         let lists = &self.lists;
         let (now, later) = round_robin(self.turn, lists.len(), count, |at| {
@@ -110,7 +110,8 @@ impl Pops {
     }
 }
 
-/// The indexes below `count` for which `wants` is true, from `turn` on and wrapping around: the first `most`, and the others.
+/// The indexes below `count` for which `wants` is true, from `turn` on and wrapping around: the first `most`, and the
+/// others.
 fn round_robin(turn: usize, count: usize, most: usize, wants: impl Fn(usize) -> bool) -> (Vec<usize>, Vec<usize>) {
     let mut now: Vec<usize> = (0..count).map(|step| (turn + step) % count).filter(|at| wants(*at)).collect();
     let later = now.split_off(most.min(now.len()));

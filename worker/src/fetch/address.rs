@@ -1,7 +1,7 @@
 //! Which addresses are public: those a worker may fetch from by default.
 //!
-//! According to IANA's registries of special-purpose addresses. Of IPv6 only 2000::/3 is allocated; an address that embeds an
-//! IPv4 address is judged by the latter, since a translator or relay connects to it.
+//! According to IANA's registries of special-purpose addresses. Of IPv6 only 2000::/3 is allocated; an address that
+//! embeds an IPv4 address is judged by the latter, since a translator or relay connects to it.
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Which addresses may be connected to.

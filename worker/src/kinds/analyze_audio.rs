@@ -45,8 +45,8 @@ pub struct Report {
     pub channels: f64,
     /// The largest sample of any channel, in dB; 0 is full scale.
     pub peak_dbfs: Option<f64>,
-    /// The root of the mean square over the samples of all channels, in dB; 0 is a square wave at full scale, so a sine wave
-    /// there has -3.01.
+    /// The root of the mean square over the samples of all channels, in dB; 0 is a square wave at full scale, so a sine
+    /// wave there has -3.01.
     pub rms_dbfs: Option<f64>,
     /// Integrated loudness after EBU R 128 and ITU-R BS.1770-4, in LUFS. A recording under 0.4 s has none.
     pub loudness_lufs: Option<f64>,
@@ -84,7 +84,8 @@ impl AudioError {
     }
 }
 
-/// Decodes and measures a recording. Blocks. `should_stop` is called often and ends it; `progress` gets the fraction done, 0 to
+/// Decodes and measures a recording. Blocks. `should_stop` is called often and ends it; `progress` gets the fraction
+/// done, 0 to
 /// 1.
 ///
 /// # Errors

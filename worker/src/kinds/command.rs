@@ -1,7 +1,7 @@
 //! A kind whose jobs are run by an operator's command: any program that reads a line and writes lines.
 //!
-//! It reads the payload on stdin, runs in a scratch folder and reports as JSON lines on stdout; all other output is its log.
-//! Its exit code decides: 0 completes the job, 65 fails it for good, all others fail the attempt.
+//! It reads the payload on stdin, runs in a scratch folder and reports as JSON lines on stdout; all other output is its
+//! log. Its exit code decides: 0 completes the job, 65 fails it for good, all others fail the attempt.
 mod cache;
 mod items;
 mod launch;
@@ -56,8 +56,8 @@ impl Command {
         self.words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
-    /// Starts the command. If the worker lacks a resource, that is not the job's fault: the start is retried until it succeeds,
-    /// and the slot stays taken meanwhile, so that fewer jobs are claimed.
+    /// Starts the command. If the worker lacks a resource, that is not the job's fault: the start is retried until it
+    /// succeeds, and the slot stays taken meanwhile, so that fewer jobs are claimed.
     async fn start(&self, context: &Context) -> Result<Launched, Failure> {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         let mut is_logged = false;

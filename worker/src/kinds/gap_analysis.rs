@@ -1,10 +1,10 @@
-//! The built-in kind `gap-analysis`: reads a document and those it refers to, and finds gaps in knowledge that several of them
-//! state.
+//! The built-in kind `gap-analysis`: reads a document and those it refers to, and finds gaps in knowledge that several
+//! of them state.
 //!
-//! The progress messages are its phases: `fetching` (each document is fetched and read, and its sentences that state a gap are
-//! kept), `extracting` (the topic of each statement), `finding gaps` (groups the statements by topic), `validating` (keeps the
-//! groups with enough documents) and `writing`. A checkpoint is saved after each document and each phase, so an attempt
-//! continues where the last one stopped and fetches nothing twice.
+//! The progress messages are its phases: `fetching` (each document is fetched and read, and its sentences that state a
+//! gap are kept), `extracting` (the topic of each statement), `finding gaps` (groups the statements by topic),
+//! `validating` (keeps the groups with enough documents) and `writing`. A checkpoint is saved after each document and
+//! each phase, so an attempt continues where the last one stopped and fetches nothing twice.
 mod cues;
 mod document;
 mod html;

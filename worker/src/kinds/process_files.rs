@@ -1,12 +1,12 @@
 //! The built-in kind `process-files`: reads one document below a root, counts its text and hashes its bytes.
 //!
-//! [`process`] blocks and is independent of jobs and Redis. The handler calls it off the async threads, passes its progress on
-//! and turns [`ProcessError::is_retryable`] into a retry or a final failure.
+//! [`process`] blocks and is independent of jobs and Redis. The handler calls it off the async threads, passes its
+//! progress on and turns [`ProcessError::is_retryable`] into a retry or a final failure.
 //!
-//! Limitations: [`process`] cannot be stopped from outside. A PDF is abandoned after [`PDF_SECONDS_MAX`], but only between two
-//! pages or two pieces of text. A malicious PDF can still occupy its thread for longer or exhaust memory, with a compressed
-//! cross-reference or the ranges of a character map, which the library always expands; the worker then crashes, which is
-//! counted as a crash of the job.
+//! Limitations: [`process`] cannot be stopped from outside. A PDF is abandoned after [`PDF_SECONDS_MAX`], but only
+//! between two pages or two pieces of text. A malicious PDF can still occupy its thread for longer or exhaust memory,
+//! with a compressed cross-reference or the ranges of a character map, which the library always expands; the worker
+//! then crashes, which is counted as a crash of the job.
 
 /// Used by other kinds that read documents.
 #[cfg(feature = "web")]
@@ -45,8 +45,8 @@ pub const PDF_SECONDS_MAX: u64 = 60;
 pub struct Payload {
     /// Path of the document, relative to the document root.
     pub file: String,
-    /// The reason to skip the job, if it is to be skipped. The routes of file batches set it for a file without a name and for
-    /// a duplicate.
+    /// The reason to skip the job, if it is to be skipped. The routes of file batches set it for a file without a name
+    /// and for a duplicate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skip: Option<String>,
 }
@@ -58,19 +58,21 @@ pub struct Report {
     pub file: String,
     /// Length of the file, in bytes.
     pub bytes: u64,
-    /// Pages of a PDF. For plain text, the number of form feeds plus one, not counting a form feed at the very end; an empty
-    /// text has one page.
+    /// Pages of a PDF. For plain text, the number of form feeds plus one, not counting a form feed at the very end; an
+    /// empty text has one page.
     pub pages: u64,
     /// Words as of [`str::split_whitespace`]: separated by Unicode white space.
     pub words: u64,
-    /// Unicode scalar values of the extracted text, including white space but not a byte order mark. For a PDF they include the
-    /// spaces and line ends that the extraction inserts at gaps on the page, so other extractors count differently.
+    /// Unicode scalar values of the extracted text, including white space but not a byte order mark. For a PDF they
+    /// include the spaces and line ends that the extraction inserts at gaps on the page, so other extractors count
+    /// differently.
     pub characters: u64,
     /// SHA-256 of the file's bytes, as 64 lower-case hexadecimal digits.
     pub sha256: String,
 }
 
-/// Why a document could not be processed. The text may be shown to clients: it names the file as submitted, never the root.
+/// Why a document could not be processed. The text may be shown to clients: it names the file as submitted, never the
+/// root.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
     /// The name is empty.
@@ -155,8 +157,8 @@ impl ProcessError {
 
 /// Reads the document `file` below `root` and counts its text. Blocks; uses a few times the file's size in memory.
 ///
-/// `progress` gets a percentage from 0 to 100 and the phase, `reading` or `extracting text`; it is called at most once per page
-/// and must not panic. A file is a PDF if a header is found in its first 1,024 bytes.
+/// `progress` gets a percentage from 0 to 100 and the phase, `reading` or `extracting text`; it is called at most once
+/// per page and must not panic. A file is a PDF if a header is found in its first 1,024 bytes.
 pub fn process(root: &Path, file: &str, progress: &mut dyn FnMut(f64, &str)) -> Result<Report, ProcessError> {
     progress(0.0, "reading");
     let document = open::read(root, file)?;

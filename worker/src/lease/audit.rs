@@ -1,9 +1,9 @@
-//! The audit of a worker's claimed list, as a pure state machine: which entries are not running here, and when they may be
-//! released.
+//! The audit of a worker's claimed list, as a pure state machine: which entries are not running here, and when they may
+//! be released.
 //!
-//! An entry is an id with the token of its lease, or no token for a reservation. A lost reply leaves a stray entry; every
-//! claim and settle in flight causes one for a moment. Hence two checks: the first marks an entry, the second releases it,
-//! and only once every call that was open at the first (and may have claimed the entry) has been answered.
+//! An entry is an id with the token of its lease, or no token for a reservation. A lost reply leaves a stray entry;
+//! every claim and settle in flight causes one for a moment. Hence two checks: the first marks an entry, the second
+//! releases it, and only once every call that was open at the first (and may have claimed the entry) has been answered.
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
@@ -49,8 +49,8 @@ pub(crate) struct Audit {
 }
 
 impl Audit {
-    /// Checks the claimed list that a renewal returned; returns the entries to release now. `patience` is the maximum age of a
-    /// call whose jobs would still be started.
+    /// Checks the claimed list that a renewal returned; returns the entries to release now. `patience` is the maximum
+    /// age of a call whose jobs would still be started.
     pub fn check(
         &mut self,
         listed: &[Entry],

@@ -1,5 +1,5 @@
-//! The leases this worker holds: each job from its claim, before the handler starts, until its settle is answered. The lease
-//! thread renews exactly these.
+//! The leases this worker holds: each job from its claim, before the handler starts, until its settle is answered. The
+//! lease thread renews exactly these.
 //!
 //! There is one lock per partition, never held across an await, so the lease thread is never blocked by a handler.
 use std::collections::{BTreeMap, HashMap};
@@ -30,8 +30,8 @@ pub(crate) struct NewLease {
 /// One lease in hand.
 struct Lease {
     job: NewLease,
-    /// When the claim, or the last renewal that was answered, was sent. The lease in Redis expires no earlier than this plus
-    /// the lease time.
+    /// When the claim, or the last renewal that was answered, was sent. The lease in Redis expires no earlier than this
+    /// plus the lease time.
     renewed_at: Instant,
     /// When the handler ended. The lease is renewed for one more lease time, since the settle may still be in flight.
     ended_at: Option<Instant>,
@@ -84,8 +84,8 @@ impl Leases {
         self.partitions[usize::from(partition)].lock().expect("lock not poisoned")
     }
 
-    /// Adds the lease of a claimed job. `None`: the claim took too long, or the lease has been released since; the job must
-    /// not be started.
+    /// Adds the lease of a claimed job. `None`: the claim took too long, or the lease has been released since; the job
+    /// must not be started.
     pub fn add(self: &Arc<Self>, partition: u16, job: NewLease) -> Option<LeaseGuard> {
         let mut state = self.lock(partition);
         let entry = (job.held.id.clone(), Some(job.held.token));
@@ -165,8 +165,8 @@ impl Leases {
         self.for_each(|lease| lease.job.stop.request(reason));
     }
 
-    /// Stops handlers that are past their deadline, independently of the threads they run on. Returns the number of handlers
-    /// still running long after they were requested to stop; their leases are no longer renewed.
+    /// Stops handlers that are past their deadline, independently of the threads they run on. Returns the number of
+    /// handlers still running long after they were requested to stop; their leases are no longer renewed.
     pub fn enforce_deadlines(&self) -> usize {
         let (now, mut unresponsive) = (Instant::now(), 0);
         *self.checked_at.lock().expect("lock not poisoned") = now;

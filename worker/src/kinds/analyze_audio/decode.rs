@@ -16,8 +16,8 @@ use super::{AudioError, CHANNELS_MAX, SAMPLE_RATE_HZ};
 /// Packets between two progress reports.
 const REPORT_EVERY: u64 = 64;
 
-/// Decodes the first track with sound. `take` is called for each packet with the sample rate, the number of channels and the
-/// interleaved samples. Packets that cannot be decoded are skipped; a truncated file is decoded up to its end.
+/// Decodes the first track with sound. `take` is called for each packet with the sample rate, the number of channels
+/// and the interleaved samples. Packets that cannot be decoded are skipped; a truncated file is decoded up to its end.
 pub(super) fn decode(
     file: File,
     should_stop: &(dyn Fn() -> bool + Sync),
@@ -75,7 +75,8 @@ fn next(
     }
 }
 
-/// The track to decode and its decoder. Values of the header out of range are refused before anything is allocated by them.
+/// The track to decode and its decoder. Values of the header out of range are refused before anything is allocated by
+/// them.
 fn open(format: &(dyn FormatReader + '_)) -> Result<(u32, Box<dyn AudioDecoder>), AudioError> {
     let track = format.default_track(TrackType::Audio);
     let Some((track, CodecParameters::Audio(parameters))) = track.and_then(|t| Some((t, t.codec_params.as_ref()?)))

@@ -4,8 +4,8 @@ use ebur128::{EbuR128, Mode};
 use super::pitch::Pitch;
 use super::{AudioError, Report};
 
-/// How much of a recording counts for its loudness, ms: the last day. The energy of each block is kept, 8 bytes for each 100
-/// ms.
+/// How much of a recording counts for its loudness, ms: the last day. The energy of each block is kept, 8 bytes for
+/// each 100 ms.
 const LOUDNESS_MS_MAX: u32 = 86_400_000;
 
 /// The measurements of one recording.

@@ -1,8 +1,9 @@
 //! The dominant pitch: the largest peak of the averaged power spectrum.
 //!
-//! Welch's method (IEEE Transactions on Audio and Electroacoustics 15, 1967): windows that overlap by half, Hann's window, the
-//! mean of their power spectra, here over all channels too, so that channels of opposite phase do not cancel. The peak is then
-//! placed between bins by a parabola through the logarithms of its three bins (J. O. Smith, Spectral Audio Signal Processing).
+//! Welch's method (IEEE Transactions on Audio and Electroacoustics 15, 1967): windows that overlap by half, Hann's
+//! window, the mean of their power spectra, here over all channels too, so that channels of opposite phase do not
+//! cancel. The peak is then placed between bins by a parabola through the logarithms of its three bins (J. O. Smith,
+//! Spectral Audio Signal Processing).
 use std::f64::consts::TAU;
 use std::sync::Arc;
 

@@ -101,8 +101,8 @@ fn a_sine_is_measured_in_every_form_of_wav() {
     }
 }
 
-/// EBU Tech 3341, test case 1: a stereo sine of 1000 Hz with peaks at -23 dBFS has -23.0 LUFS, ±0.1. At other rates and on one
-/// channel (3 dB less, as BS.1770 sums the channels) it holds as well.
+/// EBU Tech 3341, test case 1: a stereo sine of 1000 Hz with peaks at -23 dBFS has -23.0 LUFS, ±0.1. At other rates and
+/// on one channel (3 dB less, as BS.1770 sums the channels) it holds as well.
 #[test]
 fn loudness_is_that_of_the_reference_signal() {
     let amplitude = 10_f64.powf(-23.0 / 20.0);

@@ -1,5 +1,5 @@
-//! The cache of a command: the result and the files of an earlier job with the same work are copied instead of running the
-//! command again.
+//! The cache of a command: the result and the files of an earlier job with the same work are copied instead of running
+//! the command again.
 //!
 //! The cache is only a hint: if a copy fails for any reason, the command is run.
 use std::collections::BTreeMap;
@@ -28,8 +28,9 @@ enum Miss {
     Result(Failure),
 }
 
-/// A copy of the outcome of an earlier job with the same payload and files. `None`: the command must be run, and its outcome is
-/// cached. The `then` of a batch also depends on the items, which are not part of the payload: it is always run.
+/// A copy of the outcome of an earlier job with the same payload and files. `None`: the command must be run, and its
+/// outcome is cached. The `then` of a batch also depends on the items, which are not part of the payload: it is always
+/// run.
 pub(super) async fn find(
     cache: Option<&Cache>,
     context: &Context,

@@ -1,4 +1,5 @@
-//! The file with a batch's items for the command that runs its `then`: a line of JSON each, as in the reply to `GET …/items`.
+//! The file with a batch's items for the command that runs its `then`: a line of JSON each, as in the reply to `GET
+//! …/items`.
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -14,8 +15,8 @@ use crate::outage::is_outage;
 /// The pause before reading items again after an outage; the Store has retried for `redis.outage_ms` by then.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
-/// Writes the items of the context's batch to `path`. An outage does not fail the attempt: it is waited out until the attempt
-/// must stop.
+/// Writes the items of the context's batch to `path`. An outage does not fail the attempt: it is waited out until the
+/// attempt must stop.
 pub(super) async fn write(context: &Context, path: &Path) -> Result<(), Failure> {
     loop {
         let written = tokio::select! {

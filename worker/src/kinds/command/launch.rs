@@ -1,9 +1,9 @@
 //! Starts commands so that none outlives its worker.
 //!
-//! The kernel kills a child when the *thread* that forked it ends (`PR_SET_PDEATHSIG`), so one thread that lives as long as the
-//! worker forks all of them. That does not kill a child's own children, so a small shell, the guard, reads from a pipe of the
-//! worker's: when the pipe closes, however the worker ended, the guard kills the remaining process groups and removes the
-//! scratch folders.
+//! The kernel kills a child when the *thread* that forked it ends (`PR_SET_PDEATHSIG`), so one thread that lives as
+//! long as the worker forks all of them. That does not kill a child's own children, so a small shell, the guard, reads
+//! from a pipe of the worker's: when the pipe closes, however the worker ended, the guard kills the remaining process
+//! groups and removes the scratch folders.
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;

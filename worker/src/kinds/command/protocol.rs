@@ -24,8 +24,8 @@ use crate::stop::COMMAND_GRACE;
 const FAILED_FOR_GOOD: i32 = 65;
 /// How long a pipe is still read after its command has ended: a process that the command left running may hold it open.
 const DRAIN_TIME: Duration = Duration::from_millis(500);
-/// The timeout of a read after that time, and how much is then read at most: the default capacity of a pipe, since nothing is
-/// read while a line is handled, for example during an outage.
+/// The timeout of a read after that time, and how much is then read at most: the default capacity of a pipe, since
+/// nothing is read while a line is handled, for example during an outage.
 const LAST_READ: Duration = Duration::from_millis(10);
 const PIPE_BYTES_MAX: usize = 1 << 20;
 
@@ -52,7 +52,8 @@ struct Received {
     stopped: bool,
 }
 
-/// Waits for the command's end; stops it if the attempt must stop: SIGTERM to its group, SIGKILL after the grace period.
+/// Waits for the command's end; stops it if the attempt must stop: SIGTERM to its group, SIGKILL after the grace
+/// period.
 async fn supervise(session: &Session<'_>, group: &Group, child: &mut Child) -> io::Result<ExitStatus> {
     let status = tokio::select! {
         status = child.wait() => status,

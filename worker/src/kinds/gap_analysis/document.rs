@@ -52,8 +52,8 @@ impl From<ProcessError> for Fault {
     }
 }
 
-/// Reads a document: PDF, HTML or plain text, detected by its content, or by the content type where that is ambiguous. Blocks.
-/// `should_stop` is called often and ends it.
+/// Reads a document: PDF, HTML or plain text, detected by its content, or by the content type where that is ambiguous.
+/// Blocks. `should_stop` is called often and ends it.
 pub(super) fn read(fetched: Fetched, should_stop: &dyn Fn() -> bool) -> Result<Document, Fault> {
     let deadline = Instant::now() + Duration::from_secs(PDF_SECONDS_MAX);
     let should_stop = || should_stop() || Instant::now() > deadline;
@@ -85,8 +85,8 @@ fn http_links(links: impl Iterator<Item = Url>) -> Vec<Url> {
     links.filter(|link| matches!(link.scheme(), "http" | "https")).collect()
 }
 
-/// Whether it is HTML: by its beginning (as browsers do, https://mimesniff.spec.whatwg.org), or by the content type if it is
-/// text.
+/// Whether it is HTML: by its beginning (as browsers do, https://mimesniff.spec.whatwg.org), or by the content type if
+/// it is text.
 fn is_html(body: &[u8], content_type: &str) -> bool {
     let head = String::from_utf8_lossy(&body[..body.len().min(HEAD_BYTES)]).to_ascii_lowercase();
     let head = head.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n', '\u{c}']);
@@ -117,8 +117,8 @@ fn is_html(body: &[u8], content_type: &str) -> bool {
         || ((declared.starts_with("text/html") || declared.starts_with("application/xhtml+xml")) && !body.contains(&0))
 }
 
-/// The text of an HTML page, in the encoding given by its byte order mark, the content type or the page itself, in this order;
-/// otherwise UTF-8 if valid, else Windows-1252.
+/// The text of an HTML page, in the encoding given by its byte order mark, the content type or the page itself, in this
+/// order; otherwise UTF-8 if valid, else Windows-1252.
 fn decoded(body: &[u8], content_type: &str) -> String {
     let head = String::from_utf8_lossy(&body[..body.len().min(HEAD_BYTES)]);
     let encoding = charset(content_type).or_else(|| charset(&head));

@@ -1,4 +1,5 @@
-//! Extracts the text and the links of an HTML page from its tokens: no tree is built, so deeply nested tags cost nothing.
+//! Extracts the text and the links of an HTML page from its tokens: no tree is built, so deeply nested tags cost
+//! nothing.
 use std::cell::RefCell;
 
 use html5ever::tendril::StrTendril;
@@ -20,8 +21,8 @@ const INLINE: [&str; 34] = [
 /// Tags whose text is not part of the page's text.
 const HIDDEN: [&str; 9] = ["script", "style", "noscript", "template", "svg", "textarea", "select", "title", "iframe"];
 
-/// Reads a page: its text goes to `prose`, its links, as written, to `links`. Returns its `base`. The error is that it took too
-/// long.
+/// Reads a page: its text goes to `prose`, its links, as written, to `links`. Returns its `base`. The error is that it
+/// took too long.
 pub(super) fn read(
     page: &str,
     should_stop: &dyn Fn() -> bool,

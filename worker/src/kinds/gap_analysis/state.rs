@@ -63,8 +63,8 @@ enum Outcome {
     Skipped(String),
 }
 
-/// Statements on one topic: the representative one, as document and number, and the documents that have one. Serialized as a
-/// list to save space: there may be hundreds.
+/// Statements on one topic: the representative one, as document and number, and the documents that have one. Serialized
+/// as a list to save space: there may be hundreds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "(usize, usize, Vec<usize>)", into = "(usize, usize, Vec<usize>)")]
 pub(super) struct Group {
@@ -113,8 +113,8 @@ impl State {
         self.sources.iter().position(|source| source.outcome.is_none())
     }
 
-    /// Adds up to `most` documents that the first one links to, in their order and without duplicates; at most `room` bytes of
-    /// URLs.
+    /// Adds up to `most` documents that the first one links to, in their order and without duplicates; at most `room`
+    /// bytes of URLs.
     pub fn refer(&mut self, links: &[Url], most: usize, room: usize) {
         let mut bytes = 0;
         for link in links {
@@ -131,8 +131,8 @@ impl State {
         }
     }
 
-    /// Adds the statements of a document. All documents together keep at most `room` bytes of statements; those with the most
-    /// lose their last ones first.
+    /// Adds the statements of a document. All documents together keep at most `room` bytes of statements; those with
+    /// the most lose their last ones first.
     pub fn record(&mut self, at: usize, document: Document, room: usize) {
         let found_at = document.url.as_str();
         let is_known = |source: &&Source| match &source.outcome {

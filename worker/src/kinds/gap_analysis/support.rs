@@ -1,7 +1,8 @@
 //! Groups statements by topic.
 //!
-//! A statement's topic is the set of its words, without its cues, stop words and plural endings (Harman's S-stemmer: How
-//! effective is suffixing?, JASIS 42, 1991). Two statements have the same topic if the Jaccard coefficient of their word sets,
+//! A statement's topic is the set of its words, without its cues, stop words and plural endings (Harman's S-stemmer:
+//! How effective is suffixing?, JASIS 42, 1991). Two statements have the same topic if the Jaccard coefficient of their
+//! word sets,
 //! |A ∩ B| / |A ∪ B|, or their overlap coefficient (Szymkiewicz and Simpson), |A ∩ B| / min(|A|, |B|), is large enough. Manning,
 //! Raghavan and Schütze, Introduction to Information Retrieval, 2008, sections 3.3.4 and 19.6.
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,8 +12,8 @@ use super::state::Group;
 
 /// The minimum Jaccard coefficient of two statements with the same topic.
 const JACCARD_MIN: f64 = 0.5;
-/// The minimum overlap coefficient, and the minimum number of words of the smaller topic for it to count: small topics overlap
-/// by chance.
+/// The minimum overlap coefficient, and the minimum number of words of the smaller topic for it to count: small topics
+/// overlap by chance.
 const OVERLAP_MIN: f64 = 0.8;
 const OVERLAP_WORDS_MIN: usize = 3;
 
@@ -56,8 +57,8 @@ fn stem(word: &str) -> String {
     }
 }
 
-/// The statements of all documents grouped by topic, groups with the most documents first. Each statement is in the first group
-/// whose leader has its topic; once `should_stop` is true, the rest is omitted.
+/// The statements of all documents grouped by topic, groups with the most documents first. Each statement is in the
+/// first group whose leader has its topic; once `should_stop` is true, the rest is omitted.
 pub(super) fn groups(statements: &[Vec<String>], should_stop: &dyn Fn() -> bool) -> Vec<Group> {
     let mut numbers = BTreeMap::new();
     let mut all: Vec<((usize, usize), Vec<usize>)> = Vec::new();

@@ -48,8 +48,8 @@ pub(super) fn read(root: &Path, file: &str) -> Result<Document, ProcessError> {
     Ok(Document { content, sha256 })
 }
 
-/// A name, or a library's text about a file, for use in an error: control characters are escaped, so that it cannot forge log
-/// lines, and it is cut to a length that fits a log line.
+/// A name, or a library's text about a file, for use in an error: control characters are escaped, so that it cannot
+/// forge log lines, and it is cut to a length that fits a log line.
 pub(super) fn shown(text: &str) -> String {
     let mut shown = String::new();
     for (index, character) in text.chars().enumerate() {
@@ -79,8 +79,8 @@ pub(super) fn resolve(root: &Path, file: &str) -> Result<(PathBuf, PathBuf), Pro
     if path.starts_with(&root) { Ok((root, path)) } else { Err(ProcessError::NotFound { file: shown(file) }) }
 }
 
-/// Whether the name alone stays below the root. Checked before the file system is used, whose errors would reveal what exists
-/// outside.
+/// Whether the name alone stays below the root. Checked before the file system is used, whose errors would reveal what
+/// exists outside.
 fn stays_below(file: &Path) -> bool {
     let mut depth = 0_usize;
     file.components().all(|component| match component {
@@ -97,8 +97,8 @@ fn stays_below(file: &Path) -> bool {
     })
 }
 
-/// Opens a regular file. The path may have changed since it was resolved, so the open file is checked again: the kernel's path
-/// of it must be below the root.
+/// Opens a regular file. The path may have changed since it was resolved, so the open file is checked again: the
+/// kernel's path of it must be below the root.
 pub(super) fn open(root: &Path, path: &Path, file: &str) -> Result<File, ProcessError> {
     // Checked before opening, since opening a device can have side effects.
     let before = fs::symlink_metadata(path).map_err(|error| refused(file, error))?;
@@ -120,8 +120,8 @@ pub(super) fn open(root: &Path, path: &Path, file: &str) -> Result<File, Process
     Ok(opened)
 }
 
-/// Classifies a system error: a name that cannot exist (with NUL, too long, through a file, a loop of links) is not found; any
-/// other error may be temporary.
+/// Classifies a system error: a name that cannot exist (with NUL, too long, through a file, a loop of links) is not
+/// found; any other error may be temporary.
 fn refused(file: &str, error: io::Error) -> ProcessError {
     let ring = error.raw_os_error() == Some(nix::errno::Errno::ELOOP as i32);
     match error.kind() {

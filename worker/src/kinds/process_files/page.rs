@@ -9,8 +9,8 @@ use pdf_extract::{Dictionary, Document, Object, ObjectId, StringFormat};
 
 use super::unpack::{Refusal, unpacked};
 
-/// The maximum size of a page's content, in bytes, with forms counted each time they are drawn. Parsed into operations it needs
-/// 100 to 300 times as much memory, a gigabyte at worst; a page full of text has some 20 KiB.
+/// The maximum size of a page's content, in bytes, with forms counted each time they are drawn. Parsed into operations
+/// it needs 100 to 300 times as much memory, a gigabyte at worst; a page full of text has some 20 KiB.
 const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How deep the graphics state may be saved within one stream: the library keeps a copy for each level.
 const SAVED_MAX: usize = 256;

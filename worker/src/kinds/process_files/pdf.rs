@@ -1,8 +1,9 @@
 //! PDF: reads a file's pages and text, with safeguards around the PDF library.
 //!
-//! `pdf-extract` panics on unsupported features and on much malformed input, some of it in good documents: a colour space, an
-//! image drawn as a form. So it gets each page alone, reduced to its text (see [`page`]), and its panics are caught and kept
-//! off stderr. A page that cannot be read fails the document: a count that silently omits text would be worse.
+//! `pdf-extract` panics on unsupported features and on much malformed input, some of it in good documents: a colour
+//! space, an image drawn as a form. So it gets each page alone, reduced to its text (see [`page`]), and its panics are
+//! caught and kept off stderr. A page that cannot be read fails the document: a count that silently omits text would be
+//! worse.
 
 use pdf_extract::{
     Document, LoadOptions, Object, ObjectId, OutputDev, OutputError, Stream, Transform, output_doc_page,
@@ -27,8 +28,8 @@ pub(in crate::kinds) fn is_pdf(bytes: &[u8]) -> bool {
     }
 }
 
-/// Reads a PDF's text into `sink` and returns its number of pages. `should_stop` is called once per piece of text and ends it;
-/// `progress` gets the fraction done, from 0 to 1, after each page.
+/// Reads a PDF's text into `sink` and returns its number of pages. `should_stop` is called once per piece of text and
+/// ends it; `progress` gets the fraction done, from 0 to 1, after each page.
 pub(in crate::kinds) fn read(
     file: &str,
     bytes: &[u8],
@@ -73,7 +74,8 @@ fn load(bytes: &[u8]) -> Result<(Document, Vec<ObjectId>), Refusal> {
     }
 }
 
-/// Reads one page with the library: the rewritten page, alone in the tree, so that finding it costs the same in any document.
+/// Reads one page with the library: the rewritten page, alone in the tree, so that finding it costs the same in any
+/// document.
 fn read_page(document: &mut Document, id: ObjectId, page_text: &mut PageText<'_>) -> Result<(), Refusal> {
     if (page_text.should_stop)() {
         return Err(Refusal::OutOfTime);
@@ -98,8 +100,8 @@ fn read_page(document: &mut Document, id: ObjectId, page_text: &mut PageText<'_>
     })
 }
 
-/// Collects the characters of a page, with a space or a line end at each gap. Gaps are measured along and across the baseline,
-/// in any direction of the text.
+/// Collects the characters of a page, with a space or a line end at each gap. Gaps are measured along and across the
+/// baseline, in any direction of the text.
 struct PageText<'a> {
     sink: &'a mut dyn Sink,
     should_stop: &'a dyn Fn() -> bool,

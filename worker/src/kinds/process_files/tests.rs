@@ -12,8 +12,8 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// Every document that ships as sample input and can be read: its pages and its words. The PDFs agree with `pdfinfo`, and
-/// with `pdftotext` but for words broken at a line's end and the spacing of formulas.
+/// Every document that ships as sample input and can be read: its pages and its words. The PDFs agree with `pdfinfo`,
+/// and with `pdftotext` but for words broken at a line's end and the spacing of formulas.
 const SHIPPED: [(&str, u64, u64); 26] = [
     ("allotment-plan.pdf", 2, 285),
     ("almanac-of-daylight.txt", 74, 20285),

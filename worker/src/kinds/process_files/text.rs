@@ -2,8 +2,8 @@
 
 /// The maximum percentage of control characters that text does not use.
 const CONTROLS_PERCENT_MAX: usize = 1;
-/// The maximum percentage of bytes outside ASCII in text that is not UTF-8. French in Windows-1252 has about 4; text in another
-/// script or a compressed file has 50 and more, and its words would be counted wrong.
+/// The maximum percentage of bytes outside ASCII in text that is not UTF-8. French in Windows-1252 has about 4; text in
+/// another script or a compressed file has 50 and more, and its words would be counted wrong.
 const FOREIGN_PERCENT_MAX: usize = 30;
 
 /// Windows-1252 from 0x80 to 0x9F; the rest of it is Latin-1. Its five unassigned codes map to themselves.
@@ -105,7 +105,8 @@ fn single_byte_or_utf_8(bytes: &[u8], take: impl FnMut(char)) -> Result<(), Stri
     Ok(())
 }
 
-/// A control character other than white space, backspace (overstrike), escape (coloured logs) and the DOS end-of-file mark.
+/// A control character other than white space, backspace (overstrike), escape (coloured logs) and the DOS end-of-file
+/// mark.
 fn is_stray_control(byte: u8) -> bool {
     byte.is_ascii_control() && !matches!(byte, 0x08..=0x0D | 0x1A | 0x1B)
 }

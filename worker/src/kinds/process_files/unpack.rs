@@ -8,8 +8,8 @@ use pdf_extract::{Dictionary, Document, Object, ObjectId, Stream};
 
 use super::{ProcessError, open};
 
-/// The maximum decompressed size of a stream, in bytes. Deflate compresses up to a thousand to one, so a small file can hold a
-/// very large stream.
+/// The maximum decompressed size of a stream, in bytes. Deflate compresses up to a thousand to one, so a small file can
+/// hold a very large stream.
 const STREAM_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const DEFLATE_RATIO_MAX: u64 = 1032;
 /// LZW codes of 12 bits, each for at most 3,840 bytes.
@@ -55,8 +55,8 @@ thread_local! {
     static LAST_REFUSAL: RefCell<Option<Refusal>> = const { RefCell::new(None) };
 }
 
-/// Checks each object while a file is loaded, before the object streams are decompressed. The library takes a plain function,
-/// so a refusal is kept for [`take_refusal`].
+/// Checks each object while a file is loaded, before the object streams are decompressed. The library takes a plain
+/// function, so a refusal is kept for [`take_refusal`].
 pub(super) fn admit(id: ObjectId, object: &mut Object) -> Option<(ObjectId, Object)> {
     let Object::Stream(stream) = object else {
         return Some((id, object.clone()));
@@ -79,8 +79,8 @@ pub(super) fn take_refusal() -> Result<(), Refusal> {
     LAST_REFUSAL.take().map_or(Ok(()), Err)
 }
 
-/// Refuses a document with a stream, such as a font's, whose decompressed size is over the limit. Damage is reported by the
-/// reader of the stream. Images are emptied: they are not read, and may be large.
+/// Refuses a document with a stream, such as a font's, whose decompressed size is over the limit. Damage is reported by
+/// the reader of the stream. Images are emptied: they are not read, and may be large.
 pub(super) fn check_streams(document: &mut Document) -> Result<(), Refusal> {
     for stream in document.objects.values_mut().filter_map(|object| object.as_stream_mut().ok()) {
         if stream.dict.get(b"Subtype").and_then(Object::as_name).is_ok_and(|subtype| subtype == b"Image") {

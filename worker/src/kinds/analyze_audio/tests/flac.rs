@@ -1,4 +1,5 @@
-//! A recording in FLAC, written here: each frame holds its samples as they are, under the checksums that the format asks for.
+//! A recording in FLAC, written here: each frame holds its samples as they are, under the checksums that the format
+//! asks for.
 use super::*;
 
 const FRAMES: usize = 4_096;

@@ -1,4 +1,5 @@
-//! Files that are damaged, have false headers, or are not audio: each gets a fitting error, or is analysed up to its end.
+//! Files that are damaged, have false headers, or are not audio: each gets a fitting error, or is analysed up to its
+//! end.
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
