@@ -1,5 +1,7 @@
 //! The kinds file: an operator's settings for each kind of work. API and workers read the same file.
-use std::collections::{BTreeMap, BTreeSet};
+mod published;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::canonical::request_digest;
 use crate::retry::Backoff;
 use crate::{Error, Kind, QueueName, canonical, duration, limits};
+
+use published::PublishedKind;
+pub use published::PublishedKinds;
 
 /// The settings of one kind; every setting has a default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -313,35 +318,6 @@ impl Kinds {
     /// The folder of the file, which replaces `{dir}`.
     pub fn dir(&self) -> &Path {
         &self.dir
-    }
-}
-
-/// The kinds of a kinds file, as published in Redis by each process that starts with one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PublishedKinds {
-    kinds: BTreeMap<Kind, PublishedKind>,
-}
-
-/// The settings of a kind that a submit needs, and a digest of all its settings.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct PublishedKind {
-    queue: QueueName,
-    max_attempts: u32,
-    timeout_ms: Option<u64>,
-    max_running: Option<u32>,
-    digest: String,
-}
-
-impl PublishedKinds {
-    /// 32 hex digits, equal if all settings of all kinds are equal.
-    pub fn digest(&self) -> String {
-        request_digest(self.kinds.iter().flat_map(|(kind, of)| [kind.as_str(), of.digest.as_str()]))
-    }
-
-    /// The kinds that only one of the two has, or that have different settings.
-    pub fn differing(&self, other: &Self) -> Vec<Kind> {
-        let all: BTreeSet<&Kind> = self.kinds.keys().chain(other.kinds.keys()).collect();
-        all.into_iter().filter(|kind| self.kinds.get(*kind) != other.kinds.get(*kind)).cloned().collect()
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) fn named<'a>(path: &'a Path, head: &str) -> Option<&'a str> {
 pub(super) fn is_copy(path: &Path, file: &str) -> Option<String> {
     let own = path.with_file_name(file);
     let differs = path.file_name().is_some_and(|name| name != file);
-    (differs && own.is_file()).then(|| format!("its id is that of {}, which is taken", own.display()))
+    (differs && own.is_file()).then(|| format!("its id is that of {}, which is used", own.display()))
 }
 
 /// The failure of a job that had not ended and cannot run here.

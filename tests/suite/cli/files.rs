@@ -54,7 +54,7 @@ async fn files_go_in_and_come_out_through_both_doors_byte_by_byte() {
         let target = at(&format!("fetched-{number}"));
         run(&["jobs", "files", &id, "--get", "both.bin", "--to", &target]).await;
         assert_eq!(fs::read(&target).unwrap(), both);
-        refused(1, &["jobs", "files", &id, "--get", "a.txt", "--to", &target], "is there already; give --force").await;
+        refused(1, &["jobs", "files", &id, "--get", "a.txt", "--to", &target], "exists already; give --force").await;
         assert_eq!(fs::read(&target).unwrap(), both, "it is left alone");
         run(&["jobs", "files", &id, "--get", "a.txt", "--to", &target, "--force"]).await;
         assert_eq!(fs::read(&target).unwrap(), b"first\n");

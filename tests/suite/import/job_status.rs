@@ -78,8 +78,8 @@ async fn the_last_value_of_a_field_wins_and_a_job_is_taken_once() {
     assert_eq!(said.counts(), (4, 0, 6), "{:#}", said.report);
     assert!(said.why("nothing/events.log").contains("\"status\" is missing"));
     assert!(said.why("hollow").contains("has no events.log"));
-    assert!(said.why("both").contains("both.json, which is taken"));
-    assert!(said.why("copy of both.json").contains("which is taken"));
+    assert!(said.why("both").contains("both.json, which is used"));
+    assert!(said.why("copy of both.json").contains("which is used"));
     let wins = job(&system, "wins").await;
     assert_eq!((&wins["state"], &wins["imported"]["progress"]), (&json!("failed"), &json!(75.5)));
     assert!(wins["error"]["message"].as_str().unwrap().contains("has not kept its text"), "{wins}");
