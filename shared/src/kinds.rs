@@ -436,7 +436,7 @@ mod tests {
             ("[kinds.a]\nmax_attempts = \"3\"", "max_attempts"),
             ("[kinds.a]\ncommand = \"echo hi\"", "write command = [\"echo\", \"hi\"]; there is no shell"),
             ("[kinds.a]\ntimeout = \"60\"", "\"60\" is not a duration"),
-            ("[kinds.a]\ntimeout = 60", "a number of ms is for the name that ends in _ms"),
+            ("[kinds.a]\ntimeout = 60", "for a number of ms use the name that ends in _ms"),
             ("[kinds.a]\ntimeout = \"6s\"\ntimeout_ms = 6", "timeout and timeout_ms are the same setting"),
             ("[kinds.a]\nbackoff = { frist = \"6s\" }", "frist"),
             ("[kinds.a]\ncache = { ms = 5, by = [\"/x\"] }", "[kinds.a]: cache is for a kind with a command"),

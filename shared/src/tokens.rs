@@ -186,7 +186,7 @@ mod tests {
             (format!("ci read {}", &digest[1..]), "line 1: the last word"),
             (format!("ci read {}x", &digest[1..]), "line 1: the last word"),
             (format!("{token} read {digest}"), "line 1: the name"),
-            (format!("{line}\nother admin {digest}"), "line 2: a line before"),
+            (format!("{line}\nother admin {digest}"), "line 2: an earlier line"),
         ] {
             let error = Tokens::parse(&bad).unwrap_err();
             assert!(error.contains(said), "{bad}: {error}");

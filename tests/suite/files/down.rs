@@ -122,7 +122,7 @@ async fn an_attempt_that_fails_or_skips_leaves_nothing() {
         ("link", State::Failed, "out/passwd is a folder, a link or a device"),
         ("pipe", State::Failed, "out/fifo is a folder, a link or a device"),
         ("many", State::Failed, "more than 100 files"),
-        ("large", State::Failed, "larger than the 1000000 bytes"),
+        ("large", State::Failed, "larger than the remaining 1000000 bytes"),
     ] {
         let submitted = api.post("/api/v1/jobs", &json!({ "kind": kind })).await;
         let job = ground.ended(&id_of(&submitted, 202)).await;
