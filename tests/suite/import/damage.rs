@@ -146,7 +146,7 @@ async fn an_id_of_another_job_is_a_conflict_and_changes_nothing() {
         if partitions == "1" {
             fs::write(folder.join("late.json"), json!({"status": "completed", "items": items}).to_string()).unwrap();
             let said = import(&system, "screenshots", &[&folder]).await;
-            assert!(said.why("late.json").contains("there is another job of that id"), "{}", said.report);
+            assert!(said.why("late.json").contains("which another job has; remove that job first"), "{}", said.report);
             assert_eq!(job(&system, &other).await["kind"], "suggestions");
         }
         finish(system).await;
