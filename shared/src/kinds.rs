@@ -439,7 +439,7 @@ mod tests {
             ("[kinds.a]\ntimeout = 60", "for a number of ms use the name that ends in _ms"),
             ("[kinds.a]\ntimeout = \"6s\"\ntimeout_ms = 6", "timeout and timeout_ms are the same setting"),
             ("[kinds.a]\nbackoff = { frist = \"6s\" }", "frist"),
-            ("[kinds.a]\ncache = { ms = 5, by = [\"/x\"] }", "[kinds.a]: cache is for a kind with a command"),
+            ("[kinds.a]\ncache = { ms = 5, by = [\"/x\"] }", "[kinds.a]: cache is only for a kind with a command"),
             ("[kinds.a]\ncommand = [\"a\"]\ncache = { ms = 0, by = [\"/x\"] }", "[kinds.a]: cache.ms is 0"),
             ("[kinds.a]\ncommand = [\"a\"]\ncache = { ms = 315360000001, by = [\"/x\"] }", "cache.ms is 315360000001"),
             ("[kinds.a]\ncommand = [\"a\"]\ncache = { ms = 5, by = [] }", "[kinds.a]: cache.by is empty"),

@@ -84,7 +84,8 @@ async fn a_token_is_asked_for_given_and_never_shown() {
     let url = api.url("");
     let list = ["jobs", "ls", "--api", &url];
     fails(&system, 1, &list, "it needs a token: give --token-file").await;
-    let wrong = fails(&system, 1, &[&list[..], &["--token", "wrong-secret"]].concat(), "does not know this token").await;
+    let wrong =
+        fails(&system, 1, &[&list[..], &["--token", "wrong-secret"]].concat(), "does not know this token").await;
     assert!(!wrong.stderr.contains("wrong-secret"), "{wrong:?}");
     ok(&system, &[&list[..], &["--token-file", &at("token")]].concat()).await;
     for variable in [("LEASEHOLD_API_TOKEN", token.as_str()), ("LEASEHOLD_API_TOKEN_FILE", &at("token"))] {
