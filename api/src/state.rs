@@ -263,7 +263,7 @@ impl Api {
     /// A permit for one more event stream.
     ///
     /// # Errors
-    /// [`Code::Busy`] when all are in use.
+    /// `Code::Busy` when all are in use.
     pub fn stream(&self) -> Result<OwnedSemaphorePermit, Problem> {
         let advice = "the limit of event streams is reached; poll the job instead, or try again";
         self.0.streams.clone().try_acquire_owned().map_err(|_| Problem::new(Code::Busy, advice))
