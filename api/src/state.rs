@@ -215,7 +215,16 @@ impl Api {
         served.serving.clone()
     }
 
-    /// The rules that submissions are validated against.
+    /// Waits until the defaults of submits are known: an API without a kinds file has none before it has reached Redis,
+    /// and a request that came first would make another job than one that comes after.
+    ///
+    /// # Errors
+    /// As [`Api::store`].
+    pub async fn defaults_known(&self) -> Result<(), Problem> {
+        if self.0.kinds.is_empty() { self.connection().await.map(drop) } else { Ok(()) }
+    }
+
+    /// The rules that submissions are validated against; [`Api::defaults_known`] comes first.
     pub fn rules(&self) -> Rules<'_> {
         let known_kinds_only = self.0.config.api.known_kinds_only;
         let kinds = self.0.defaults.read().unwrap_or_else(PoisonError::into_inner).clone();

@@ -46,3 +46,24 @@ async fn processes_with_different_kinds_files_are_reported() {
     drop((worker, second, api, bare));
     system.finish().await;
 }
+
+#[tokio::test]
+async fn a_job_that_comes_before_redis_gets_the_published_defaults_too() {
+    let system = System::start(&[]).await;
+    let path = system.folder().join("kinds.toml");
+    std::fs::write(&path, "[kinds.a]\ncommand = [\"true\"]\nmax_attempts = 3\n").unwrap();
+    let published = system.api(&[("LEASEHOLD_KINDS", &path.display().to_string())]).await;
+    published.wait_ready().await;
+    drop(published);
+    system.redis().sigstop();
+    // It lives, and waits for Redis.
+    let bare = system.api(&[]).await;
+    let body = json!({"kind": "a", "queue": "elsewhere"});
+    let (job, ()) = tokio::join!(bare.post("/api/v1/jobs", &body), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        system.redis().sigcont();
+    });
+    assert_eq!((job.status, &job.json["max_attempts"]), (202, &json!(3)), "{job:?}");
+    drop(bare);
+    system.finish().await;
+}

@@ -27,6 +27,7 @@ pub async fn submit(State(api): State<Api>, headers: HeaderMap, _: NoQuery, body
     let key = idempotency_key(&headers)?;
     match body {
         SubmitBody::Json(text) => {
+            api.defaults_known().await?;
             let job = submission::read(Reader::open(text.as_str())?, key, &api.rules())?;
             drop(text);
             let (job, replayed) = take(&api, &api.store().await?, job).await?;
@@ -178,6 +179,7 @@ pub async fn bulk(State(api): State<Api>, headers: HeaderMap, _: NoQuery, body: 
         reader.fault("jobs", "required: an array of submits");
     }
     reader.finish()?;
+    api.defaults_known().await?;
     let read = |(number, raw)| read_element(&api, number, raw);
     let jobs: Vec<Result<NewJob, Problem>> = elements.unwrap_or_default().into_iter().enumerate().map(read).collect();
     drop(body);
