@@ -3,11 +3,10 @@
 //! Without a file of tokens every request is allowed, and the API listens on loopback only.
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::AUTHORIZATION;
-use axum::http::{HeaderMap, Method};
+use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use leasehold::tokens::{Scope, Tokens};
+use leasehold::tokens::{NotAdmitted, Scope};
 
 use crate::error::{Code, Problem};
 use crate::state::Api;
@@ -37,36 +36,29 @@ pub async fn check(State(api): State<Api>, request: Request, next: Next) -> Resp
     // A path that does not exist is a 404 for everybody.
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let Some(scope) = route.and_then(|route| needed(request.method(), route)) else { return next.run(request).await };
-    match admit(&guard.tokens(), request.headers(), scope) {
+    match guard.now().admit(request.headers(), scope) {
         Ok(name) => {
             tracing::Span::current().record("token", name);
             next.run(request).await
         }
-        Err(problem) => problem.into_response(),
+        Err(refused) => Problem::from(refused).into_response(),
     }
 }
 
-/// Checks the request's token, and returns its name.
-fn admit<'a>(tokens: &'a Tokens, headers: &HeaderMap, needed: Scope) -> Result<&'a str, Problem> {
-    let refused = |detail: &str| Problem::new(Code::Unauthorized, detail);
-    let mut given = headers.get_all(AUTHORIZATION).iter();
-    let value = given.next().ok_or_else(|| refused("send the header `Authorization: Bearer <token>`"))?;
-    let words = || {
-        Some(value.to_str().ok()?.trim().split_once(' ')?).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-    };
-    let token = words().filter(|_| given.next().is_none()).map(|(_, token)| token.trim());
-    let token = token.ok_or_else(|| refused("the header Authorization must be `Bearer <token>`, once"))?;
-    let (name, scope) = tokens.find(token).ok_or_else(|| refused("the token is not known"))?;
-    if scope < needed {
-        let detail = format!("this requires a token of scope {needed}; the token {name} has scope {scope}");
-        return Err(Problem::new(Code::Forbidden, detail));
+impl From<NotAdmitted> for Problem {
+    fn from(refused: NotAdmitted) -> Self {
+        match refused {
+            NotAdmitted::Unknown(detail) => Problem::new(Code::Unauthorized, detail),
+            NotAdmitted::Forbidden(detail) => Problem::new(Code::Forbidden, detail),
+        }
     }
-    Ok(name)
 }
 
 #[cfg(test)]
 mod tests {
-    use leasehold::tokens::mint;
+    use axum::http::HeaderMap;
+    use axum::http::header::AUTHORIZATION;
+    use leasehold::tokens::{Tokens, mint};
 
     use super::*;
     use crate::routed::routed;
@@ -154,7 +146,9 @@ mod tests {
         let tokens = Tokens::parse(&line).unwrap();
         let headers =
             |values: &[&str]| values.iter().map(|v| (AUTHORIZATION, v.parse().unwrap())).collect::<HeaderMap>();
-        let code = |values: &[&str], scope| admit(&tokens, &headers(values), scope).map_err(|p| p.code());
+        let code = |values: &[&str], scope| {
+            tokens.admit(&headers(values), scope).map_err(|refused| Problem::from(refused).code())
+        };
         let bearer = format!("Bearer {token}");
         assert_eq!(code(&[&bearer], Scope::Read), Ok("ci"));
         assert_eq!(code(&[&format!("bearer  {token} ")], Scope::Submit), Ok("ci"));

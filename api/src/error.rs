@@ -17,7 +17,6 @@ pub enum Code {
     Forbidden,
     NoRoute,
     NoJob,
-    NoQueue,
     NoFile,
     MethodNotAllowed,
     BodyTimeout,
@@ -56,7 +55,6 @@ impl Code {
             Code::Forbidden => (S::FORBIDDEN, "forbidden", "The token does not allow this", 0),
             Code::NoRoute => (S::NOT_FOUND, "no_such_route", "No such route", 0),
             Code::NoJob => (S::NOT_FOUND, "no_such_job", "No such job", 0),
-            Code::NoQueue => (S::NOT_FOUND, "no_such_queue", "No such queue", 0),
             Code::NoFile => (S::NOT_FOUND, "no_such_file", "No such file", 0),
             Code::RangeBeyond => {
                 (S::RANGE_NOT_SATISFIABLE, "range_beyond", "The range is beyond the end of the file", 0)

@@ -21,9 +21,8 @@ mod routes;
 mod state;
 mod stream;
 mod submission;
-mod token_file;
+mod sweeper;
 mod views;
 
 pub use router::router;
 pub use state::Api;
-pub use token_file::Guard;

@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use leasehold::server::{listen, serve};
+use leasehold::tokens::Tokens;
 use leasehold::{Config, Error};
-use leasehold_api::{Api, Guard, router};
+use leasehold_api::{Api, router};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// Open files reserved for everything but clients: the log, the listener, and what a library opens briefly.
@@ -69,15 +70,22 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn run(config: Config) -> Result<(), Error> {
     leasehold::log::init(&config.log)?;
-    let kinds = config.load_kinds()?;
+    let file = config.kinds_file()?;
+    let kinds = file.as_ref().map(|file| (*file.now()).clone()).unwrap_or_default();
     let connections = connections(&config);
     let stopping = CancellationToken::new();
     stop_on_signals(stopping.clone())?;
-    let guard = config.api.tokens.as_deref().map(Guard::open).transpose()?;
-    guard.clone().map(Guard::follow).transpose()?;
+    let guard = config.api.tokens.as_deref().map(Tokens::open).transpose()?;
     let listener = listen("api.listen", &config.api.listen, guard.is_none().then_some(CLOSED)).await?;
     let limits = config.limits.clone();
-    let api = Api::guarded(config, kinds, guard, stopping.clone());
+    let api = Api::guarded(config, kinds, guard.clone(), stopping.clone());
+    if let Some(guard) = guard {
+        tokio::spawn(guard.follow(hangup()?, |_| {}));
+    }
+    if let Some(file) = file {
+        let api = api.clone();
+        tokio::spawn(file.follow(hangup()?, move |kinds| api.set_kinds(kinds)));
+    }
     let mut serving = std::pin::pin!(serve(listener, router(api.clone()), connections, &limits, stopping));
     tokio::select! {
         connected = api.connect() => connected?,
@@ -86,6 +94,11 @@ async fn run(config: Config) -> Result<(), Error> {
     serving.await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// SIGHUP, for files that are then read again.
+fn hangup() -> Result<Option<Signal>, Error> {
+    signal(SignalKind::hangup()).map(Some).map_err(|e| Error::Config(format!("signals cannot be handled: {e}")))
 }
 
 /// How many connections can be served: `limits.connections`, or fewer if the limit of open files requires it.

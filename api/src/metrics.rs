@@ -1,12 +1,12 @@
-//! The metrics of the API: its requests, the queues, and whether Redis answers.
+//! The metrics of the API: its requests, and what Redis says of jobs, queues and workers.
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::{Method, StatusCode};
-use leasehold::metrics::{quick_histogram, registry, render};
-use leasehold::store::{self, QueueStatus};
-use leasehold::{Store, Timestamp};
+use leasehold::metrics::{SettingsDiffer, quick_histogram, registry, render};
+use leasehold::store::{self, QueueStatus, Totals, WorkerStatus};
+use leasehold::{State, Store, Timestamp};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -16,10 +16,10 @@ use prometheus_client::registry::Registry;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// How long the queues, once read, are reused.
-const QUEUES_FOR: Duration = Duration::from_secs(1);
-/// How long a scrape waits for the queues; a scraper usually times out after 10 s.
-const QUEUES_WITHIN: Duration = Duration::from_secs(2);
+/// How long a look at Redis is reused.
+const LOOK_FOR: Duration = Duration::from_secs(1);
+/// How long a scrape waits for Redis; a scraper usually times out after 10 s.
+const LOOK_WITHIN: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Asked {
@@ -31,12 +31,93 @@ struct Asked {
 struct Answered {
     method: &'static str,
     route: String,
-    status: &'static str,
+    code: u16,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Queue {
-    queue: String,
+/// A gauge by one label, of what Redis was asked last.
+type By = Family<[(&'static str, String); 1], Gauge>;
+/// The same for a number of seconds.
+type SecondsBy = Family<[(&'static str, String); 1], Gauge<f64, AtomicU64>>;
+
+/// What Redis says of all processes' jobs, queues and workers; empty while it does not answer.
+#[derive(Default)]
+struct Fleet {
+    jobs: By,
+    ended: By,
+    queued: By,
+    latency: SecondsBy,
+    running: By,
+    demand: By,
+    paused: By,
+    served: By,
+    workers: By,
+    slots: By,
+}
+
+/// One look at all of it.
+struct Look {
+    totals: Totals,
+    queues: Vec<QueueStatus>,
+    workers: Vec<WorkerStatus>,
+}
+
+impl Look {
+    async fn at(store: &Store) -> Result<Self, leasehold::Error> {
+        let (totals, queues, workers) = (store.totals().await?, store.queues(None).await?, store.workers().await?);
+        Ok(Self { totals, queues, workers })
+    }
+}
+
+impl Fleet {
+    fn register(&self, registry: &mut Registry) {
+        let mut by = |name: &str, help: &str, family: &By| registry.register(name, help, family.clone());
+        by("jobs", "Jobs that have not ended, by state; queued is an upper bound", &self.jobs);
+        by("jobs_ended", "Jobs that have ended and are kept, items not counted", &self.ended);
+        by("queue_jobs", "Jobs that wait in a queue, an upper bound", &self.queued);
+        by("queue_running", "Jobs of a queue that live workers run", &self.running);
+        by("queue_demand", "Running jobs, and waiting ones that could start: what to scale workers by", &self.demand);
+        by("queue_paused", "1 when nothing is claimed from the queue", &self.paused);
+        by("queue_served", "1 when a live worker serves the queue", &self.served);
+        by("workers", "Workers by status: alive, or lost within the last hour", &self.workers);
+        by("slots", "Slots of all live workers, by status", &self.slots);
+        let help = "How long the oldest job of the queue has been waiting";
+        registry.register("queue_latency_seconds", help, self.latency.clone());
+    }
+
+    fn show(&self, look: Option<&Look>) {
+        let all = [&self.jobs, &self.ended, &self.queued, &self.running, &self.demand, &self.paused, &self.served];
+        all.into_iter().chain([&self.workers, &self.slots]).for_each(Family::clear);
+        self.latency.clear();
+        let Some(Look { totals, queues, workers }) = look else { return };
+        let set = |family: &By, label, value: &str, count: u64| {
+            let gauge = family.get_or_create_owned(&[(label, value.to_owned())]);
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        };
+        for (state, count) in &totals.states {
+            set(&self.jobs, "state", state.as_str(), *count);
+        }
+        set(&self.jobs, "state", State::Queued.as_str(), queues.iter().map(|queue| queue.queued).sum());
+        for (kind, count) in &totals.ended {
+            set(&self.ended, "kind", kind.as_str(), *count);
+        }
+        for queue in queues {
+            let name = queue.name.as_str();
+            set(&self.queued, "queue", name, queue.queued);
+            set(&self.running, "queue", name, queue.running);
+            set(&self.demand, "queue", name, queue.demand);
+            set(&self.paused, "queue", name, queue.paused.into());
+            set(&self.served, "queue", name, queue.served.into());
+            let latency_s = queue.oldest_wait_ms.unwrap_or(0) as f64 / 1_000.0;
+            self.latency.get_or_create(&[("queue", name.to_owned())]).set(latency_s);
+        }
+        let (alive, lost): (Vec<&WorkerStatus>, Vec<&WorkerStatus>) = workers.iter().partition(|worker| worker.alive);
+        set(&self.workers, "status", "alive", alive.len() as u64);
+        set(&self.workers, "status", "lost", lost.len() as u64);
+        let total: usize = alive.iter().map(|worker| worker.slots).sum();
+        let busy: usize = alive.iter().map(|worker| worker.running.len().min(worker.slots)).sum();
+        set(&self.slots, "status", "busy", busy as u64);
+        set(&self.slots, "status", "free", (total - busy) as u64);
+    }
 }
 
 /// The metrics of one API process.
@@ -49,10 +130,8 @@ pub struct Metrics {
     watchers: Gauge,
     streams: Gauge,
     redis_up: Gauge,
-    waiting: Family<Queue, Gauge>,
-    oldest: Family<Queue, Gauge<f64, AtomicU64>>,
-    running: Family<Queue, Gauge>,
-    paused: Family<Queue, Gauge>,
+    fleet: Fleet,
+    differ: SettingsDiffer,
     read_at: Mutex<Option<Instant>>,
 }
 
@@ -69,10 +148,8 @@ impl Metrics {
             watchers: Gauge::default(),
             streams: Gauge::default(),
             redis_up: Gauge::default(),
-            waiting: Family::default(),
-            oldest: Family::default(),
-            running: Family::default(),
-            paused: Family::default(),
+            fleet: Fleet::default(),
+            differ: SettingsDiffer::default(),
             read_at: Mutex::default(),
         };
         metrics.register();
@@ -83,21 +160,25 @@ impl Metrics {
         let registry = &mut self.registry;
         self.store.register(registry);
         let mut say = |name: &str, help: &str, gauge: &Gauge| registry.register(name, help, gauge.clone());
-        say("redis_up", "1 when Redis answered the last look at the queues", &self.redis_up);
+        say("redis_up", "1 when Redis answered the last look at jobs, queues and workers", &self.redis_up);
         say("http_requests_in_flight", "Requests that are being answered", &self.in_flight);
         say("watchers", "Requests that watch a job: waits and event streams", &self.watchers);
         say("event_streams", "Event streams that are open", &self.streams);
         registry.register("http_requests", "Requests answered", self.answered.clone());
-        registry.register("http_request_seconds", "Time from a request's head to its answer's", self.took.clone());
-        registry.register("queue_jobs", "Jobs that wait in a queue, an upper bound", self.waiting.clone());
-        registry.register("queue_oldest_wait_seconds", "Age of the oldest job that waits", self.oldest.clone());
-        registry.register("queue_running", "Jobs of a queue that live workers run", self.running.clone());
-        registry.register("queue_paused", "1 when nothing is claimed from the queue", self.paused.clone());
+        let help = "Time from a request's head to its answer's";
+        registry.register("http_request_duration_seconds", help, self.took.clone());
+        self.fleet.register(registry);
+        self.differ.register(registry);
     }
 
     /// The counters of the Store.
     pub fn of_store(&self) -> &store::Metrics {
         &self.store
+    }
+
+    /// Which settings differ from those of other processes.
+    pub fn differ(&self) -> &SettingsDiffer {
+        &self.differ
     }
 
     /// Counts a request as in flight; report its response to the returned guard.
@@ -108,38 +189,22 @@ impl Metrics {
         InFlight { metrics: self, asked: Asked { method: method(request.method()), route }, begun: Instant::now() }
     }
 
-    /// All metrics as text, with the queues, or without them when Redis does not answer in time.
+    /// All metrics as text; without those of jobs, queues and workers when Redis does not answer in time.
     pub async fn text(&self, store: Option<Store>, watchers: usize, streams: usize) -> String {
-        // Held to the end, so that no scrape renders the queues while another replaces them.
+        // Held to the end, so that no scrape renders what another is replacing.
         let mut read_at = self.read_at.lock().await;
-        if read_at.is_none_or(|at| at.elapsed() >= QUEUES_FOR) {
-            let queues = match store {
-                Some(store) => tokio::time::timeout(QUEUES_WITHIN, store.queues(None)).await.ok().and_then(Result::ok),
+        if read_at.is_none_or(|at| at.elapsed() >= LOOK_FOR) {
+            let look = match &store {
+                Some(store) => tokio::time::timeout(LOOK_WITHIN, Look::at(store)).await.ok().and_then(Result::ok),
                 None => None,
             };
-            self.show(queues.as_deref());
+            self.redis_up.set(look.is_some().into());
+            self.fleet.show(look.as_ref());
             *read_at = Some(Instant::now());
         }
         self.watchers.set(i64::try_from(watchers).unwrap_or(i64::MAX));
         self.streams.set(i64::try_from(streams).unwrap_or(i64::MAX));
         render(&self.registry)
-    }
-
-    fn show(&self, queues: Option<&[QueueStatus]>) {
-        self.redis_up.set(queues.is_some().into());
-        self.waiting.clear();
-        self.oldest.clear();
-        self.running.clear();
-        self.paused.clear();
-        for status in queues.unwrap_or_default() {
-            let queue = Queue { queue: status.name.to_string() };
-            let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-            self.waiting.get_or_create(&queue).set(count(status.queued));
-            let oldest_s = status.oldest_wait_ms.unwrap_or(0) as f64 / 1_000.0;
-            self.oldest.get_or_create(&queue).set(oldest_s);
-            self.running.get_or_create(&queue).set(count(status.running));
-            self.paused.get_or_create(&queue).set(status.paused.into());
-        }
     }
 }
 
@@ -154,8 +219,8 @@ impl InFlight<'_> {
     /// Counts the response.
     pub fn answered(self, status: StatusCode) {
         let Asked { method, route } = self.asked.clone();
-        let status = class(status);
-        self.metrics.answered.get_or_create(&Answered { method, route, status }).inc();
+        let code = status.as_u16();
+        self.metrics.answered.get_or_create(&Answered { method, route, code }).inc();
         self.metrics.took.get_or_create(&self.asked).observe(self.begun.elapsed().as_secs_f64());
     }
 }
@@ -170,14 +235,4 @@ impl Drop for InFlight<'_> {
 fn method(method: &Method) -> &'static str {
     let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     known.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
-}
-
-fn class(status: StatusCode) -> &'static str {
-    match status.as_u16() / 100 {
-        1 => "1xx",
-        2 => "2xx",
-        3 => "3xx",
-        4 => "4xx",
-        _ => "5xx",
-    }
 }

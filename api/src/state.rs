@@ -2,16 +2,18 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use leasehold::store::{Agreement, Serving, Watcher};
-use leasehold::{Config, Error, Job, Kind, Kinds, Limits, State, Store, limits};
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
+use leasehold::followed::Followed;
+use leasehold::store::{Agreement, Differences, Serving, Watcher};
+use leasehold::tokens::Tokens;
+use leasehold::{Config, Error, Job, Kinds, Limits, State, Store, limits};
+use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Code, Problem};
 use crate::metrics::Metrics;
 use crate::submission::Rules;
-use crate::token_file::Guard;
+use crate::sweeper;
 
 /// How long the served kinds, once read, are reused.
 const SERVED_FOR: Duration = Duration::from_secs(1);
@@ -30,13 +32,15 @@ struct Inner {
     /// The limits and time-outs that requests are held to.
     config: Config,
     /// The kinds file; without one it is empty, and the routes of the views are not served.
-    kinds: Kinds,
+    kinds: RwLock<Arc<Kinds>>,
     /// The defaults of submits: the kinds file, or without one what was published last.
     defaults: RwLock<Arc<Kinds>>,
-    /// Kinds of the file that differ from what was published last.
-    differing: RwLock<Vec<Kind>>,
+    /// What differs from the settings that were published last.
+    differences: RwLock<Differences>,
+    /// Asks for the kinds file, which has changed, to be published.
+    kinds_changed: Notify,
     /// The tokens; without them every request is allowed.
-    guard: Option<Guard>,
+    guard: Option<Followed<Tokens>>,
     /// `None` until Redis has been reached; a watch, so that early requests can wait for the first connection.
     connection: watch::Sender<Option<Connection>>,
     /// The served kinds, cached: nearly every answer shows them, and reading them takes a call to Redis.
@@ -75,16 +79,18 @@ impl Api {
     }
 
     /// [`Api::new`] with optional tokens.
-    pub fn guarded(config: Config, kinds: Kinds, guard: Option<Guard>, stopping: CancellationToken) -> Self {
+    pub fn guarded(config: Config, kinds: Kinds, guard: Option<Followed<Tokens>>, stopping: CancellationToken) -> Self {
+        let kinds = Arc::new(kinds);
         // The budget must admit the largest body.
         let bodies = limits::BODIES_BYTES_MAX.max(2 * config.limits.bulk_body_bytes);
         // A stream may stay open for ever; a quarter of the connections is kept for other requests.
         let streams = limits::WATCHERS_MAX.min(config.limits.connections.div_ceil(4) * 3);
         Self(Arc::new(Inner {
             config,
-            defaults: RwLock::new(Arc::new(kinds.clone())),
-            differing: RwLock::default(),
-            kinds,
+            defaults: RwLock::new(kinds.clone()),
+            differences: RwLock::default(),
+            kinds_changed: Notify::new(),
+            kinds: RwLock::new(kinds),
             guard,
             connection: watch::Sender::new(None),
             served: Mutex::default(),
@@ -107,7 +113,8 @@ impl Api {
                     tracing::info!(redis = store.address(), partitions = store.partitions(), "connected");
                     let watcher = Watcher::spawn(store.clone());
                     self.0.connection.send_replace(Some(Connection { store: store.clone(), watcher }));
-                    tokio::spawn(self.clone().follow_kinds(store));
+                    tokio::spawn(self.clone().follow_kinds(store.clone()));
+                    tokio::spawn(sweeper::run(store, self.0.config.clone(), self.0.stopping.clone()));
                     return Ok(());
                 }
                 Err(e @ (Error::Config(_) | Error::Corrupt { .. } | Error::Refused(_))) => return Err(e),
@@ -119,38 +126,58 @@ impl Api {
 
     async fn try_connect(&self) -> Result<Store, Error> {
         let store = Store::connect_counted(&self.0.config, self.0.metrics.of_store()).await?;
-        store.register_kinds(&self.0.kinds).await?;
+        store.register_kinds(&self.kinds()).await?;
         self.adopt_kinds(&store).await?;
         Ok(store)
     }
 
-    /// Without a kinds file of its own, an API applies the defaults that the others have published.
+    /// Without a kinds file, an API applies the defaults that the others have published.
     async fn adopt_kinds(&self, store: &Store) -> Result<(), Error> {
-        if self.0.kinds.is_empty()
-            && let Some(published) = store.published_kinds().await?
+        if self.kinds().is_empty()
+            && let Some(published) = store.published().await?.kinds
         {
-            let adopted = Arc::new(Kinds::default().with_published(&published));
-            *self.0.defaults.write().unwrap_or_else(PoisonError::into_inner) = adopted;
+            write(&self.0.defaults, Arc::new(Kinds::default().with_published(&published)));
         }
         Ok(())
     }
 
-    /// Keeps up with the kinds that other processes publish, until this one stops.
+    /// Applies a new version of the kinds file: to submits at once, and to the routes of the views. It is published
+    /// soon after.
+    pub fn set_kinds(&self, kinds: Arc<Kinds>) {
+        write(&self.0.defaults, kinds.clone());
+        write(&self.0.kinds, kinds);
+        self.0.kinds_changed.notify_one();
+    }
+
+    /// Publishes this API's kinds whenever its file has changed or Redis has been emptied, and keeps up with the kinds
+    /// that other processes publish, until this one stops.
     async fn follow_kinds(self, store: Store) {
-        let mut agreement = Agreement::new(&self.0.kinds);
+        let mut agreement = Agreement::new(&self.kinds(), self.0.config.lease_ms);
+        let (mut is_due, mut emptied_at) = (false, None);
         let stopping = self.0.stopping.clone();
-        while stopping.run_until_cancelled(tokio::time::sleep(KINDS_EVERY)).await.is_some() {
+        loop {
+            let changed = tokio::time::timeout(KINDS_EVERY, self.0.kinds_changed.notified());
+            let Some(changed) = stopping.run_until_cancelled(changed).await else { return };
+            is_due |= changed.is_ok();
             // An outage is reported by the requests that meet it; a record that cannot be read by the doctor.
+            if let Ok(at) = store.emptied_at().await {
+                is_due |= std::mem::replace(&mut emptied_at, at) != at;
+            }
+            if is_due && store.register_kinds(&self.kinds()).await.is_ok() {
+                (is_due, _) = (false, agreement.set_kinds(&self.kinds()));
+            }
             let _ = self.adopt_kinds(&store).await;
-            if let Ok(differing) = agreement.check(&store).await {
-                *self.0.differing.write().unwrap_or_else(PoisonError::into_inner) = differing.to_vec();
+            if let Ok(differences) = agreement.check(&store).await {
+                self.0.metrics.differ().set("kinds", !differences.kinds.is_empty());
+                self.0.metrics.differ().set("lease_ms", differences.lease_ms.is_some());
+                write(&self.0.differences, differences.clone());
             }
         }
     }
 
-    /// The kinds whose settings differ from what another process has published since this one started.
-    pub fn differing_kinds(&self) -> Vec<Kind> {
-        self.0.differing.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The settings that differ from what another process has published since this one started.
+    pub fn differences(&self) -> Differences {
+        self.0.differences.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The Store; waits for the first connection as long as any call rides out an outage.
@@ -221,7 +248,7 @@ impl Api {
     /// # Errors
     /// As [`Api::store`].
     pub async fn defaults_known(&self) -> Result<(), Problem> {
-        if self.0.kinds.is_empty() { self.connection().await.map(drop) } else { Ok(()) }
+        if self.kinds().is_empty() { self.connection().await.map(drop) } else { Ok(()) }
     }
 
     /// The rules that submissions are validated against; [`Api::defaults_known`] comes first.
@@ -232,12 +259,12 @@ impl Api {
     }
 
     /// The configured kinds.
-    pub fn kinds(&self) -> &Kinds {
-        &self.0.kinds
+    pub fn kinds(&self) -> Arc<Kinds> {
+        self.0.kinds.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The tokens, if they are required.
-    pub fn guard(&self) -> Option<&Guard> {
+    pub fn guard(&self) -> Option<&Followed<Tokens>> {
         self.0.guard.as_ref()
     }
 
@@ -282,4 +309,8 @@ impl Api {
     pub fn stopping(&self) -> &CancellationToken {
         &self.0.stopping
     }
+}
+
+fn write<T>(place: &RwLock<T>, value: T) {
+    *place.write().unwrap_or_else(PoisonError::into_inner) = value;
 }

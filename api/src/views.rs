@@ -17,12 +17,13 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use leasehold::{Json, Kinds};
 use serde::Serialize;
 
 use crate::error::{Code, Problem};
+use crate::routes::no_route;
 use crate::state::Api;
 use record::{Clock, json};
 use view::View;
@@ -68,14 +69,23 @@ const SYSTEMS: [System; 5] = [
     },
 ];
 
-/// The routes of the systems whose kind the kinds file names, and `/health` when there are any.
-pub fn routes(kinds: &Kinds) -> Router<Api> {
-    let router = served(kinds).fold(Router::new(), |router, system| router.merge((system.routes)()));
-    if served(kinds).next().is_some() { router.merge(of_all()) } else { router }
+/// The routes of all systems; [`hide`] keeps to those that are served.
+pub fn routes() -> Router<Api> {
+    SYSTEMS.iter().fold(of_all(), |router, system| router.merge((system.routes)()))
 }
 
+/// The systems whose kind the kinds file names. The file may change while the API runs.
 fn served(kinds: &Kinds) -> impl Iterator<Item = &'static System> {
     SYSTEMS.iter().filter(|system| kinds.contains(&system.view.kind()))
+}
+
+/// Answers for a system that is not served as if its routes did not exist.
+pub async fn hide(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if clock_in(path, SYSTEMS.iter()).is_some() && clock_of(path, &api.kinds()).is_none() {
+        return no_route().await.into_response();
+    }
+    next.run(request).await
 }
 
 fn of_gap_analysis() -> Router<Api> {
@@ -123,11 +133,15 @@ fn of_all() -> Router<Api> {
 
 /// How an error on `path` writes its time; `None` when no system that is served has the path.
 fn clock_of(path: &str, kinds: &Kinds) -> Option<Clock> {
+    clock_in(path, served(kinds))
+}
+
+/// The same for any systems.
+fn clock_in(path: &str, mut systems: impl Iterator<Item = &'static System>) -> Option<Clock> {
     let is_below = |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     if is_below("/health") {
-        return served(kinds).next().map(|_| Clock::Seconds);
+        return systems.next().map(|_| Clock::Seconds);
     }
-    let mut systems = served(kinds);
     systems.find(|system| system.roots.iter().any(|root| is_below(root))).map(|system| system.clock)
 }
 
@@ -143,7 +157,7 @@ struct Refused<'a> {
 /// stay.
 pub async fn refuse(State(api): State<Api>, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
-    let Some(clock) = clock_of(&path, api.kinds()) else { return next.run(request).await };
+    let Some(clock) = clock_of(&path, &api.kinds()) else { return next.run(request).await };
     let mut response = next.run(request).await;
     let Some(problem) = response.extensions_mut().remove::<Problem>() else { return response };
     let error = if problem.code() == Code::NoJob { "Job not found" } else { problem.detail() };

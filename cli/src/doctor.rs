@@ -157,13 +157,20 @@ impl Doctor {
                 age(worker.seen_at)
             ));
         }
-        if let Some(published) = self.store.published_kinds().await? {
-            let digest = published.digest();
+        let published = self.store.published().await?;
+        let advice = "give every API and worker the same and restart those with the old one";
+        if let Some(digest) = published.kinds.map(|kinds| kinds.digest()) {
             let others =
                 workers.iter().filter(|w| w.alive && w.kinds_digest.as_ref().is_some_and(|own| *own != digest));
             report.notes.extend(others.map(|worker| {
-                let advice = "give every API and worker the same file and restart those with the old one";
                 format!("worker {} has another kinds file than the process that started last; {advice}", worker.id)
+            }));
+        }
+        if let Some(lease_ms) = published.lease_ms {
+            let others = workers.iter().filter(|w| w.alive && w.lease_ms != lease_ms);
+            report.notes.extend(others.map(|worker| {
+                let (id, own) = (&worker.id, worker.lease_ms);
+                format!("worker {id} has lease_ms {own}, and the worker that started last {lease_ms}; {advice}")
             }));
         }
         for queue in self.store.queues(None).await? {

@@ -117,6 +117,7 @@ async fn show(name: &QueueName, common: &Common) -> Result<(), Failure> {
         ("queued", queue.queued.to_string()),
         ("oldest", queue.oldest_wait_ms.map_or_else(|| "none waits".into(), wait)),
         ("running", queue.running.to_string()),
+        ("demand", queue.demand.to_string()),
     ];
     let shares = queue.partitions.iter().enumerate().map(|(partition, depth)| format!("{partition}: {depth}"));
     entries.push(("partitions", shares.collect::<Vec<_>>().join(", ")));
@@ -142,16 +143,8 @@ async fn pause(names: &[QueueName], paused: bool, create: bool, common: &Common)
             print::line(format_args!("{name}  {}", if paused { "paused" } else { "resumed" }))?;
         } else {
             // One that was only ever paused is unknown again once it is resumed.
-            let blank = || QueueStatus {
-                name: name.clone(),
-                queued: 0,
-                oldest_wait_ms: None,
-                running: 0,
-                paused,
-                served: false,
-                partitions: Vec::new(),
-            };
-            queues.push(backend.queue(name).await?.unwrap_or_else(blank));
+            let unused = || QueueStatus { paused, ..QueueStatus::unused(name.clone(), 0) };
+            queues.push(backend.queue(name).await?.unwrap_or_else(unused));
         }
     }
     if common.json() { Ok(print::json_list("queues", &queues)?) } else { Ok(()) }

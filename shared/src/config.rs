@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::followed::Followed;
 use crate::{Error, Kinds, Limits, QueueName, limits};
 
 pub use crate::log::{LogConfig, LogFormat};
@@ -343,6 +344,14 @@ impl Config {
     /// [`Kinds::load`]'s.
     pub fn load_kinds(&self) -> Result<Kinds, Error> {
         self.kinds.as_deref().map_or_else(|| Ok(Kinds::default()), Kinds::load)
+    }
+
+    /// The configured kinds file, to be followed; `None` without one.
+    ///
+    /// # Errors
+    /// [`Kinds::load`]'s.
+    pub fn kinds_file(&self) -> Result<Option<Followed<Kinds>>, Error> {
+        self.kinds.as_deref().map(Kinds::open).transpose()
     }
 }
 

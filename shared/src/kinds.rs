@@ -9,6 +9,7 @@ use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::canonical::request_digest;
+use crate::followed::Followed;
 use crate::retry::Backoff;
 use crate::{Error, Kind, QueueName, canonical, duration, limits};
 
@@ -241,6 +242,15 @@ impl Kinds {
         let text = std::fs::read_to_string(path).map_err(|e| fault(e.to_string()))?;
         let dir = path.canonicalize().ok().and_then(|p| p.parent().map(Path::to_owned)).unwrap_or_default();
         Self::parse(&text, dir).map_err(fault)
+    }
+
+    /// The kinds file at `path`, to be followed.
+    ///
+    /// # Errors
+    /// [`Kinds::load`]'s.
+    pub fn open(path: &Path) -> Result<Followed<Self>, Error> {
+        let dir = path.canonicalize().ok().and_then(|p| p.parent().map(Path::to_owned)).unwrap_or_default();
+        Followed::open("kinds file", path, move |text| Self::parse(text, dir.clone()))
     }
 
     /// Reads the text of a kinds file in the folder `dir`.

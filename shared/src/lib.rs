@@ -15,6 +15,7 @@ pub mod draft;
 pub mod duration;
 pub mod error;
 pub mod files;
+pub mod followed;
 pub mod job;
 pub mod json;
 pub mod kinds;

@@ -15,10 +15,12 @@ use crate::Timestamp;
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Buckets for calls of Redis and HTTP, s.
-const QUICK_S: [f64; 13] = [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+const QUICK_S: [f64; 16] =
+    [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 /// Buckets for jobs, s: from a trivial handler to a day.
-const SLOW_S: [f64; 14] =
-    [0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1_800.0, 7_200.0, 21_600.0, 86_400.0];
+const SLOW_S: [f64; 17] = [
+    0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 1_800.0, 7_200.0, 21_600.0, 86_400.0,
+];
 
 /// A histogram of calls, s.
 pub fn quick_histogram() -> Histogram {
@@ -28,6 +30,26 @@ pub fn quick_histogram() -> Histogram {
 /// A histogram of jobs, s.
 pub fn slow_histogram() -> Histogram {
     Histogram::new(SLOW_S)
+}
+
+/// Whether settings that must be equal in all processes differ between this one and those that started later:
+/// `settings_differ{setting}`, 1 or 0.
+#[derive(Debug, Default)]
+pub struct SettingsDiffer(Family<[(&'static str, &'static str); 1], Gauge>);
+
+impl SettingsDiffer {
+    /// Shows it in `registry`.
+    pub fn register(&self, registry: &mut Registry) {
+        self.set("kinds", false);
+        self.set("lease_ms", false);
+        let help = "1 when the setting differs from that of the process that started last";
+        registry.register("settings_differ", help, self.0.clone());
+    }
+
+    /// Sets it for one setting.
+    pub fn set(&self, setting: &'static str, differs: bool) {
+        self.0.get_or_create(&[("setting", setting)]).set(differs.into());
+    }
 }
 
 /// A registry whose names begin with `leasehold_`, with the metrics of every process: its program, version and start.

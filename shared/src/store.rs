@@ -3,9 +3,9 @@
 //! Reading order: `submit` and `items`, `pop` and `claim`, `renew`, `settle`, `sweep` and `prune` follow a job's life;
 //! `admin` is what clients and operators do to jobs, `import` writes jobs of other stores (`past`), `files` relates
 //! records and files, `cache` finds the job that has done the same work before. Then the reads: `record` reads one job,
-//! `list` pages of them, `history` what happened to one, `status` queues and workers; `hints` receives messages, and
-//! `watch` waits for changes. `check` verifies the invariants against the keys; `finding` is what it reports, `repair`
-//! fixes it.
+//! `list` pages of them, `history` what happened to one, `status` queues and workers, `demand` which waiting jobs may
+//! start; `hints` receives messages, and `watch` waits for changes. `check` verifies the invariants against the keys;
+//! `finding` is what it reports, `repair` fixes it.
 //!
 //! `connect` makes a [`Store`], after `server` has checked the server and `meta` what the key space agrees on. All
 //! calls go through `wire`.
@@ -15,6 +15,7 @@ mod cache;
 mod check;
 mod claim;
 mod connect;
+mod demand;
 mod files;
 mod finding;
 mod hints;
@@ -44,7 +45,7 @@ use crate::files::FileStore;
 
 pub use crate::canonical::request_digest;
 pub use admin::{Cancelled, Removed, Retried};
-pub use agreement::{Agreement, names as kind_names};
+pub use agreement::{Agreement, Differences, Published, names as kind_names};
 pub use claim::{ClaimRequest, Claimed, ClaimedJob, Held};
 pub use finding::{Finding, Repair};
 pub use hints::Hint;
@@ -57,7 +58,7 @@ pub use prune::{PruneQuery, Pruned};
 pub use renew::{RenewRequest, Renewal, Renewed};
 pub use server::{ServerFault, Standing};
 pub use settle::{Outcome, Report, Settle, Settled};
-pub use status::{Counts, QueueStatus, Serving, WorkerInfo, WorkerStatus};
+pub use status::{Counts, QueueStatus, Serving, Totals, WorkerInfo, WorkerStatus};
 pub use submit::{Accepted, Submitted};
 pub use sweep::{SweepRequest, Swept};
 pub use watch::{Watch, Watcher};

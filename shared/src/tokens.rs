@@ -3,11 +3,15 @@
 //! Each scope includes the one below: `admin` includes `submit`, and `submit` includes `read`. Two lines with one name
 //! are one client with two tokens. To replace a token, add the new line, change the client, and remove the old line.
 use std::fmt;
+use std::path::Path;
 
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
-use crate::limits;
+use crate::followed::Followed;
+use crate::{Result, limits};
 
 /// What a token allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +49,15 @@ impl fmt::Display for Scope {
     }
 }
 
+/// Why a request is not admitted; the text is for its client.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NotAdmitted {
+    /// It has no token, or one that is not known: 401.
+    Unknown(&'static str),
+    /// The token's scope is not sufficient: 403.
+    Forbidden(String),
+}
+
 /// The tokens that an API accepts, at least one.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Tokens(Vec<Line>);
@@ -60,6 +73,14 @@ const FORM: &str = "write `name scope sha256`, as `leasehold tokens new` prints 
 const NAME_RULE: &str = "1 to 64 of a-z 0-9 . _ -, beginning with a letter or digit";
 
 impl Tokens {
+    /// The file of `api.tokens`, to be followed.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] names the file, the line, and what is expected.
+    pub fn open(path: &Path) -> Result<Followed<Self>> {
+        Followed::open("api.tokens", path, Self::parse)
+    }
+
     /// Reads the text of a file. Blank lines and lines that begin with `#` are skipped.
     ///
     /// # Errors
@@ -100,6 +121,27 @@ impl Tokens {
         }
         let line = bool::from(found).then(|| &self.0[place as usize])?;
         Some((&line.name, line.scope))
+    }
+
+    /// Checks the token of a request's headers, `Authorization: Bearer <token>`, and returns its name.
+    ///
+    /// # Errors
+    /// [`NotAdmitted`] when there is no such header, the token is not known, or its scope is not sufficient.
+    pub fn admit(&self, headers: &HeaderMap, needed: Scope) -> Result<&str, NotAdmitted> {
+        let mut given = headers.get_all(AUTHORIZATION).iter();
+        let value = given.next().ok_or(NotAdmitted::Unknown("send the header `Authorization: Bearer <token>`"))?;
+        let words = || {
+            Some(value.to_str().ok()?.trim().split_once(' ')?)
+                .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        };
+        let token = words().filter(|_| given.next().is_none()).map(|(_, token)| token.trim());
+        let token = token.ok_or(NotAdmitted::Unknown("the header Authorization must be `Bearer <token>`, once"))?;
+        let (name, scope) = self.find(token).ok_or(NotAdmitted::Unknown("the token is not known"))?;
+        if scope < needed {
+            let detail = format!("this requires a token of scope {needed}; the token {name} has scope {scope}");
+            return Err(NotAdmitted::Forbidden(detail));
+        }
+        Ok(name)
     }
 
     /// The number of tokens.

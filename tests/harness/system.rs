@@ -45,6 +45,11 @@ impl Worker {
         variables.extend_from_slice(environment);
         Worker(Process::ours("leasehold-worker", &[], &variables))
     }
+
+    /// A worker of another program.
+    pub fn of(process: Process) -> Worker {
+        Worker(process)
+    }
 }
 
 impl Deref for Worker {

@@ -2,7 +2,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use leasehold_tests::{Api, Port, Proxy, Way, Worker, eventually};
+use leasehold::tokens::{Scope, mint};
+use leasehold_tests::{Api, Port, Process, Proxy, System, Way, Worker, eventually};
 use reqwest::Client;
 use serde_json::json;
 
@@ -119,11 +120,11 @@ async fn counters_and_histograms_move_with_the_work() {
     }
     let waiting = submit(&api, "step").await;
     let running = worker.metrics().await;
-    assert_eq!((running.value("worker_slots"), running.value("worker_running")), (2.0, 2.0));
+    assert_eq!((running.value("worker_slots"), running.value("worker_slots_busy")), (2.0, 2.0));
     eventually(SOON, "the API tells what waits and runs", async || {
         let seen = of_api(&api).await;
         let [waits, runs] = ["queue_jobs", "queue_running"].map(|n| seen.value(&format!("{n}{{queue=\"default\"}}")));
-        let oldest = seen.value("queue_oldest_wait_seconds{queue=\"default\"}");
+        let oldest = seen.value("queue_latency_seconds{queue=\"default\"}");
         if (waits, runs) == (1.0, 2.0) && oldest > 0.0 { Ok(()) } else { Err((waits, runs, oldest)) }
     })
     .await;
@@ -134,16 +135,16 @@ async fn counters_and_histograms_move_with_the_work() {
     work.ended(&submit_with(&api, json!({"kind": "exits", "payload": 1})).await).await;
     work.ended(&submit_with(&api, json!({"kind": "exits", "payload": 65, "delay_ms": 50})).await).await;
     for (series, value) in [
-        ("jobs_finished_total{kind=\"step\",outcome=\"completed\"}", 3.0),
-        ("jobs_finished_total{kind=\"exits\",outcome=\"retrying\"}", 1.0),
-        ("jobs_finished_total{kind=\"exits\",outcome=\"failed\"}", 2.0),
+        ("jobs_finished_total{kind=\"step\",queue=\"default\",outcome=\"completed\"}", 3.0),
+        ("jobs_finished_total{kind=\"exits\",queue=\"default\",outcome=\"retrying\"}", 1.0),
+        ("jobs_finished_total{kind=\"exits\",queue=\"default\",outcome=\"failed\"}", 2.0),
         ("jobs_claimed_total{kind=\"step\"}", 3.0),
-        ("job_run_seconds_count{kind=\"step\"}", 3.0),
-        ("job_run_seconds_bucket{le=\"+Inf\",kind=\"exits\"}", 3.0),
+        ("job_run_duration_seconds_count{kind=\"step\"}", 3.0),
+        ("job_run_duration_seconds_bucket{le=\"+Inf\",kind=\"exits\"}", 3.0),
         // The second attempt of the one that failed did not wait in line.
-        ("job_wait_seconds_count{kind=\"exits\"}", 2.0),
-        ("job_wait_seconds_count{kind=\"step\"}", 3.0),
-        ("worker_running", 0.0),
+        ("job_wait_duration_seconds_count{kind=\"exits\"}", 2.0),
+        ("job_wait_duration_seconds_count{kind=\"step\"}", 3.0),
+        ("worker_slots_busy", 0.0),
         ("settles_stale_total", 0.0),
     ] {
         worker.shows(series, value).await;
@@ -152,12 +153,12 @@ async fn counters_and_histograms_move_with_the_work() {
     assert!(seen.value("jobs_promoted_total") >= 2.0, "a retry and a delayed job became due");
     assert!(seen.value("redis_calls_total{verb=\"claim\",outcome=\"ok\"}") >= 3.0);
     assert!(seen.value("redis_calls_total{verb=\"pop\",outcome=\"ok\"}") >= 1.0);
-    assert!(seen.value("redis_call_seconds_count{verb=\"settle\"}") >= 1.0);
+    assert!(seen.value("redis_call_duration_seconds_count{verb=\"settle\"}") >= 1.0);
     assert!(seen.value("renewals_total{outcome=\"ok\"}") >= 1.0);
     let seen = of_api(&api).await;
-    let submits = "http_requests_total{method=\"POST\",route=\"/api/v1/jobs\",status=\"2xx\"}";
+    let submits = "http_requests_total{method=\"POST\",route=\"/api/v1/jobs\",code=\"202\"}";
     assert_eq!(seen.value(submits), 5.0);
-    assert_eq!(seen.value("http_request_seconds_count{method=\"POST\",route=\"/api/v1/jobs\"}"), 5.0);
+    assert_eq!(seen.value("http_request_duration_seconds_count{method=\"POST\",route=\"/api/v1/jobs\"}"), 5.0);
     assert_eq!(seen.value("http_requests_in_flight"), 1.0, "this one");
     work.system.finish().await;
 }
@@ -170,7 +171,7 @@ async fn the_table_in_architecture_is_what_is_shown() {
     worker.becomes("/readyz", 200).await;
     work.open_gate();
     work.completed(&submit(&api, "step").await).await;
-    worker.shows("jobs_finished_total{kind=\"step\",outcome=\"completed\"}", 1.0).await;
+    worker.shows("jobs_finished_total{kind=\"step\",queue=\"default\",outcome=\"completed\"}", 1.0).await;
     of_api(&api).await;
     let (from_api, from_worker) = (of_api(&api).await.names(), worker.metrics().await.names());
     let text = include_str!("../../ARCHITECTURE.md");
@@ -212,7 +213,7 @@ async fn a_lost_lease_is_counted_by_who_takes_it_and_by_who_comes_late() {
     work.completed(&id).await;
     proxy.heal().await;
     eventually(SOON, "it counts its loss", async || {
-        late.metrics().await.value("jobs_finished_total{kind=\"step\",outcome=\"lost\"}") == 1.0
+        late.metrics().await.value("jobs_finished_total{kind=\"step\",queue=\"default\",outcome=\"lost\"}") == 1.0
     })
     .await;
     let seen = late.metrics().await;
@@ -236,8 +237,8 @@ async fn a_stale_settle_is_counted() {
     work.open_gate();
     work.completed(&id).await;
     worker.shows("settles_stale_total", 1.0).await;
-    worker.shows("jobs_finished_total{kind=\"step\",outcome=\"lost\"}", 1.0).await;
-    worker.shows("jobs_finished_total{kind=\"step\",outcome=\"completed\"}", 1.0).await;
+    worker.shows("jobs_finished_total{kind=\"step\",queue=\"default\",outcome=\"lost\"}", 1.0).await;
+    worker.shows("jobs_finished_total{kind=\"step\",queue=\"default\",outcome=\"completed\"}", 1.0).await;
     work.system.finish().await;
 }
 
@@ -296,7 +297,7 @@ async fn a_worker_answers_before_redis_and_until_its_end() {
     worker.worker.sigterm();
     assert!(worker.becomes("/readyz", 503).await.contains("shutting down"));
     assert_eq!(worker.get("/livez").await.unwrap().0, 200, "it lives until its job has ended");
-    assert_eq!(worker.metrics().await.value("worker_running"), 1.0);
+    assert_eq!(worker.metrics().await.value("worker_slots_busy"), 1.0);
     assert_eq!(worker.get("/jobs").await.unwrap().0, 404);
     work.open_gate();
     assert!(worker.worker.wait_exit(SOON).await.success());
@@ -305,10 +306,71 @@ async fn a_worker_answers_before_redis_and_until_its_end() {
 }
 
 #[tokio::test]
-async fn a_worker_listens_on_loopback_only() {
+async fn a_workers_port_is_reached_from_other_machines_and_its_metrics_take_a_token() {
     let work = Work::start(&[]).await;
-    let worker = work.system.worker(&[("LEASEHOLD_WORKER__LISTEN", "0.0.0.0:0")]);
-    assert_eq!(worker.wait_exit(SOON).await.code(), Some(1));
-    assert!(worker.stderr().contains("worker.listen") && worker.stderr().contains("127.0.0.1"), "{}", worker.stderr());
+    let (token, line) = mint("prometheus", Scope::Read).unwrap();
+    let file = work.system.folder().join("tokens");
+    std::fs::write(&file, line).unwrap();
+    let port = Port::reserve();
+    let listen = format!("0.0.0.0:{}", port.number());
+    let tokens = file.display().to_string();
+    let worker =
+        work.system.worker(&[("LEASEHOLD_WORKER__LISTEN", listen.as_str()), ("LEASEHOLD_API__TOKENS", &tokens)]);
+    let client = Client::builder().no_proxy().build().unwrap();
+    let get = async |path: &str, bearer: Option<&str>| {
+        let request = client.get(format!("http://{}{path}", port.address()));
+        let request = bearer.into_iter().fold(request, |request, token| request.bearer_auth(token));
+        let response = request.send().await.map_err(|e| e.to_string())?;
+        Ok::<_, String>((response.status().as_u16(), response.text().await.map_err(|e| e.to_string())?))
+    };
+    eventually(SOON, "the worker is ready", async || match get("/readyz", None).await {
+        Ok((200, _)) => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    assert_eq!(get("/livez", None).await.unwrap().0, 200);
+    let (status, text) = get("/metrics", None).await.unwrap();
+    assert!(status == 401 && text.contains("Authorization: Bearer") && !text.contains("leasehold_"), "{text}");
+    assert_eq!(get("/metrics", Some("wrong")).await.unwrap().0, 401);
+    let (status, text) = get("/metrics", Some(&token)).await.unwrap();
+    assert!(status == 200 && text.contains("leasehold_worker_slots "), "{text}");
+    drop(worker);
+    // Without a token file it is open, and says so.
+    let open = work.system.worker(&[("LEASEHOLD_WORKER__LISTEN", listen.as_str())]);
+    eventually(SOON, "its metrics are read", async || match get("/metrics", None).await {
+        Ok((200, _)) => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    assert!(open.stderr().contains("can be read from other machines"), "{}", open.stderr());
+    drop(open);
     work.system.finish().await;
+}
+
+#[tokio::test]
+async fn a_worker_whose_claim_loop_does_not_turn_is_not_live() {
+    let system = System::start(&[]).await;
+    let (api, port) = (system.api(&[]).await, Port::reserve());
+    let (listen, url) = (port.address().to_string(), system.redis().url());
+    let environment = [
+        ("LEASEHOLD_REDIS_URL", url.as_str()),
+        ("LEASEHOLD_WORKER__LISTEN", &listen),
+        ("LEASEHOLD_REDIS__OUTAGE_MS", "0"),
+        ("LEASEHOLD_REDIS__RESPONSE_MS", "500"),
+        ("LEASEHOLD_REDIS__CONNECT_MS", "500"),
+    ];
+    let worker = Worker::of(Process::ours("leasehold-test-worker", &[], &environment));
+    let probed = Probed { worker, port };
+    probed.becomes("/readyz", 200).await;
+    assert_eq!(probed.get("/livez").await.unwrap().0, 200);
+    // Both threads of its runtime are kept busy; a probe has a thread of its own.
+    let journal = system.folder().join("journal").display().to_string();
+    for _ in 0..2 {
+        submit_with(&api, json!({"kind": "hog", "payload": {"ms": 18_000, "journal": journal}})).await;
+    }
+    let said = probed.becomes("/livez", 503).await;
+    assert!(said.contains("the claim loop has not turned for"), "{said}");
+    probed.becomes("/livez", 200).await;
+    drop((probed, api));
+    system.finish().await;
 }

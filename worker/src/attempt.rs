@@ -47,7 +47,8 @@ impl Attempt {
     /// Registers the job's lease and starts the job on a separate task. A job whose claim took too long is released
     /// instead.
     pub fn start(running: &Arc<Running>, job: ClaimedJob, slot: Slot, claimed_at: Instant) {
-        let kind = running.kinds.get(&job.kind);
+        let work = running.work();
+        let kind = work.kinds.get(&job.kind);
         let timeout = job.timeout_ms.or(kind.timeout_ms).filter(|ms| *ms > 0).map(Duration::from_millis);
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         let stop = Arc::new(Stop::default());
@@ -112,7 +113,7 @@ impl Attempt {
         let files = &self.context.shared.files;
         let Some(mut outcome) = outcome else {
             tracing::warn!(job = %self.job.held.id, token = self.job.held.token, "the lease was lost; the outcome is discarded");
-            self.running.metrics.finished(&self.job.kind, None, None);
+            self.running.metrics.finished(&self.job.kind, &self.job.queue, None, None);
             return files.discard().await;
         };
         if let Outcome::Complete { skipped: None, files: left, .. } = &mut outcome {
@@ -126,7 +127,7 @@ impl Attempt {
             } => settled,
             () = self.running.gone.cancelled() => None,
         };
-        self.running.metrics.finished(&self.job.kind, Some(requested), settled);
+        self.running.metrics.finished(&self.job.kind, &self.job.queue, Some(requested), settled);
         if matches!(settled, Some(Settled::Stale | Settled::Missing)) {
             tracing::warn!(job = %self.job.held.id, token = self.job.held.token, "the outcome was rejected: the lease was lost before it was recorded");
         }
@@ -158,7 +159,7 @@ impl Attempt {
         if self.running.shutdown.begun.is_cancelled() {
             return Some(Outcome::Release { delay_ms: None });
         }
-        if self.job.version != limits::RECORD_VERSION {
+        if self.job.version > limits::RECORD_VERSION {
             tracing::info!(job = %self.job.held.id, version = self.job.version, "released: its record has an unsupported version");
             return Some(Outcome::Release { delay_ms: Some(limits::UNKNOWN_VERSION_DELAY_MS) });
         }
@@ -167,7 +168,8 @@ impl Attempt {
 
     /// Runs the handler, and stops it on a cancel, shutdown, timeout or lost lease.
     async fn run_handler(&self) -> HandlerEnd {
-        let Some(handler) = self.running.registry.get(&self.job.kind) else {
+        let work = self.running.work();
+        let Some(handler) = work.registry.get(&self.job.kind) else {
             let message = format!("this worker has no handler for kind {}", self.job.kind);
             return HandlerEnd::Returned(Err(Failure::new(message).with_code(ErrorCode::NoHandler)));
         };
@@ -223,7 +225,8 @@ impl Attempt {
     }
 
     fn fail(&self, failure: Failure) -> Outcome {
-        let (job, kind) = (&self.job, self.running.kinds.get(&self.job.kind));
+        let (job, work) = (&self.job, self.running.work());
+        let kind = work.kinds.get(&job.kind);
         let dice = rand::random_range(0.0..1.0);
         let retry_ms = retry::decide(failure.wish, job.attempts, job.max_attempts, &kind.backoff, dice);
         tracing::info!(job = %job.held.id, kind = %job.kind, attempt = job.attempts.saturating_add(1), retry_ms, "failed: {}", failure.message);
@@ -263,7 +266,7 @@ fn release_late(running: &Arc<Running>, job: ClaimedJob, slot: Slot) {
     let (store, worker, metrics) = (running.store.clone(), running.worker.clone(), Arc::clone(&running.metrics));
     running.tasks.spawn(async move {
         let settled = store.settle(&worker, release(job.held)).await.ok();
-        metrics.finished(&job.kind, Some(Requested::Release), settled);
+        metrics.finished(&job.kind, &job.queue, Some(Requested::Release), settled);
         drop(slot);
     });
 }

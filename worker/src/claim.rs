@@ -91,6 +91,7 @@ impl Claimer {
     pub async fn run(mut self) {
         let running = Arc::clone(&self.running);
         while !running.shutdown.begun.is_cancelled() {
+            running.turned.now();
             while let Ok(event) = self.events.try_recv() {
                 self.handle(event);
             }
@@ -178,7 +179,7 @@ impl Claimer {
     /// returns them to their queues.
     fn next_due(&mut self) -> Option<u16> {
         let (now, count) = (Instant::now(), self.partitions.len());
-        let free = self.running.slots.free();
+        let free = if self.running.work().served.is_empty() { 0 } else { self.running.slots.free() };
         let is_due = |at: &usize| {
             let (share, partition) = (&self.partitions[*at], u16::try_from(*at).expect("partitions are u16"));
             (share.due && free > 0 || !share.reserved.is_empty())
@@ -192,7 +193,7 @@ impl Claimer {
 
     async fn claim(&mut self, partition: u16) {
         let running = Arc::clone(&self.running);
-        let (slots, share) = (running.slots.free(), usize::from(partition));
+        let (slots, share, work) = (running.slots.free(), usize::from(partition), running.work());
         let reserved = std::mem::take(&mut self.partitions[share].reserved).into_iter();
         let (reservations, mut calls): (Vec<_>, Vec<_>) = reserved.filter(|(_, call)| !call.is_overdue()).unzip();
         let request = ClaimRequest {
@@ -202,7 +203,7 @@ impl Claimer {
             suspects: 1_usize.saturating_sub(running.slots.suspects()),
             reservations: &reservations,
             queues: &self.budgets.share(slots),
-            kinds: &running.served,
+            kinds: &work.served,
         };
         calls.push(running.leases.begin_call(partition));
         let sent = Instant::now();
@@ -236,18 +237,20 @@ impl Claimer {
         if !claimed.paused.is_empty() {
             share.due_by(Instant::now() + PAUSED_EVERY);
         }
+        let work = self.running.work();
         for job in claimed.jobs {
             self.running.metrics.claimed(&job);
-            let limited = self.running.kinds.get(&job.kind).max_running.is_some();
+            let limited = work.kinds.get(&job.kind).max_running.is_some();
             let slot = self.running.slots.take(partition, job.crashes > 0, limited);
             Attempt::start(&self.running, job, slot, sent);
         }
     }
 
-    /// Arms pops while slots are free, and unblocks them while none is.
+    /// Arms pops while slots are free, and unblocks them while none is, or there is no kind to claim.
     fn update_pops(&mut self) {
         let running = Arc::clone(&self.running);
-        let (now, free) = (Instant::now(), running.slots.free());
+        let free = if running.work().served.is_empty() { 0 } else { running.slots.free() };
+        let now = Instant::now();
         if free == 0 {
             if !std::mem::replace(&mut self.was_full, true) {
                 // If one still returns a reservation, the script returns it to its queue.

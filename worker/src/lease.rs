@@ -100,6 +100,7 @@ async fn renew(
     partition: u16,
 ) -> Result<Vec<Entry>, leasehold::Error> {
     info.running = running.leases.running();
+    running.work().describe(info);
     let (sent, named) = (Instant::now(), running.leases.to_renew(partition));
     let lease_ms = running.config.lease_ms;
     let renewed = store.renew(partition, &RenewRequest { info, lease_ms, held: &named }).await?;

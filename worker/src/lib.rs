@@ -61,7 +61,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker that serves the commands of the kinds file and the built-in kinds.
+    /// A worker that serves the commands of the kinds file and the built-in kinds. `kinds` are those at the start:
+    /// while the worker runs it reads the file that `config` names, if any, again whenever that changes.
     pub fn new(config: Config, kinds: Kinds) -> Self {
         Self { config, kinds, registry: Registry::default(), fault: None }
     }
@@ -85,11 +86,10 @@ impl Worker {
     ///
     /// # Errors
     /// [`Error`]: an unusable configuration, or a shutdown that left jobs to be reclaimed.
-    pub async fn run(mut self, shutdown: Shutdown) -> Result<(), Error> {
+    pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
         if let Some(fault) = self.fault {
             return Err(error::config(fault));
         }
-        kinds::register(&mut self.registry, &self.kinds, &self.config)?;
         // Boxed: otherwise users hit the type-length limit.
         let running: Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> =
             Box::pin(run::run(self.config, self.kinds, self.registry, shutdown));

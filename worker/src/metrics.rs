@@ -1,9 +1,9 @@
 //! A worker's metrics: the jobs it claims and how they end, its sweeps and its renewals.
 use std::time::Duration;
 
-use leasehold::metrics::{registry, render, slow_histogram};
-use leasehold::store::{self, ClaimedJob, Outcome, Settled, Swept};
-use leasehold::{Kind, State, Timestamp};
+use leasehold::metrics::{SettingsDiffer, registry, render, slow_histogram};
+use leasehold::store::{self, ClaimedJob, Differences, Outcome, Settled, Swept};
+use leasehold::{Kind, QueueName, State, Timestamp};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -19,6 +19,7 @@ struct KindLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FinishedLabels {
     kind: String,
+    queue: String,
     outcome: &'static str,
 }
 
@@ -47,6 +48,7 @@ pub(crate) struct Metrics {
     slots: Gauge,
     running: Gauge,
     redis_up: Gauge,
+    differ: SettingsDiffer,
 }
 
 impl Metrics {
@@ -70,6 +72,7 @@ impl Metrics {
             slots: Gauge::default(),
             running: Gauge::default(),
             redis_up: Gauge::default(),
+            differ: SettingsDiffer::default(),
         };
         metrics.register();
         metrics
@@ -78,21 +81,26 @@ impl Metrics {
     fn register(&mut self) {
         let registry = &mut self.registry;
         self.store.register(registry);
+        self.differ.register(registry);
         let mut gauge = |name: &str, help: &str, gauge: &Gauge| registry.register(name, help, gauge.clone());
         gauge("redis_up", "1 if Redis answered the last call, else 0", &self.redis_up);
         gauge("worker_slots", "Jobs the worker can run at once", &self.slots);
-        gauge("worker_running", "Jobs running now", &self.running);
+        gauge("worker_slots_busy", "Slots in use: jobs running now", &self.running);
         let mut count = |name: &str, help: &str, counter: &Counter| registry.register(name, help, counter.clone());
         count("leases_expired", "Expired leases of lost workers that this worker's sweeps reclaimed", &self.expired);
         count("settles_stale", "Job outcomes rejected because the lease was lost", &self.stale);
         count("reservations_recovered", "Reservations never leased, returned to their queues", &self.recovered);
-        count("claims_given_back", "Leases released because the reply to their claim was lost", &self.released);
+        count("claims_released", "Leases released because the reply to their claim was lost", &self.released);
         count("jobs_promoted", "Jobs that became due", &self.promoted);
         count("jobs_pruned", "Finished jobs removed by retention", &self.pruned);
         registry.register("jobs_claimed", "Jobs claimed", self.claimed.clone());
         registry.register("jobs_finished", "Claimed jobs that no longer run here, by outcome", self.finished.clone());
-        registry.register("job_wait_seconds", "Time from a job being due to its first claim", self.waited.clone());
-        registry.register("job_run_seconds", "Run time of handlers", self.ran.clone());
+        registry.register(
+            "job_wait_duration_seconds",
+            "Time from a job being due to its first claim",
+            self.waited.clone(),
+        );
+        registry.register("job_run_duration_seconds", "Run time of handlers", self.ran.clone());
         registry.register(
             "renewals",
             "Renewals of a partition's leases, by outcome; late: more than a third of a lease after the last one",
@@ -103,6 +111,12 @@ impl Metrics {
     /// The metrics of the Store's calls.
     pub fn store(&self) -> &store::Metrics {
         &self.store
+    }
+
+    /// Shows which settings differ from those of other processes.
+    pub fn differ(&self, differences: &Differences) {
+        self.differ.set("kinds", !differences.kinds.is_empty());
+        self.differ.set("lease_ms", differences.lease_ms.is_some());
     }
 
     /// Counts a claimed job.
@@ -121,7 +135,7 @@ impl Metrics {
 
     /// Counts a job that no longer runs here: `requested` is its settle (`None`: none was sent, the lease was lost) and
     /// `settled` the reply (`None`: none was received).
-    pub fn finished(&self, kind: &Kind, requested: Option<Requested>, settled: Option<Settled>) {
+    pub fn finished(&self, kind: &Kind, queue: &QueueName, requested: Option<Requested>, settled: Option<Settled>) {
         let outcome = match (settled, requested) {
             (Some(Settled::To(State::Completed)), Some(Requested::Skip)) => "skipped",
             (Some(Settled::To(State::Retrying)), Some(Requested::Release)) | (Some(Settled::To(State::Queued)), _) => {
@@ -133,7 +147,8 @@ impl Metrics {
         if matches!(settled, Some(Settled::Stale | Settled::Missing)) {
             self.stale.inc();
         }
-        self.finished.get_or_create(&FinishedLabels { kind: kind.to_string(), outcome }).inc();
+        let labels = FinishedLabels { kind: kind.to_string(), queue: queue.to_string(), outcome };
+        self.finished.get_or_create(&labels).inc();
     }
 
     /// Counts the results of a partition's sweep.
@@ -190,7 +205,7 @@ mod tests {
 
     #[test]
     fn an_end_is_counted_by_what_redis_answered() {
-        let (metrics, kind) = (Metrics::new(), Kind::parse("a").unwrap());
+        let (metrics, kind, queue) = (Metrics::new(), Kind::parse("a").unwrap(), QueueName::parse("q").unwrap());
         for (requested, settled, outcome) in [
             (Some(Requested::Complete), Some(Settled::To(State::Completed)), "completed"),
             (Some(Requested::Skip), Some(Settled::To(State::Completed)), "skipped"),
@@ -200,12 +215,12 @@ mod tests {
             (Some(Requested::Release), Some(Settled::To(State::Queued)), "released"),
             (Some(Requested::Complete), Some(Settled::Stale), "lost"),
         ] {
-            metrics.finished(&kind, requested, settled);
-            let line = format!("leasehold_jobs_finished_total{{kind=\"a\",outcome=\"{outcome}\"}} 1\n");
+            metrics.finished(&kind, &queue, requested, settled);
+            let line = format!("leasehold_jobs_finished_total{{kind=\"a\",queue=\"q\",outcome=\"{outcome}\"}} 1\n");
             assert!(metrics.text(false, 0, 0).contains(&line), "{line}");
         }
-        metrics.finished(&kind, Some(Requested::Release), Some(Settled::To(State::Retrying)));
-        metrics.finished(&kind, None, None);
+        metrics.finished(&kind, &queue, Some(Requested::Release), Some(Settled::To(State::Retrying)));
+        metrics.finished(&kind, &queue, None, None);
         let text = metrics.text(false, 0, 0);
         assert!(text.contains("outcome=\"released\"} 2\n") && text.contains("outcome=\"lost\"} 2\n"), "{text}");
         assert!(text.contains("leasehold_settles_stale_total 1\n"), "{text}");

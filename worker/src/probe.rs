@@ -6,13 +6,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{StatusCode, Uri};
+use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use leasehold::followed::Followed;
 use leasehold::metrics::CONTENT_TYPE as METRICS_TYPE;
 use leasehold::server::{listen, serve};
+use leasehold::tokens::{NotAdmitted, Scope, Tokens};
 use leasehold::{Config, Limits, Store};
 use serde_json::json;
 use tokio::sync::oneshot;
@@ -23,12 +25,12 @@ use crate::metrics::Metrics;
 use crate::running::Running;
 use crate::shutdown::Shutdown;
 
-/// Why the port listens on loopback only; the end of an error text.
-const CLOSED: &str = "and this port has no authentication: run its scrapers on this machine";
 /// Connections at once: probes and scrapers are few.
 const CONNECTIONS: usize = 64;
 /// How long the lease thread may be silent; it looks at its handlers several times a second.
 const LIVE_WITHIN: Duration = Duration::from_secs(10);
+/// How long the claim loop may stand still, beyond the time that a call to Redis may take. It turns every second.
+const CLAIM_TURNS_WITHIN: Duration = Duration::from_secs(10);
 /// How long Redis may take to answer a readiness check.
 const REDIS_WITHIN: Duration = Duration::from_secs(5);
 
@@ -37,6 +39,8 @@ pub(crate) struct Probe {
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
     limits: Limits,
+    /// The tokens that `/metrics` requires; without them it is open.
+    tokens: Option<Followed<Tokens>>,
     /// The worker, and this thread's connections to Redis, once Redis has been reached.
     worker: OnceLock<(Arc<Running>, Store)>,
 }
@@ -51,15 +55,25 @@ impl Probe {
         metrics: Arc<Metrics>,
         shutdown: Shutdown,
     ) -> Result<(Arc<Self>, DropGuard), Error> {
-        let probe = Arc::new(Self { metrics, shutdown, limits: config.limits.clone(), worker: OnceLock::new() });
+        let tokens = config.api.tokens.as_deref().map(Tokens::open).transpose()?;
+        let (limits, worker) = (config.limits.clone(), OnceLock::new());
+        let probe = Arc::new(Self { metrics, shutdown, limits, tokens, worker });
         let stopping = CancellationToken::new();
         if let Some(address) = config.worker.listen.clone() {
             let (served, stopped) = (Arc::clone(&probe), stopping.clone());
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (sender, opened) = oneshot::channel();
             let life = async move {
-                match listen("worker.listen", &address, Some(CLOSED)).await {
+                match listen("worker.listen", &address, None).await {
                     Ok(listener) => {
+                        if let Some(tokens) = served.tokens.clone() {
+                            tokio::spawn(tokens.follow(None, |_| {}));
+                        } else if listener.local_addr().is_ok_and(|address| !address.ip().is_loopback()) {
+                            tracing::warn!(
+                                "/metrics of this worker can be read from other machines; to require a token, \
+                                 name a token file (LEASEHOLD_API__TOKENS)"
+                            );
+                        }
                         drop(sender.send(Ok(())));
                         let limits = served.limits.clone();
                         serve(listener, router(served), CONNECTIONS, &limits, stopped).await;
@@ -95,11 +109,16 @@ fn router(probe: Arc<Probe>) -> Router {
         .with_state(probe)
 }
 
-/// Live: the process answers, and its lease thread is not stuck.
+/// Live: the process answers, and neither its lease thread nor its claim loop is stuck.
 async fn live(State(probe): State<Arc<Probe>>) -> Response {
-    let silent = probe.worker.get().map_or(Duration::ZERO, |(running, _)| running.leases.since_last_check());
+    let Some((running, _)) = probe.worker.get() else { return Json(json!({ "status": "live" })).into_response() };
+    let silent = running.leases.since_last_check();
     if silent > LIVE_WITHIN {
         return refused(&format!("the lease thread has been silent for {} ms", silent.as_millis()));
+    }
+    let (still, patience) = (running.turned.since(), CLAIM_TURNS_WITHIN + longest_call(&running.config));
+    if still > patience && !probe.shutdown.begun.is_cancelled() {
+        return refused(&format!("the claim loop has not turned for {} ms", still.as_millis()));
     }
     Json(json!({ "status": "live" })).into_response()
 }
@@ -124,12 +143,27 @@ async fn ready(State(probe): State<Arc<Probe>>) -> Response {
     Json(json!({ "status": "ready", "redis": store.address(), "worker": running.worker })).into_response()
 }
 
-async fn metrics(State(probe): State<Arc<Probe>>) -> impl IntoResponse {
+/// The metrics, for a token of scope `read` when there is a token file.
+async fn metrics(State(probe): State<Arc<Probe>>, headers: HeaderMap) -> Response {
+    let admitted = probe.tokens.as_ref().map(|tokens| tokens.now().admit(&headers, Scope::Read).map(drop));
+    if let Some(Err(refused)) = admitted {
+        let (status, reason) = match refused {
+            NotAdmitted::Unknown(reason) => (StatusCode::UNAUTHORIZED, reason.to_owned()),
+            NotAdmitted::Forbidden(reason) => (StatusCode::FORBIDDEN, reason),
+        };
+        let body = Json(json!({ "status": "refused", "reason": reason }));
+        return (status, [(WWW_AUTHENTICATE, "Bearer")], body).into_response();
+    }
     let text = match probe.worker.get() {
         Some((running, _)) => probe.metrics.text(!running.redis.is_down(), running.slots.total(), running.slots.free()),
         None => probe.metrics.text(false, 0, 0),
     };
-    ([(CONTENT_TYPE, METRICS_TYPE)], text)
+    ([(CONTENT_TYPE, METRICS_TYPE)], text).into_response()
+}
+
+/// How long a call to Redis may take: it is not repeated after `redis.outage_ms`.
+fn longest_call(config: &Config) -> Duration {
+    Duration::from_millis(config.redis.outage_ms + config.redis.connect_ms + 2 * config.redis.response_ms)
 }
 
 async fn nothing(uri: Uri) -> impl IntoResponse {

@@ -1,8 +1,9 @@
 //! Runs one worker: connects, starts its roles, and waits for its end.
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
+use leasehold::followed::Followed;
 use leasehold::store::{Agreement, WorkerInfo};
 use leasehold::{Config, Kinds, Store, Timestamp, WorkerId};
 use tokio::sync::mpsc;
@@ -19,27 +20,30 @@ use crate::lease::leases::Leases;
 use crate::metrics::Metrics;
 use crate::outage::{Backoff, RedisStatus, Reminder, is_outage};
 use crate::probe::Probe;
-use crate::running::Running;
+use crate::running::{Running, Turned, Work};
 use crate::shutdown::Shutdown;
 use crate::slots::Slots;
 use crate::{lease, roles, sweeper};
 
 /// How often registering the kinds is retried, and how often to check whether Redis was emptied.
 const REGISTER_EVERY: Duration = Duration::from_secs(5);
+/// How often the queues and kinds that it serves are recorded.
+const SERVED_EVERY: Duration = Duration::from_secs(3_600);
 /// How often a worker that has not reached Redis since its start logs that it is waiting.
 const REMIND_EVERY: Duration = Duration::from_secs(30);
 
 /// Runs a worker to its end.
 pub(crate) async fn run(config: Config, kinds: Kinds, registry: Registry, shutdown: Shutdown) -> Result<(), Error> {
     let queues = config.worker.weighted_queues().map_err(error::config)?;
+    let work = Work::new(kinds, &registry, &config)?;
+    let file = config.kinds_file()?;
     let metrics = Arc::new(Metrics::new());
     let (probe, _port) = Probe::open(&config, Arc::clone(&metrics), shutdown.clone()).await?;
-    let Some(store) = Box::pin(connect(&config, &kinds, &metrics, &shutdown)).await? else { return Ok(()) };
+    let Some(store) = Box::pin(connect(&config, &work.kinds, &metrics, &shutdown)).await? else { return Ok(()) };
     let host = hostname::get().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let (worker, redis) = (worker_id(&host), Arc::new(RedisStatus::default()));
     let (reporter, reporting) = Reporter::new(store.clone(), worker.clone(), Arc::clone(&redis));
     let (events, inbox) = mpsc::unbounded_channel();
-    let served = registry.kinds().map(|kind| (kind.clone(), kinds.get(kind).max_running.unwrap_or(0))).collect();
     let running = Arc::new(Running {
         leases: Leases::new(Duration::from_millis(config.lease_ms), store.partitions()),
         slots: Slots::new(config.worker.concurrency, store.partitions()),
@@ -49,9 +53,8 @@ pub(crate) async fn run(config: Config, kinds: Kinds, registry: Registry, shutdo
         store,
         worker,
         config,
-        kinds,
-        registry,
-        served,
+        work: RwLock::new(Arc::new(work)),
+        turned: Turned::new(),
         queues,
         reporter,
         redis,
@@ -61,12 +64,14 @@ pub(crate) async fn run(config: Config, kinds: Kinds, registry: Registry, shutdo
     });
     let _gone = running.gone.clone().drop_guard();
     probe.introduce(&running)?;
-    let ended = lease::spawn(Arc::clone(&running), worker_info(&running, host))?;
+    let info = worker_info(&running, host);
+    let ended = lease::spawn(Arc::clone(&running), info.clone())?;
     tracing::info!(worker = %running.worker, "running on Redis at {}", running.store.address());
     let mut roles = JoinSet::new();
     roles::start(&running.gone, &mut roles, sweeper::run(Arc::clone(&running)));
     roles::start(&running.gone, &mut roles, sweeper::sweep_files(Arc::clone(&running)));
-    roles::start(&running.gone, &mut roles, register(Arc::clone(&running)));
+    roles::start(&running.gone, &mut roles, register(Arc::clone(&running), info));
+    roles::start(&running.gone, &mut roles, follow_kinds(Arc::clone(&running), registry, file));
     roles::start(&running.gone, &mut roles, reporting);
     roles::start(&running.gone, &mut roles, claim(Arc::clone(&running), inbox));
     let mut ended =
@@ -85,31 +90,52 @@ pub(crate) async fn run(config: Config, kinds: Kinds, registry: Registry, shutdo
 }
 
 async fn claim(running: Arc<Running>, events: mpsc::UnboundedReceiver<Event>) {
-    if running.served.is_empty() {
+    if running.work().served.is_empty() {
         tracing::warn!("this worker serves no kind, so it only sweeps; name kinds in a kinds file (LEASEHOLD_KINDS)");
-    } else {
-        Claimer::new(Arc::clone(&running), events).run().await;
     }
+    Claimer::new(Arc::clone(&running), events).run().await;
     running.tasks.close();
     running.claims_over.cancel();
 }
 
-/// Registers the kinds in Redis: once at the start, retried until it succeeds, and again whenever Redis has been
-/// emptied. Logs when another process has published other settings of them.
-async fn register(running: Arc<Running>) {
+/// Applies each new version of the kinds file. One that this worker cannot serve is logged, and the previous one stays
+/// in force.
+async fn follow_kinds(running: Arc<Running>, program: Registry, file: Option<Followed<Kinds>>) {
+    let Some(file) = file else { return std::future::pending().await };
+    let apply = |kinds: Arc<Kinds>| match Work::new((*kinds).clone(), &program, &running.config) {
+        Ok(work) => running.set_work(work),
+        Err(e) => tracing::error!("the new kinds file cannot be served, so the previous version stays in force: {e}"),
+    };
+    file.follow(None, apply).await;
+}
+
+/// Publishes the settings and registers the kinds in Redis: at the start, whenever the kinds file has changed or Redis
+/// has been emptied, and from time to time. Logs when another process has published other settings.
+async fn register(running: Arc<Running>, mut info: WorkerInfo) {
     let (mut registered, mut is_logged) = (None, false);
-    let mut agreement = Agreement::new(&running.kinds);
+    let mut agreement = Agreement::new(&running.work().kinds, running.config.lease_ms);
+    let mut again_at = Instant::now();
     loop {
+        let work = running.work();
         let check = async {
             let emptied_at = running.store.emptied_at().await?;
-            if registered != Some(emptied_at) {
-                running.store.register_kinds(&running.kinds).await?;
+            let is_new = registered.as_ref().is_none_or(|(at, of)| *at != emptied_at || !Arc::ptr_eq(of, &work));
+            if is_new {
+                running.store.register_kinds(&work.kinds).await?;
+                running.store.publish_lease(running.config.lease_ms).await?;
+                agreement.set_kinds(&work.kinds);
             }
-            agreement.check(&running.store).await?;
+            if is_new || again_at <= Instant::now() {
+                work.describe(&mut info);
+                running.store.remember_served(&info).await?;
+                again_at = Instant::now() + SERVED_EVERY;
+            }
+            let differences = agreement.check(&running.store).await?;
+            running.metrics.differ(differences);
             Ok(emptied_at)
         };
         match check.await {
-            Ok(emptied_at) => registered = Some(emptied_at),
+            Ok(emptied_at) => registered = Some((emptied_at, work)),
             // Other roles log an outage.
             Err(e) if !is_outage(&e) && !std::mem::replace(&mut is_logged, true) => {
                 running.redis.failed("registering the kinds", &e);
@@ -167,19 +193,21 @@ fn worker_id(host: &str) -> WorkerId {
 }
 
 fn worker_info(running: &Running, host: String) -> WorkerInfo {
-    WorkerInfo {
+    let mut info = WorkerInfo {
         id: running.worker.clone(),
         host,
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").into(),
         started_at: Timestamp(chrono::Utc::now().timestamp_millis()),
         queues: running.queues.iter().map(|(queue, _)| queue.clone()).collect(),
-        kinds: running.served.iter().map(|(kind, _)| kind.clone()).collect(),
+        kinds: Vec::new(),
         slots: running.slots.total(),
         lease_ms: running.config.lease_ms,
-        kinds_digest: (!running.kinds.is_empty()).then(|| running.kinds.published().digest()),
+        kinds_digest: None,
         running: Default::default(),
-    }
+    };
+    running.work().describe(&mut info);
+    info
 }
 
 #[cfg(test)]

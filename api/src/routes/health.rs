@@ -40,9 +40,12 @@ pub async fn ready(State(api): State<Api>) -> Answer {
             if let Some(at) = emptied_at {
                 answer["emptied_at"] = at.to_string().into();
             }
-            let differing = api.differing_kinds();
-            if !differing.is_empty() {
-                answer["kinds_differ"] = json!(differing);
+            let differences = api.differences();
+            if !differences.kinds.is_empty() {
+                answer["kinds_differ"] = json!(differences.kinds);
+            }
+            if let Some(lease_ms) = differences.lease_ms {
+                answer["lease_ms_differs"] = json!({"own": api.config().lease_ms, "workers": lease_ms});
             }
             Ok(Json(answer).into_response())
         }

@@ -6,7 +6,7 @@ use leasehold::QueueName;
 use leasehold::store::QueueStatus;
 
 use super::{Answer, object};
-use crate::error::{Code, Problem};
+use crate::error::Problem;
 use crate::extract::query::{Named, NoQuery};
 use crate::state::Api;
 
@@ -18,9 +18,10 @@ pub async fn list(State(api): State<Api>, _: NoQuery) -> Answer {
 
 /// `GET /api/v1/queues/{queue}`
 pub async fn get(State(api): State<Api>, Named(name): Named<QueueName>, _: NoQuery) -> Answer {
-    let queue = api.store().await?.queues(Some(&name)).await.map_err(Problem::reading)?.pop();
-    let unknown = || Problem::new(Code::NoQueue, format!("queue {name} has never been used, and no worker serves it"));
-    Ok(Json(queue.ok_or_else(unknown)?).into_response())
+    let store = api.store().await?;
+    let queue = store.queues(Some(&name)).await.map_err(Problem::reading)?.pop();
+    // Not a 404: an autoscaler asks before the first job has come.
+    Ok(Json(queue.unwrap_or_else(|| QueueStatus::unused(name, store.partitions()))).into_response())
 }
 
 /// `POST /api/v1/queues/{queue}/pause`: a queue may be paused before its first job.
@@ -38,14 +39,7 @@ async fn set_paused(api: &Api, name: QueueName, paused: bool) -> Answer {
     store.pause(&name, paused).await.map_err(Problem::changing)?;
     let queue = store.queues(Some(&name)).await.map_err(Problem::after_a_change)?.pop();
     // A queue without jobs or workers is known only while it is paused.
-    let queue = queue.unwrap_or_else(|| QueueStatus {
-        name,
-        queued: 0,
-        oldest_wait_ms: None,
-        running: 0,
-        paused,
-        served: false,
-        partitions: vec![0; usize::from(store.partitions())],
-    });
+    let unused = QueueStatus::unused(name, store.partitions());
+    let queue = queue.unwrap_or(QueueStatus { paused, ..unused });
     Ok(Json(queue).into_response())
 }

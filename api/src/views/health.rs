@@ -46,7 +46,7 @@ struct Health {
 
 /// `GET /health`: the number of running and of all jobs of gap analysis, and of all jobs of audio analysis.
 pub async fn health(State(api): State<Api>, _: NoQuery) -> Answer {
-    let limit = limit(api.kinds());
+    let limit = limit(&api.kinds());
     let counted = tokio::time::timeout(PATIENCE, count(&api, limit.is_some())).await.ok().and_then(Result::ok);
     let (analyses, recordings) = counted.unzip();
     let redis = address(api.config()).unwrap_or_default();

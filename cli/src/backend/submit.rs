@@ -71,7 +71,7 @@ pub(crate) fn payload(text: &str, backend: &Backend) -> Result<Json, leasehold::
 /// the kinds file. A file that differs from what was published is reported.
 pub(crate) async fn kinds(store: &Store, config: &Config) -> Result<Kinds, Failure> {
     let own = config.load_kinds()?;
-    let Some(published) = store.published_kinds().await? else { return Ok(own) };
+    let Some(published) = store.published().await?.kinds else { return Ok(own) };
     let differing = if own.is_empty() { Vec::new() } else { own.published().differing(&published) };
     if !differing.is_empty() {
         complain(format_args!(

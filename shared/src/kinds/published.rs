@@ -28,6 +28,16 @@ impl PublishedKinds {
         request_digest(self.kinds.iter().flat_map(|(kind, of)| [kind.as_str(), of.digest.as_str()]))
     }
 
+    /// Whether `kind` is among them.
+    pub fn contains(&self, kind: &Kind) -> bool {
+        self.kinds.contains_key(kind)
+    }
+
+    /// How many jobs of `kind` may run at once; `None` is no limit.
+    pub fn max_running(&self, kind: &Kind) -> Option<u32> {
+        self.kinds.get(kind).and_then(|of| of.max_running)
+    }
+
     /// The kinds that only one of the two has, or that have different settings.
     pub fn differing(&self, other: &Self) -> Vec<Kind> {
         let all: BTreeSet<&Kind> = self.kinds.keys().chain(other.kinds.keys()).collect();

@@ -1,45 +1,169 @@
-//! Checks that all processes have the same kinds file.
-use super::Store;
-use crate::kinds::PublishedKinds;
-use crate::{Kind, Kinds, Result};
+//! Checks that all processes have the same settings, where they must have: the kinds file and the lease.
+use redis::Value;
 
-/// Compares the kinds file of a process with what was published last, and logs each change of the outcome.
+use super::Store;
+use super::wire::keys;
+use super::wire::reply::{array, number, text};
+use crate::kinds::PublishedKinds;
+use crate::{Error, Kind, Kinds, Result};
+
+/// The key, in partition 0, of what was published last.
+const PUBLISHED: &str = "published";
+
+/// What processes have published of their settings, the last one to start last.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Published {
+    /// The kinds; `None` when no process has had a kinds file.
+    pub kinds: Option<PublishedKinds>,
+    /// The lease of the workers, ms; `None` when no worker has started.
+    pub lease_ms: Option<u64>,
+}
+
+/// The settings of a process that differ from what was published last.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Differences {
+    /// Kinds with other settings, or that only one of the two has.
+    pub kinds: Vec<Kind>,
+    /// The published lease, ms, when it is not that of this process.
+    pub lease_ms: Option<u64>,
+}
+
+/// Compares the settings of a process with what was published last, and logs each change of the outcome.
 #[derive(Debug)]
 pub struct Agreement {
-    own: Option<PublishedKinds>,
-    differing: Vec<Kind>,
+    own: Published,
+    differences: Differences,
 }
 
 impl Agreement {
-    /// For a process with these kinds; a process without a kinds file agrees with every other.
-    pub fn new(kinds: &Kinds) -> Self {
-        Self { own: (!kinds.is_empty()).then(|| kinds.published()), differing: Vec::new() }
+    /// For a process with these kinds and this lease, ms; a process without a kinds file agrees with every other.
+    pub fn new(kinds: &Kinds, lease_ms: u64) -> Self {
+        let own = Published { kinds: (!kinds.is_empty()).then(|| kinds.published()), lease_ms: Some(lease_ms) };
+        Self { own, differences: Differences::default() }
     }
 
-    /// The kinds that differ now; a process that starts with a kinds file publishes it, so the last one to start is
-    /// right.
+    /// Replaces the kinds of this process, whose file was read again.
+    pub fn set_kinds(&mut self, kinds: &Kinds) {
+        self.own.kinds = (!kinds.is_empty()).then(|| kinds.published());
+    }
+
+    /// What differs now; a process that starts publishes its settings, so the last one to start is right.
     ///
     /// # Errors
     /// Those of any call.
-    pub async fn check(&mut self, store: &Store) -> Result<&[Kind]> {
-        let published = if self.own.is_some() { store.published_kinds().await? } else { None };
-        let differing = match (&self.own, &published) {
+    pub async fn check(&mut self, store: &Store) -> Result<&Differences> {
+        let published = store.published().await?;
+        let kinds = match (&self.own.kinds, &published.kinds) {
             (Some(own), Some(published)) => own.differing(published),
             _ => Vec::new(),
         };
-        if differing != self.differing {
-            if differing.is_empty() {
+        if kinds != self.differences.kinds {
+            if kinds.is_empty() {
                 tracing::info!("the kinds file agrees again with the published kinds");
             } else {
                 tracing::warn!(
                     "a process that started later has another kinds file, with other settings of {}; give every API and \
                      worker the same file, and restart those with the old one",
-                    names(&differing)
+                    names(&kinds)
                 );
             }
-            self.differing = differing;
         }
-        Ok(&self.differing)
+        let lease_ms = published.lease_ms.filter(|lease_ms| Some(*lease_ms) != self.own.lease_ms);
+        if lease_ms != self.differences.lease_ms {
+            match lease_ms {
+                None => tracing::info!("lease_ms agrees again with that of the workers"),
+                Some(theirs) => tracing::warn!(
+                    "lease_ms is {} here, and {theirs} in a worker that started later; with different leases jobs of \
+                     live workers may be reclaimed: give every API and worker the same, and restart those with the \
+                     old one",
+                    self.own.lease_ms.unwrap_or_default()
+                ),
+            }
+        }
+        self.differences = Differences { kinds, lease_ms };
+        Ok(&self.differences)
+    }
+}
+
+impl Store {
+    /// Writes to every partition how long ended jobs of each configured kind are kept, for the scripts: by kind,
+    /// `<completed> <failed> <cancelled> <keep>`, ms and a count. Publishes the kinds, replacing those published
+    /// before, for [`Store::published`]. Without kinds nothing changes.
+    ///
+    /// # Errors
+    /// Those of any call.
+    pub async fn register_kinds(&self, kinds: &Kinds) -> Result<()> {
+        if kinds.is_empty() {
+            return Ok(());
+        }
+        for partition in 0..self.partitions() {
+            let mut pipeline = redis::pipe();
+            for (kind, config) in kinds.iter() {
+                let r = &config.retention;
+                let kept = format!("{} {} {} {}", r.completed_ms, r.failed_ms, r.cancelled_ms, r.keep);
+                pipeline.cmd("HSET").arg(keys::fixed(partition, "retention")).arg(kind.as_str()).arg(kept);
+            }
+            match self.inner.wire.pipe(&pipeline).await {
+                // A worker must start nevertheless: only finishing jobs frees memory.
+                Err(Error::Full(reason)) => {
+                    tracing::warn!("could not write the kinds' retention; the previous one stays in effect: {reason}");
+                    return Ok(());
+                }
+                registered => drop(registered?),
+            }
+        }
+        let published = serde_json::to_string(&kinds.published()).expect("settings are plain JSON");
+        self.publish("kinds", &published).await
+    }
+
+    /// Publishes the lease of a worker, ms, replacing the one published before.
+    ///
+    /// # Errors
+    /// Those of any call.
+    pub async fn publish_lease(&self, lease_ms: u64) -> Result<()> {
+        self.publish("lease_ms", &lease_ms.to_string()).await
+    }
+
+    async fn publish(&self, field: &str, value: &str) -> Result<()> {
+        let key = keys::fixed(0, PUBLISHED);
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("HSET").arg(&key).arg(field).arg(value);
+        let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
+        let Some(Value::ServerError(error)) = replies.first() else { return Ok(()) };
+        if error.code() != "WRONGTYPE" {
+            // Redis is full: what was published before stays in effect.
+            tracing::warn!("could not publish {field}: {error:?}");
+            return Ok(());
+        }
+        let mut again = redis::pipe();
+        again.cmd("RENAME").arg(&key).arg(keys::fixed(0, &format!("quarantined:{PUBLISHED}")));
+        again.cmd("HSET").arg(&key).arg(field).arg(value);
+        self.inner.wire.pipe(&again).await.map(drop)
+    }
+
+    /// What processes have published of their settings. What cannot be read counts as not published, and is logged: the
+    /// next process that starts replaces it.
+    ///
+    /// # Errors
+    /// Those of any call.
+    pub async fn published(&self) -> Result<Published> {
+        let key = keys::fixed(0, PUBLISHED);
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("HMGET").arg(&key).arg("kinds").arg("lease_ms");
+        let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
+        let unreadable = |reason: String| {
+            tracing::warn!(
+                "{key} cannot be read and is ignored; start an API or a worker with the kinds file again: {reason}"
+            );
+        };
+        if let Value::ServerError(error) = &replies[0] {
+            unreadable(format!("{error:?}"));
+            return Ok(Published::default());
+        }
+        let [kinds, lease_ms] = array(&replies[0]) else { return Ok(Published::default()) };
+        let kinds = (*kinds != Value::Nil).then(|| serde_json::from_str(&text(kinds)));
+        let kinds = kinds.and_then(|read| read.map_err(|e: serde_json::Error| unreadable(e.to_string())).ok());
+        Ok(Published { kinds, lease_ms: number(lease_ms).and_then(|ms| u64::try_from(ms).ok()) })
     }
 }
 

@@ -244,13 +244,13 @@ impl Store {
 
     /// What follows the prefix in the names of a partition's lists, sorted.
     async fn lists_of(&self, partition: u16, queue: Option<&QueueName>) -> Result<BTreeSet<String>> {
-        let args = Args::default().text(queue.map_or("", QueueName::as_str));
+        let args = Args::default().text(queue.map_or("", QueueName::as_str)).count(0);
         let reply = self.inner.wire.run(&scripts::QUEUES, partition, &args, Repeat::Safe).await?;
         let mut lists = BTreeSet::new();
         for entry in array(&reply).iter().skip(1).map(array) {
             let name = text(&entry[0]);
             lists.extend(["", ":high", ":low", ":suspect"].map(|sort| format!("queue:{name}{sort}")));
-            lists.extend(entry.iter().skip(4).map(|kind| format!("parked:{name}:{}", text(kind))));
+            lists.extend(entry.iter().skip(5).map(|kind| format!("parked:{name}:{}", text(kind))));
         }
         Ok(lists)
     }

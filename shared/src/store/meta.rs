@@ -1,68 +1,17 @@
-//! Settings of the whole key space (the number of partitions, the kinds' settings), and the report when somebody
+//! Settings of the whole key space (the number of partitions), and the report when somebody
 //! empties Redis while processes are running.
 use redis::Value;
 
 use super::Store;
 use super::finding::{Finding, Repair};
-use super::wire::reply::{array, number, text};
+use super::wire::reply::{array, number};
 use super::wire::{Wire, keys};
-use crate::kinds::PublishedKinds;
-use crate::{Error, Kinds, Result, Timestamp, limits};
+use crate::{Error, Result, Timestamp, limits};
 
 /// The field with the time at which a running process found the key space emptied.
 const EMPTIED_AT: &str = "emptied_at";
-/// The key, in partition 0, of the kinds that were published last.
-const PUBLISHED: &str = "published";
 
 impl Store {
-    /// Writes to every partition how long ended jobs of each configured kind are kept, for the scripts: by kind,
-    /// `<completed> <failed> <cancelled> <keep>`, ms and a count. Publishes the kinds, replacing those published
-    /// before, for [`Store::published_kinds`]. Without kinds nothing changes.
-    ///
-    /// # Errors
-    /// Those of any call.
-    pub async fn register_kinds(&self, kinds: &Kinds) -> Result<()> {
-        let mut pipeline = redis::pipe();
-        for partition in 0..self.partitions() {
-            for (kind, config) in kinds.iter() {
-                let r = &config.retention;
-                let kept = format!("{} {} {} {}", r.completed_ms, r.failed_ms, r.cancelled_ms, r.keep);
-                pipeline.cmd("HSET").arg(keys::fixed(partition, "retention")).arg(kind.as_str()).arg(kept);
-            }
-        }
-        if pipeline.is_empty() {
-            return Ok(());
-        }
-        let published = serde_json::to_string(&kinds.published()).expect("settings are plain JSON");
-        pipeline.cmd("HSET").arg(keys::fixed(0, PUBLISHED)).arg("kinds").arg(published);
-        match self.inner.wire.pipe(&pipeline).await {
-            // A worker must start nevertheless: only finishing jobs frees memory.
-            Err(Error::Full(reason)) => {
-                tracing::warn!("could not write the kinds' retention; the previous one stays in effect: {reason}");
-                Ok(())
-            }
-            registered => registered.map(drop),
-        }
-    }
-
-    /// The kinds that an API or a worker published last; `None` when none has had a kinds file.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`] when they cannot be read: the next start of an API or a worker publishes them again.
-    pub async fn published_kinds(&self) -> Result<Option<PublishedKinds>> {
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("HGET").arg(keys::fixed(0, PUBLISHED)).arg("kinds");
-        let reply = self.inner.wire.pipe(&pipeline).await?.remove(0);
-        if reply == Value::Nil {
-            return Ok(None);
-        }
-        let unreadable = |e: serde_json::Error| Error::Corrupt {
-            key: keys::fixed(0, PUBLISHED),
-            reason: format!("{e}; start an API or a worker with the kinds file again"),
-        };
-        serde_json::from_str(&text(&reply)).map(Some).map_err(unreadable)
-    }
-
     /// Whether somebody has emptied Redis (FLUSHALL, DEL) under a live process, and when that was noticed; a doctor's
     /// repair ends the report. The number of partitions, which went with the jobs, is put back: whoever starts next
     /// must place jobs as those do that live.

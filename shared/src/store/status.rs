@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Store;
-use super::wire::reply::{array, number, text};
+use super::wire::reply::{array, count, number, text};
 use super::wire::{Args, Repeat, keys, scripts};
-use crate::{JobId, Kind, QueueName, Result, Timestamp, WorkerId, limits};
+use crate::{JobId, Kind, QueueName, Result, State, Timestamp, WorkerId, limits};
 
 /// The status of a queue.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,6 +19,11 @@ pub struct QueueStatus {
     pub oldest_wait_ms: Option<u64>,
     /// Jobs of this queue running on live workers.
     pub running: u64,
+    /// What an autoscaler should provide slots for: jobs that run, and those that wait and could start. A job could
+    /// start when the published kinds name its kind, or a worker of this queue has served it within
+    /// [`limits::SERVED_MS`], and its kind's `max_running` leaves room; none when the queue is paused.
+    #[serde(default)]
+    pub demand: u64,
     /// Whether claims from it are stopped.
     pub paused: bool,
     /// Whether a live worker serves it.
@@ -26,6 +31,27 @@ pub struct QueueStatus {
     /// Ids in its lists, by partition.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub partitions: Vec<u64>,
+}
+
+impl QueueStatus {
+    /// A queue that nothing has used.
+    pub fn unused(name: QueueName, partitions: u16) -> Self {
+        Self {
+            name,
+            queued: 0,
+            oldest_wait_ms: None,
+            running: 0,
+            demand: 0,
+            paused: false,
+            served: false,
+            partitions: vec![0; usize::from(partitions)],
+        }
+    }
+
+    /// Whether it has no jobs and no workers, and is not paused.
+    pub fn is_unused(&self) -> bool {
+        self.queued + self.running == 0 && !self.paused && !self.served
+    }
 }
 
 /// A worker's description of itself, sent with each renewal.
@@ -137,6 +163,15 @@ pub struct Counts {
     pub running: u64,
 }
 
+/// The number of jobs by state, over all queues; those queued are counted by [`QueueStatus::queued`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Jobs in each state that has not ended, but for `queued`.
+    pub states: BTreeMap<State, u64>,
+    /// Jobs that have ended and are kept, by kind; items are not counted.
+    pub ended: BTreeMap<Kind, u64>,
+}
+
 /// The kinds and queues of live workers: a job needs a worker that serves both its kind and its queue.
 #[derive(Debug, Clone, Default)]
 pub struct Serving(Vec<WorkerStatus>);
@@ -174,37 +209,33 @@ impl Store {
     /// # Errors
     /// Those of any call.
     pub async fn queues(&self, only: Option<&QueueName>) -> Result<Vec<QueueStatus>> {
-        let workers = self.workers().await?;
+        let (workers, startable) = (self.workers().await?, self.startable().await?);
         let mut queues: BTreeMap<QueueName, QueueStatus> = BTreeMap::new();
-        let blank = |name: &QueueName| QueueStatus {
-            name: name.clone(),
-            queued: 0,
-            oldest_wait_ms: None,
-            running: 0,
-            paused: false,
-            served: false,
-            partitions: vec![0; usize::from(self.partitions())],
-        };
+        let unused = |name: &QueueName| QueueStatus::unused(name.clone(), self.partitions());
         for partition in 0..self.partitions() {
-            let args = Args::default().text(only.map_or("", QueueName::as_str));
+            let args = Args::default().text(only.map_or("", QueueName::as_str)).count(limits::DEMAND_SCAN);
             let reply = self.inner.wire.run(&scripts::QUEUES, partition, &args, Repeat::Safe).await?;
             let now = array(&reply).first().and_then(number).unwrap_or(0);
             for entry in array(&reply).iter().skip(1).map(array) {
                 let Ok(name) = QueueName::parse(&text(&entry[0])) else { continue };
-                let queue = queues.entry(name.clone()).or_insert_with(|| blank(&name));
-                let depth = number(&entry[1]).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+                let queue = queues.entry(name.clone()).or_insert_with(|| unused(&name));
+                let depth = count(&entry[1]);
                 queue.queued += depth;
                 queue.partitions[usize::from(partition)] = depth;
                 let wait = number(&entry[2]).map(|created| u64::try_from(now - created).unwrap_or(0));
                 queue.oldest_wait_ms = queue.oldest_wait_ms.max(wait);
                 queue.paused |= number(&entry[3]) == Some(1);
+                queue.demand += startable.count(&name, depth, array(&entry[4]));
             }
         }
+        queues.values_mut().filter(|queue| queue.paused).for_each(|queue| queue.demand = 0);
         for worker in workers.iter().filter(|w| w.alive) {
             for name in worker.queues.iter().filter(|q| only.is_none_or(|o| o == *q)) {
-                let queue = queues.entry(name.clone()).or_insert_with(|| blank(name));
+                let queue = queues.entry(name.clone()).or_insert_with(|| unused(name));
+                let running = worker.running_of.get(name).copied().unwrap_or(0);
                 queue.served = true;
-                queue.running += worker.running_of.get(name).copied().unwrap_or(0);
+                queue.running += running;
+                queue.demand += running;
             }
         }
         let known = if only.is_some() { self.names("queues").await? } else { Vec::new() };
@@ -258,6 +289,37 @@ impl Store {
     /// Those of any call.
     pub async fn serving(&self) -> Result<Serving> {
         Ok(Serving::of(self.workers().await?))
+    }
+
+    /// Counts the jobs by state.
+    ///
+    /// # Errors
+    /// Those of any call.
+    pub async fn totals(&self) -> Result<Totals> {
+        const KEPT: [(State, &str); 4] = [
+            (State::Running, "leases"),
+            (State::Scheduled, "scheduled"),
+            (State::Retrying, "retrying"),
+            (State::Waiting, "waiting"),
+        ];
+        let kinds: Vec<Kind> = self.names("kinds").await?.iter().filter_map(|kind| Kind::parse(kind).ok()).collect();
+        let mut totals = Totals::default();
+        for partition in 0..self.partitions() {
+            let mut pipeline = redis::pipe();
+            let ended = kinds.iter().map(|kind| format!("finished:{kind}"));
+            for suffix in KEPT.iter().map(|(_, key)| (*key).to_owned()).chain(ended) {
+                pipeline.cmd("ZCARD").arg(keys::fixed(partition, &suffix));
+            }
+            let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
+            let mut counts = replies.iter().map(count);
+            for ((state, _), n) in KEPT.iter().zip(&mut counts) {
+                *totals.states.entry(*state).or_default() += n;
+            }
+            for (kind, n) in kinds.iter().zip(counts) {
+                *totals.ended.entry(kind.clone()).or_default() += n;
+            }
+        }
+        Ok(totals)
     }
 
     /// Counts the jobs of a kind; `limited`: it has a `max_running`.

@@ -19,6 +19,13 @@ pub struct SweepRequest {
     pub max_crashes: u32,
 }
 
+impl SweepRequest {
+    /// How long all workers may be silent before the clock takes it for an outage, ms.
+    pub fn gap_max_ms(&self) -> u64 {
+        gap_max_ms(self.lease_ms)
+    }
+}
+
 /// The results of one sweep of a partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Swept {
@@ -84,6 +91,24 @@ impl Store {
             swept.pruned += self.prune_kept(partition, entry).await?;
         }
         Ok(swept)
+    }
+
+    /// The partitions that nobody has swept, and in which no worker has renewed, for `silence_ms`.
+    ///
+    /// # Errors
+    /// Those of any call.
+    pub async fn silent_partitions(&self, silence_ms: u64) -> Result<Vec<u16>> {
+        let mut silent = Vec::new();
+        for partition in 0..self.partitions() {
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("TIME").cmd("HGET").arg(keys::fixed(partition, "clock")).arg("stamp");
+            let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
+            let now = array(&replies[0]).first().and_then(number).unwrap_or(0) * 1_000;
+            let is_silent =
+                number(&replies[1]).is_none_or(|stamp| now - stamp >= i64::try_from(silence_ms).unwrap_or(i64::MAX));
+            silent.extend(is_silent.then_some(partition));
+        }
+        Ok(silent)
     }
 
     /// Queues jobs that have become due. Returns how many.

@@ -157,7 +157,9 @@ impl Seen {
             (place, None) if rest.is_empty() => match place {
                 "open" | "expiry" | "workers" => Some(Sort::Ranked),
                 "cancelling" | "kinds" | "queues" | "paused" => Some(Sort::Set),
-                "running" | "cascades" | "quarantine" | "clock" | "retention" | "published" => Some(Sort::Hash),
+                "running" | "cascades" | "quarantine" | "clock" | "retention" | "published" | "served" => {
+                    Some(Sort::Hash)
+                }
                 "tokens" => Some(Sort::Text),
                 place if PLACES.iter().any(|(p, _)| *p == place) => Some(Sort::Ranked),
                 _ => self.foreign(name),
@@ -210,7 +212,7 @@ impl Seen {
                     );
                 }
             }
-            "worker" | "workers" | "paused" | "clock" | "retention" | "published" => {}
+            "worker" | "workers" | "paused" | "clock" | "retention" | "published" | "served" => {}
             _ => drop(self.ranked.insert(name.to_owned(), entries().map(|(id, _)| id).collect())),
         }
     }

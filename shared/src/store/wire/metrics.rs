@@ -48,7 +48,7 @@ impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         registry.register("redis_calls", "Calls sent to Redis, each try of one that was repeated", self.calls.clone());
         let help = "What a call to Redis took, the wait for a connection included";
-        registry.register("redis_call_seconds", help, self.took.clone());
+        registry.register("redis_call_duration_seconds", help, self.took.clone());
         registry.register_collector(Box::new(self.pools.clone()));
     }
 

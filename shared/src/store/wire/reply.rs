@@ -28,3 +28,8 @@ pub(crate) fn number(value: &Value) -> Option<i64> {
         other => text(other).parse().ok(),
     }
 }
+
+/// A reply as a count; 0 for anything else.
+pub(crate) fn count(value: &Value) -> u64 {
+    number(value).and_then(|n| u64::try_from(n).ok()).unwrap_or(0)
+}

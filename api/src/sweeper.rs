@@ -1,0 +1,48 @@
+//! The sweep while no worker runs: jobs that fall due and leases that expire become visible, so that an autoscaler
+//! which has scaled the workers to zero starts one.
+//!
+//! Each partition's clock has the time of the last sweep or renewal of any worker or API. The API sweeps a partition
+//! when that is a few intervals ago; so several replicas share the work, and while a worker lives there is none.
+use std::time::Duration;
+
+use leasehold::store::SweepRequest;
+use leasehold::{Config, Error, Store};
+use tokio_util::sync::CancellationToken;
+
+/// Intervals without a worker's sweep before the API sweeps.
+const INTERVALS: u64 = 3;
+/// The pause between two sweeps of a backlog, so that other clients of Redis are served too.
+const BACKLOG_PAUSE: Duration = Duration::from_millis(20);
+
+/// Sweeps what no worker sweeps, until `stopping`.
+pub async fn run(store: Store, config: Config, stopping: CancellationToken) {
+    let every = Duration::from_millis(config.worker.sweep_ms);
+    let mut pause = every;
+    while let Some(()) = stopping.run_until_cancelled(tokio::time::sleep(pause)).await {
+        pause = match sweep(&store, &config).await {
+            Ok(true) => every.min(BACKLOG_PAUSE),
+            Ok(false) => every,
+            Err(e) => {
+                tracing::debug!("sweeping in place of a worker: {e}");
+                every
+            }
+        };
+    }
+}
+
+/// Returns whether more is left to do.
+async fn sweep(store: &Store, config: &Config) -> Result<bool, Error> {
+    let lease_ms = store.published().await?.lease_ms.unwrap_or(config.lease_ms);
+    let request = SweepRequest { lease_ms, max_crashes: config.max_crashes };
+    // Less than what the clock takes for an outage, after which no lease would be reclaimed for a while.
+    let silence_ms = (INTERVALS * config.worker.sweep_ms).min(request.gap_max_ms() / 2);
+    let mut more = false;
+    for partition in store.silent_partitions(silence_ms).await? {
+        let swept = store.sweep(partition, &request).await?;
+        more |= swept.more;
+        for id in &swept.reclaimed {
+            tracing::info!(job = %id, "reclaimed: its worker let the lease expire");
+        }
+    }
+    Ok(more)
+}
