@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check build
+.PHONY: help demo up test check build next
 
 # Where rustup puts cargo, for shells that have not read its settings yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -27,7 +27,7 @@ up: ## The same, but it stays up until Ctrl-C; with LEASEHOLD_REDIS_URL set it u
 
 test: ## Install what the tests need, build, and run them all.
 	$(TOOLS) cargo cc redis python3 venv node chromium
-	$(MAKE) --no-print-directory build
+	$(MAKE) --no-print-directory build next
 	cargo test --release --workspace --locked
 
 check: ## Check the formatting, the lints and the docs; a warning is an error.
@@ -38,3 +38,7 @@ check: ## Check the formatting, the lints and the docs; a warning is an error.
 
 build: ## Build all binaries for speed, into target/release.
 	cargo build --release --workspace --locked
+
+next: ## Build the API and the worker of a next version, for the test of a rolling upgrade.
+	cargo build --profile demo --locked -p leasehold-api -p leasehold-worker --no-default-features \
+	  --features leasehold-api/next-record,leasehold-worker/next-record --target-dir $(TARGET_DIR)/next

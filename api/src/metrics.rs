@@ -1,11 +1,12 @@
 //! The metrics of the API: its requests, and what Redis says of jobs, queues and workers.
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::{Method, StatusCode};
 use leasehold::metrics::{SettingsDiffer, quick_histogram, registry, render};
-use leasehold::store::{self, QueueStatus, Totals, WorkerStatus};
+use leasehold::store::{self, QueueStatus, WorkerStatus};
 use leasehold::{State, Store, Timestamp};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -43,7 +44,6 @@ type SecondsBy = Family<[(&'static str, String); 1], Gauge<f64, AtomicU64>>;
 #[derive(Default)]
 struct Fleet {
     jobs: By,
-    ended: By,
     queued: By,
     latency: SecondsBy,
     running: By,
@@ -56,7 +56,7 @@ struct Fleet {
 
 /// One look at all of it.
 struct Look {
-    totals: Totals,
+    totals: BTreeMap<State, u64>,
     queues: Vec<QueueStatus>,
     workers: Vec<WorkerStatus>,
 }
@@ -71,8 +71,7 @@ impl Look {
 impl Fleet {
     fn register(&self, registry: &mut Registry) {
         let mut by = |name: &str, help: &str, family: &By| registry.register(name, help, family.clone());
-        by("jobs", "Jobs that have not ended, by state; queued is an upper bound", &self.jobs);
-        by("jobs_ended", "Jobs that have ended and are kept, items not counted", &self.ended);
+        by("jobs", "Jobs by state, items included; queued is an upper bound", &self.jobs);
         by("queue_jobs", "Jobs that wait in a queue, an upper bound", &self.queued);
         by("queue_running", "Jobs of a queue that live workers run", &self.running);
         by("queue_demand", "Running jobs, and waiting ones that could start: what to scale workers by", &self.demand);
@@ -85,7 +84,7 @@ impl Fleet {
     }
 
     fn show(&self, look: Option<&Look>) {
-        let all = [&self.jobs, &self.ended, &self.queued, &self.running, &self.demand, &self.paused, &self.served];
+        let all = [&self.jobs, &self.queued, &self.running, &self.demand, &self.paused, &self.served];
         all.into_iter().chain([&self.workers, &self.slots]).for_each(Family::clear);
         self.latency.clear();
         let Some(Look { totals, queues, workers }) = look else { return };
@@ -93,13 +92,10 @@ impl Fleet {
             let gauge = family.get_or_create_owned(&[(label, value.to_owned())]);
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         };
-        for (state, count) in &totals.states {
+        for (state, count) in totals {
             set(&self.jobs, "state", state.as_str(), *count);
         }
         set(&self.jobs, "state", State::Queued.as_str(), queues.iter().map(|queue| queue.queued).sum());
-        for (kind, count) in &totals.ended {
-            set(&self.ended, "kind", kind.as_str(), *count);
-        }
         for queue in queues {
             let name = queue.name.as_str();
             set(&self.queued, "queue", name, queue.queued);

@@ -9,6 +9,7 @@ mod failure;
 mod import;
 mod jobs;
 mod local;
+mod migrate;
 mod print;
 mod problem;
 mod queues;
@@ -66,6 +67,8 @@ enum Command {
     Tokens(tokens::Command),
     /// Check Redis's settings and every key; repair what can be repaired.
     Doctor(doctor::Arguments),
+    /// Prepare the jobs in Redis for this version, once every API and worker of an earlier one is stopped.
+    Migrate(migrate::Arguments),
     /// Print the settings in effect, and where each comes from.
     Config(settings::Arguments),
     /// Print a script that makes a shell complete this command.
@@ -93,6 +96,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Import(arguments) => import::run(arguments).await,
         Command::Tokens(command) => tokens::run(command),
         Command::Doctor(arguments) => doctor::run(arguments).await,
+        Command::Migrate(arguments) => migrate::run(&arguments).await,
         Command::Config(arguments) => settings::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, &mut Arguments::command()),
     }

@@ -66,8 +66,11 @@ pub const ATTEMPTS_MAX: u32 = 1_000;
 pub const TIMEOUT_MS_MAX: u64 = 604_800_000;
 /// Delay after a worker releases a job with an unknown record version, ms.
 pub const UNKNOWN_VERSION_DELAY_MS: u64 = 5_000;
-/// The version of a job's record that this code writes and reads.
-pub const RECORD_VERSION: u32 = 1;
+/// The version of a job's record that this code writes. It reads this one and all before it; a worker releases a job of
+/// a later one, uncharged. The cargo feature `next-record` raises it, for the test of a rolling upgrade.
+pub const RECORD_VERSION: u32 = if cfg!(feature = "next-record") { 2 } else { 1 };
+/// The layout of the keys that this code writes and reads. 0.1 had layout 1, and did not record it.
+pub const LAYOUT: i64 = 2;
 /// Bytes of an error or progress message; the rest is cut off.
 pub const MESSAGE_BYTES_MAX: usize = 4_096;
 /// Bytes of progress and checkpoints in one call: a link of 1 Mbit/s transfers them well within `redis.response_ms`.

@@ -1,12 +1,14 @@
 //! A real `leasehold-api` on a free port, and the calls tests make to it.
 
 use std::ops::Deref;
+use std::path::Path;
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
 use reqwest::{Client, ClientBuilder, Method, RequestBuilder};
 use serde_json::Value;
 
+use crate::binary::path;
 use crate::contract;
 use crate::port::Port;
 use crate::process::Process;
@@ -47,12 +49,20 @@ impl Api {
     /// # Panics
     /// When it is not built, ends at once, or does not answer within 30 s.
     pub async fn start(redis_url: &str, environment: &[(&str, &str)]) -> Api {
+        Api::start_program(&path("leasehold-api"), redis_url, environment).await
+    }
+
+    /// The same for an API of another version.
+    ///
+    /// # Panics
+    /// As [`Api::start`].
+    pub async fn start_program(program: &Path, redis_url: &str, environment: &[(&str, &str)]) -> Api {
         let port = Port::reserve();
         let listen = port.address().to_string();
         let mut variables = vec![("LEASEHOLD_REDIS_URL", redis_url), ("LEASEHOLD_API__LISTEN", &listen)];
         variables.extend_from_slice(environment);
         let client = client().timeout(REQUEST_LIMIT).build().expect("an HTTP client can be made");
-        let process = Process::ours("leasehold-api", &[], &variables);
+        let process = Process::start(program, &[], &variables);
         let api = Api { process, port, client };
         api.wait_for("/livez").await;
         api

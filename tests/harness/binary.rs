@@ -42,6 +42,19 @@ pub fn path(binary: &str) -> PathBuf {
     path
 }
 
+/// The path of one of the project's own binaries of the next version: the same source with a later version of job
+/// records, built beside this version's folder.
+///
+/// # Panics
+/// When it has not been built.
+pub fn next_path(binary: &str) -> PathBuf {
+    let this = env::current_exe().expect("a process knows its executable");
+    let target = this.ancestors().nth(3).expect("cargo puts test executables in target/<profile>/deps");
+    let path = target.join("next/demo").join(binary);
+    assert!(path.is_file(), "{} is not built: run `make next`, as `make test` does", path.display());
+    path
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -22,7 +22,7 @@ pub mod system;
 pub mod wait;
 
 pub use api::{Answer, Api};
-pub use binary::{Output, run};
+pub use binary::{Output, next_path, run};
 pub use port::Port;
 pub use process::Process;
 pub use proxy::{Proxy, Then, Way};

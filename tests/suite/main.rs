@@ -27,5 +27,6 @@ mod start;
 mod steered_command;
 mod store;
 mod tidy;
+mod upgrade;
 mod views;
 mod worker_robustness;

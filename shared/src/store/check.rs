@@ -26,7 +26,8 @@ impl Store {
     /// # Errors
     /// Those of any call.
     pub async fn check(&self) -> Result<Vec<Finding>> {
-        let mut findings: Vec<Finding> = self.find_emptied().await?.into_iter().collect();
+        let mut findings: Vec<Finding> =
+            self.find_emptied().await?.into_iter().chain(self.find_layout().await?).collect();
         for partition in 0..self.partitions() {
             findings.extend(judge::judge(partition, self.walk(partition).await?));
         }

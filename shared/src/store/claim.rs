@@ -70,7 +70,7 @@ pub struct ClaimedJob {
     /// Time from due to this claim, ms, by Redis's clock; only for a first claim, and not for a parent, which
     /// waited for its items.
     pub waited_ms: Option<u64>,
-    /// The version of its record; unless it is [`limits::RECORD_VERSION`], the job must be released.
+    /// The version of its record; beyond [`limits::RECORD_VERSION`] the job must be released.
     pub version: u32,
     /// Its partition.
     pub partition: u16,
@@ -154,7 +154,7 @@ fn claimed_job(partition: u16, now: i64, reply: &Value) -> Result<ClaimedJob> {
         items: items_of(field),
         files: field("files").map_or_else(Vec::new, files_of),
         waited_ms,
-        version: count("version").unwrap_or(0),
+        version: count("version").unwrap_or(u32::MAX),
         partition,
     })
 }

@@ -8,7 +8,7 @@ use super::{Store, files, meta, server};
 use crate::{Config, Error, Result};
 
 impl Store {
-    /// Connects, checks that Redis is fit to keep jobs, and adopts or sets the number of partitions.
+    /// Connects, checks that Redis is fit to keep jobs, and agrees on the layout of the keys and the number of partitions.
     ///
     /// # Errors
     /// [`Error::Config`] says what to write instead: a Redis too old, with its AOF off or eviction on, another number
@@ -36,6 +36,7 @@ impl Store {
 
     async fn connect_over(wire: Wire, config: &Config) -> Result<Self> {
         server::check(&wire).await?;
+        meta::agree_layout(&wire).await?;
         let partitions = meta::agree_partitions(&wire, config.partitions, true).await?;
         let files = files::open(&wire, config).await?;
         Ok(Self::new(wire, partitions, files))

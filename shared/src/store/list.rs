@@ -267,6 +267,6 @@ impl Store {
     }
 }
 
-fn state_suffix(state: State) -> &'static str {
+pub(super) fn state_suffix(state: State) -> &'static str {
     if state == State::Running { "leases" } else { state.as_str() }
 }

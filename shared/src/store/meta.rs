@@ -1,13 +1,16 @@
-//! Settings of the whole key space (the number of partitions), and the report when somebody
+//! Settings of the whole key space (the layout of its keys, the number of partitions), and the report when somebody
 //! empties Redis while processes are running.
 use redis::Value;
 
 use super::Store;
 use super::finding::{Finding, Repair};
+use super::status::WorkerStatus;
 use super::wire::reply::{array, number};
 use super::wire::{Wire, keys};
 use crate::{Error, Result, Timestamp, limits};
 
+/// The field with the layout of the keys.
+const LAYOUT: &str = "layout";
 /// The field with the time at which a running process found the key space emptied.
 const EMPTIED_AT: &str = "emptied_at";
 
@@ -40,6 +43,7 @@ impl Store {
         // In one transaction: a crash in between would leave no report.
         pipeline.atomic().cmd("HSETNX").arg(keys::META).arg("partitions").arg(self.partitions());
         pipeline.cmd("HSETNX").arg(keys::META).arg(EMPTIED_AT).arg(now);
+        pipeline.cmd("HSETNX").arg(keys::META).arg(LAYOUT).arg(limits::LAYOUT);
         self.inner.wire.pipe(&pipeline).await?;
         tracing::error!(
             "{} is gone: somebody has emptied Redis (FLUSHALL, DEL) while Leasehold was at work, and every job accepted before \
@@ -75,9 +79,109 @@ impl Store {
 
     /// Whether a worker has swept or renewed here.
     async fn is_at_work(&self) -> Result<bool> {
+        is_at_work(&self.inner.wire).await
+    }
+
+    /// Takes the step from the layout of an earlier version to this one's, [`limits::LAYOUT`]. It can be repeated, and
+    /// changes nothing while a worker is alive, since it would be one of the earlier version. API processes cannot be
+    /// seen: the operator stops them.
+    ///
+    /// From layout 1: the keys are the same, but tokens are numbers of 16 digits, which 0.1 takes for damage.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a layout of a later version; those of any call.
+    pub async fn migrate(&self) -> Result<Migrated> {
+        match layout(&self.inner.wire).await? {
+            Layout::Current => return Ok(Migrated::Already),
+            Layout::Later(later) => return Err(later_layout(later)),
+            Layout::New | Layout::Earlier(_) => {}
+        }
+        let alive: Vec<WorkerStatus> = self.workers().await?.into_iter().filter(|worker| worker.alive).collect();
+        if !alive.is_empty() {
+            return Ok(Migrated::Alive(alive));
+        }
         let mut pipeline = redis::pipe();
-        pipeline.cmd("EXISTS").arg(keys::fixed(0, "clock"));
-        Ok(number(&self.inner.wire.pipe(&pipeline).await?[0]) == Some(1))
+        pipeline.cmd("HSET").arg(keys::META).arg(LAYOUT).arg(limits::LAYOUT);
+        self.inner.wire.pipe(&pipeline).await?;
+        Ok(Migrated::Done)
+    }
+
+    /// Reports a layout of an earlier version, with which no other process of this version starts.
+    pub(super) async fn find_layout(&self) -> Result<Option<Finding>> {
+        let Layout::Earlier(earlier) = layout(&self.inner.wire).await? else { return Ok(None) };
+        let problem = format!("its layout is {earlier}, of an earlier version; {MIGRATE}");
+        Ok(Some(Finding { partition: 0, subject: keys::META.to_owned(), problem, repair: None }))
+    }
+}
+
+/// What a migration did.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Migrated {
+    /// The key space has this version's layout now.
+    Done,
+    /// It had it before.
+    Already,
+    /// Nothing: these workers are alive.
+    Alive(Vec<WorkerStatus>),
+}
+
+/// What to do about an earlier layout.
+const MIGRATE: &str = "stop every API and worker of the earlier version, then run `leasehold migrate`";
+
+/// The layout of a key space.
+enum Layout {
+    /// Nobody has been at work.
+    New,
+    Current,
+    Earlier(i64),
+    Later(i64),
+}
+
+async fn layout(wire: &Wire) -> Result<Layout> {
+    let mut pipeline = redis::pipe();
+    pipeline.cmd("HMGET").arg(keys::META).arg(LAYOUT).arg("partitions");
+    let replies = wire.pipe(&pipeline).await?;
+    let [recorded, partitions] = array(&replies[0]) else { return Ok(Layout::New) };
+    Ok(match number(recorded) {
+        Some(limits::LAYOUT) => Layout::Current,
+        Some(later) if later > limits::LAYOUT => Layout::Later(later),
+        Some(earlier) => Layout::Earlier(earlier),
+        None if *partitions == Value::Nil || !is_at_work(wire).await? => Layout::New,
+        None => Layout::Earlier(1),
+    })
+}
+
+async fn is_at_work(wire: &Wire) -> Result<bool> {
+    let mut pipeline = redis::pipe();
+    pipeline.cmd("EXISTS").arg(keys::fixed(0, "clock"));
+    Ok(number(&wire.pipe(&pipeline).await?[0]) == Some(1))
+}
+
+fn later_layout(later: i64) -> Error {
+    let own = limits::LAYOUT;
+    Error::Config(format!(
+        "Redis holds layout {later}, written by a later version of Leasehold, and this one knows layouts up to {own}; install \
+         that version here too"
+    ))
+}
+
+/// Checks that the key space has this version's layout, and records it in a new key space.
+///
+/// # Errors
+/// [`Error::Config`] for another layout; those of any call.
+pub(super) async fn agree_layout(wire: &Wire) -> Result<()> {
+    match layout(wire).await? {
+        Layout::Current => Ok(()),
+        Layout::Later(later) => Err(later_layout(later)),
+        Layout::Earlier(earlier) => Err(Error::Config(format!(
+            "Redis holds layout {earlier}, of an earlier version of Leasehold, and this one writes {}; {MIGRATE}",
+            limits::LAYOUT
+        ))),
+        Layout::New => {
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("HSETNX").arg(keys::META).arg(LAYOUT).arg(limits::LAYOUT);
+            wire.pipe(&pipeline).await.map(drop)
+        }
     }
 }
 

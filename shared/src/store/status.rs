@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Store;
+use super::list::state_suffix;
 use super::wire::reply::{array, count, number, text};
 use super::wire::{Args, Repeat, keys, scripts};
 use crate::{JobId, Kind, QueueName, Result, State, Timestamp, WorkerId, limits};
@@ -163,15 +164,6 @@ pub struct Counts {
     pub running: u64,
 }
 
-/// The number of jobs by state, over all queues; those queued are counted by [`QueueStatus::queued`].
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Jobs in each state that has not ended, but for `queued`.
-    pub states: BTreeMap<State, u64>,
-    /// Jobs that have ended and are kept, by kind; items are not counted.
-    pub ended: BTreeMap<Kind, u64>,
-}
-
 /// The kinds and queues of live workers: a job needs a worker that serves both its kind and its queue.
 #[derive(Debug, Clone, Default)]
 pub struct Serving(Vec<WorkerStatus>);
@@ -291,32 +283,21 @@ impl Store {
         Ok(Serving::of(self.workers().await?))
     }
 
-    /// Counts the jobs by state.
+    /// The number of jobs in each state but `queued`, items included; [`QueueStatus::queued`] counts those.
     ///
     /// # Errors
     /// Those of any call.
-    pub async fn totals(&self) -> Result<Totals> {
-        const KEPT: [(State, &str); 4] = [
-            (State::Running, "leases"),
-            (State::Scheduled, "scheduled"),
-            (State::Retrying, "retrying"),
-            (State::Waiting, "waiting"),
-        ];
-        let kinds: Vec<Kind> = self.names("kinds").await?.iter().filter_map(|kind| Kind::parse(kind).ok()).collect();
-        let mut totals = Totals::default();
+    pub async fn totals(&self) -> Result<BTreeMap<State, u64>> {
+        let states = || State::ALL.into_iter().filter(|state| *state != State::Queued);
+        let mut totals: BTreeMap<State, u64> = BTreeMap::new();
         for partition in 0..self.partitions() {
             let mut pipeline = redis::pipe();
-            let ended = kinds.iter().map(|kind| format!("finished:{kind}"));
-            for suffix in KEPT.iter().map(|(_, key)| (*key).to_owned()).chain(ended) {
-                pipeline.cmd("ZCARD").arg(keys::fixed(partition, &suffix));
+            for state in states() {
+                pipeline.cmd("ZCARD").arg(keys::fixed(partition, state_suffix(state)));
             }
             let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
-            let mut counts = replies.iter().map(count);
-            for ((state, _), n) in KEPT.iter().zip(&mut counts) {
-                *totals.states.entry(*state).or_default() += n;
-            }
-            for (kind, n) in kinds.iter().zip(counts) {
-                *totals.ended.entry(kind.clone()).or_default() += n;
+            for (state, reply) in states().zip(&replies) {
+                *totals.entry(state).or_default() += count(reply);
             }
         }
         Ok(totals)
