@@ -50,7 +50,7 @@ backoff = { first_ms = 50, max_ms = 100 }
 [kinds.part]
 command = ["sh", "-c", "cp in/* out/"]
 [kinds.gated]
-command = ["sh", "-c", "cp in/* out/; while [ ! -e \"$0\" ]; do sleep 0.05; done", "{dir}/gate"]
+command = ["sh", "-c", "cp in/* out/; touch \"$0.reached\"; while [ ! -e \"$0\" ]; do sleep 0.05; done", "{dir}/gate"]
 max_attempts = 10
 backoff = { first_ms = 500, max_ms = 1000 }
 [kinds.variables]

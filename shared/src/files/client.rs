@@ -59,13 +59,13 @@ pub(super) fn connect(_: &BucketUrl) -> Result<Arc<dyn ObjectStore>, String> {
         .into())
 }
 
-/// A server that refuses connections is given up after about 6 s.
+/// A server that refuses connections is given up after about 8 s, depending on the random pauses.
 #[cfg(feature = "cloud")]
 fn retry() -> object_store::RetryConfig {
     let backoff = object_store::BackoffConfig {
-        init_backoff: Duration::from_millis(100),
+        init_backoff: Duration::from_millis(250),
         max_backoff: Duration::from_secs(4),
-        base: 2.0,
+        base: 3.0,
     };
     object_store::RetryConfig { backoff, max_retries: 6, retry_timeout: Duration::from_secs(120) }
 }
@@ -73,23 +73,27 @@ fn retry() -> object_store::RetryConfig {
 /// Why a bucket cannot be used, and what to do about it. `action` is what was tried, as in "listing".
 pub(super) fn explain(url: &BucketUrl, action: &str, error: &Error) -> String {
     let said = brief(error);
+    // The error of a listing has its status in the text only.
+    let is = |status: u16| said.contains(&format!("status code: {status}"));
     match error {
-        Error::NotFound { .. } => {
-            format!("the bucket {:?} does not exist; create it, or correct its name: {said}", url.bucket)
-        }
-        Error::PermissionDenied { .. } => {
-            format!(
-                "{action} was denied; {}, and allow them {}: {said}",
-                credentials(url.cloud),
-                permissions(url.cloud)
-            )
-        }
+        Error::NotFound { .. } => missing(url, &said),
+        _ if is(404) => missing(url, &said),
+        Error::PermissionDenied { .. } => denied(url, action, &said),
+        _ if is(403) => denied(url, action, &said),
         Error::Unauthenticated { .. } => format!("{action} was refused; {}: {said}", credentials(url.cloud)),
         _ if !has_credentials(url.cloud) => {
             format!("{action} failed, and the environment has no credentials; {}: {said}", credentials(url.cloud))
         }
         _ => format!("{action} failed; check {}: {said}", endpoint(url.cloud)),
     }
+}
+
+fn missing(url: &BucketUrl, said: &str) -> String {
+    format!("the bucket {:?} does not exist; create it, or correct its name: {said}", url.bucket)
+}
+
+fn denied(url: &BucketUrl, action: &str, said: &str) -> String {
+    format!("{action} was denied; {}, and allow them {}: {said}", credentials(url.cloud), permissions(url.cloud))
 }
 
 /// An error on one line, without the pages that some servers answer with.

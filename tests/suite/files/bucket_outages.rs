@@ -52,18 +52,15 @@ async fn a_bucket_that_is_away_fails_the_attempt_and_loses_nothing() {
     let worker = shore.worker(&[]);
     let gate = shore.ground.kinds.path().join("gate");
     let id = submit(&api, "gated", &[("a", b"kept")]).await;
-    eventually(SOON, "it runs", async || {
-        shore.ground.store.get(&id).await.unwrap().filter(|job| job.state == State::Running)
-    })
-    .await;
+    eventually(SOON, "it runs", async || shore.ground.kinds.path().join("gate.reached").exists()).await;
     shore.s3.stop();
     std::fs::write(&gate, "").unwrap();
     let error = eventually(SOON, "the attempt fails", async || shore.ground.store.get(&id).await.unwrap()?.error).await;
     assert!(error.message.contains("cannot keep the files in out/: the file store failed"), "{}", error.message);
     let got = api.get(&format!("/api/v1/jobs/{id}/files/a")).await;
-    problem(&got, 503, "files_failed", "try again later");
+    problem(&got, 503, "file_store_failed", "try again later");
     let parts: &[Part<'_>] = &[("name=\"job\"", None, b"{\"kind\": \"part\"}"), ("name=\"a\"", None, b"x")];
-    problem(&upload(&api, None, parts).await, 503, "files_failed", "nothing was done");
+    problem(&upload(&api, None, parts).await, 503, "file_store_failed", "nothing was done");
     assert!(worker.is_running() && api.is_running());
     shore.s3.resume();
     shore.ground.completed(&id).await;
@@ -78,11 +75,11 @@ async fn a_bucket_that_denies_later_is_an_error_and_not_a_missing_file() {
     let api = shore.api(&[]).await;
     let id = submit(&api, "note", &[("a", b"kept")]).await;
     shore.s3.deny(&["GetObject", "PutObject", "CreateMultipartUpload"]);
-    problem(&api.get(&format!("/api/v1/jobs/{id}/files/a")).await, 503, "files_failed", "try again later");
+    problem(&api.get(&format!("/api/v1/jobs/{id}/files/a")).await, 503, "file_store_failed", "try again later");
     let large = vec![1; 9 << 20];
     for content in [b"x".as_slice(), &large] {
         let parts: &[Part<'_>] = &[("name=\"job\"", None, b"{\"kind\": \"part\"}"), ("name=\"a\"", None, content)];
-        problem(&upload(&api, None, parts).await, 503, "files_failed", "nothing was done");
+        problem(&upload(&api, None, parts).await, 503, "file_store_failed", "nothing was done");
     }
     shore.s3.deny(&["DeleteObject", "DeleteObjects"]);
     assert_eq!(answer(api.request(Method::POST, &format!("/api/v1/jobs/{id}/cancel"))).await.status, 200);
