@@ -491,7 +491,7 @@ mod tests {
             ("LEASEHOLD_PARTITIONS", "0", "partitions is 0; write 1 to 256"),
             ("LEASEHOLD_PARTITIONS", "many", "many"),
             ("LEASEHOLD_LEASE_MS", "10", "lease_ms is 10; write 1000"),
-            ("LEASEHOLD_STORAGE_URL", "s3://bucket", "write file:///"),
+            ("LEASEHOLD_STORAGE_URL", "s3:bucket", "write file:///"),
             ("LEASEHOLD_WORKER__QUEUES", "a:0", "weight"),
             ("LEASEHOLD_WORKER__QUEUES", "a,a", "twice"),
             ("LEASEHOLD_WORKER__QUEUES", "", "queue"),

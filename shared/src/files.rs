@@ -73,6 +73,15 @@ pub enum Place {
     Out(u64),
 }
 
+/// A job's folder that has not changed for some time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OldFolder {
+    /// The job it is named after.
+    pub id: JobId,
+    /// Tokens of attempts whose output has not changed for that time either.
+    pub tokens: Vec<u64>,
+}
+
 /// An error of the file store.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {

@@ -14,8 +14,7 @@ use object_store::{Error as ObjectError, ObjectMeta, ObjectStore, ObjectStoreExt
 use super::client::{self, brief, explain};
 use super::folder::{OWNER, foreign, of_another};
 use super::location::BucketUrl;
-use super::walk::OldFolder;
-use super::{FileError, FileStore, Home, failed};
+use super::{FileError, FileStore, Home, OldFolder, failed};
 use crate::{Error, JobId, Result, limits};
 
 /// How long a bucket may take to answer at start, its repeated requests included.

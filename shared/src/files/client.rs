@@ -159,3 +159,15 @@ fn has_credentials(cloud: Cloud) -> bool {
     };
     names.iter().chain(cloud.secrets()).any(|name| std::env::var_os(name).is_some())
 }
+
+#[cfg(all(test, not(feature = "cloud")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_without_object_storage_says_so() {
+        let url = BucketUrl { cloud: Cloud::S3, bucket: "b".into(), prefix: String::new() };
+        let error = connect(&url).expect_err("it cannot");
+        assert!(error.contains("cargo feature `cloud`") && error.contains("file:///"), "{error}");
+    }
+}

@@ -153,7 +153,7 @@ mod tests {
             ("s3://key:secret@b/x", "environment"),
             ("s3://b/a//b", "empty part"),
             ("s3://b/../a", "empty part, . or .."),
-            ("s3://b//", "empty part"),
+            ("s3://b///", "empty part"),
             ("s3://b/a b", "the prefix may have"),
             ("az://c/a%20b", "the prefix may have"),
             ("s3://b?x=y", "may have letters"),

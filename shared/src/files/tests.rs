@@ -161,5 +161,3 @@ async fn a_walk_sees_what_is_old_and_no_more() {
     let (old, _) = walk.next(100).await.expect("a step").expect("folders");
     assert_eq!(old, [], "what was written just now may still be at work");
 }
-
-use super::walk::OldFolder;

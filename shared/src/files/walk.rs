@@ -6,17 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use super::bucket::Scan;
 use super::name::token_of;
-use super::{FileError, FileStore, Home, blocking};
+use super::{FileError, FileStore, Home, OldFolder, blocking};
 use crate::JobId;
-
-/// A job's folder that has not changed for some time.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OldFolder {
-    /// The job it is named after.
-    pub id: JobId,
-    /// Tokens of attempts whose output has not changed for that time either.
-    pub tokens: Vec<u64>,
-}
 
 /// A scan over the folders of a store.
 pub struct Walk(Inner);

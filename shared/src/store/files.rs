@@ -9,8 +9,7 @@ use super::record::files_of;
 use super::wire::reply::{array, text};
 use super::wire::{Wire, keys};
 use crate::files::location::Location;
-use crate::files::walk::OldFolder;
-use crate::files::{FileEntry, FileError, FileStore, JobFiles, Output, Place};
+use crate::files::{FileEntry, FileError, FileStore, JobFiles, OldFolder, Output, Place};
 use crate::{Config, Error, JobId, Result, State, limits};
 
 /// The pause between two steps of a sweep, which is not urgent.
