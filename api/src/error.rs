@@ -191,7 +191,7 @@ impl Problem {
             FileError::Missing(_) => Self::new(Code::NoFile, cause),
             FileError::OverLimit(_) => Self::new(Code::BodyTooLarge, cause),
             FileError::NoStore => {
-                let advice = "files need a folder: set storage_url (LEASEHOLD_STORAGE_URL)";
+                let advice = "files need a file store: set storage_url (LEASEHOLD_STORAGE_URL)";
                 Self::new(Code::NoFileStore, advice)
             }
             FileError::Failed(_) => {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::files::location::Location;
 use crate::followed::Followed;
 use crate::{Error, Kinds, Limits, QueueName, limits};
 
@@ -24,7 +25,8 @@ pub struct Config {
     pub max_crashes: u32,
     /// The kinds file.
     pub kinds: Option<PathBuf>,
-    /// The folder of jobs' files, as `file:///…`, the same for API and workers; unset: jobs cannot have files.
+    /// Where jobs' files are, the same for API and workers: `file:///…` for a folder, or `s3://bucket/prefix`,
+    /// `gs://bucket/prefix`, `az://container/prefix`; unset: jobs cannot have files.
     pub storage_url: Option<String>,
     /// The folder that the kind `process-files` may read.
     pub document_root: Option<PathBuf>,
@@ -322,7 +324,7 @@ impl Config {
         within("limits.upload_ms", self.limits.upload_ms, 1, 604_800_000)?;
         within("files.orphan_ms", self.files.orphan_ms, 1_000, 31_536_000_000)?;
         within("files.walk_ms", self.files.walk_ms, 100, 31_536_000_000)?;
-        self.storage_path()?;
+        self.storage()?;
         within("limits.request_ms", self.limits.request_ms, 1, 3_600_000)?;
         within("limits.idle_ms", self.limits.idle_ms, 1, 3_600_000)?;
         within("limits.connections", self.limits.connections as u64, 1, 1_000_000)?;
@@ -330,12 +332,12 @@ impl Config {
         Ok(())
     }
 
-    /// The folder that `storage_url` names, if it is set.
+    /// The place that `storage_url` names, if it is set.
     ///
     /// # Errors
     /// A sentence with what to write.
-    pub fn storage_path(&self) -> Result<Option<PathBuf>, String> {
-        self.storage_url.as_deref().map(crate::files::folder::path_of).transpose()
+    pub fn storage(&self) -> Result<Option<Location>, String> {
+        self.storage_url.as_deref().map(Location::parse).transpose()
     }
 
     /// The kinds file, or no kinds when none is named.
@@ -498,7 +500,7 @@ mod tests {
             ("LEASEHOLD_PARTITIONS", "0", "partitions is 0; write 1 to 256"),
             ("LEASEHOLD_PARTITIONS", "many", "many"),
             ("LEASEHOLD_LEASE_MS", "10", "lease_ms is 10; write 1000"),
-            ("LEASEHOLD_STORAGE_URL", "s3://bucket", "write file:///"),
+            ("LEASEHOLD_STORAGE_URL", "s3:bucket", "write file:///"),
             ("LEASEHOLD_WORKER__QUEUES", "a:0", "weight"),
             ("LEASEHOLD_WORKER__QUEUES", "a,a", "twice"),
             ("LEASEHOLD_WORKER__QUEUES", "", "queue"),

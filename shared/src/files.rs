@@ -1,11 +1,14 @@
-//! Files of jobs: those sent with a submit, and those that attempts leave. They are in a folder, never in Redis, and
-//! are removed with their job.
+//! Files of jobs: those sent with a submit, and those that attempts leave. They are in a folder or in a bucket of an
+//! object store ([`location`]), never in Redis, and are removed with their job.
 //!
 //! A job's files are at `<id>/in/<name>` and `<id>/out/<token>/<name>`: an attempt that has lost its lease cannot touch
 //! the winner's. A job's record lists its files; anything else in the folder was left by a crash, and the sweep removes
 //! it ([`walk`]). Names are checked where they enter ([`name`]); [`folder`] says whose a folder is. Everything is
 //! streamed.
+mod bucket;
+mod client;
 pub mod folder;
+pub mod location;
 pub mod name;
 pub mod walk;
 mod write;
@@ -22,6 +25,8 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore};
 use serde::{Deserialize, Serialize};
+use tokio::io::AsyncWriteExt;
+use tokio_util::io::StreamReader;
 
 use crate::JobId;
 
@@ -68,6 +73,15 @@ pub enum Place {
     Out(u64),
 }
 
+/// A job's folder that has not changed for some time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OldFolder {
+    /// The job it is named after.
+    pub id: JobId,
+    /// Tokens of attempts whose output has not changed for that time either.
+    pub tokens: Vec<u64>,
+}
+
 /// An error of the file store.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -82,7 +96,7 @@ pub enum FileError {
     OverLimit(String),
     /// No file store is configured.
     #[error(
-        "this process has no file store; set storage_url (LEASEHOLD_STORAGE_URL) to a folder, as file:///srv/leasehold-files"
+        "this process has no file store; set storage_url (LEASEHOLD_STORAGE_URL) to a folder, as file:///srv/leasehold-files, or to a bucket, as s3://bucket/prefix"
     )]
     NoStore,
     /// The file system failed: no space, no permission, a disk error.
@@ -99,13 +113,20 @@ impl From<io::Error> for FileError {
 /// The bytes of a file, in pieces.
 pub type FileBytes = BoxStream<'static, io::Result<Bytes>>;
 
-/// A folder of files; cheap to clone.
+/// The files of all jobs; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct FileStore {
-    /// Reads and writes files, and syncs each to disk before it counts as written.
-    objects: Arc<LocalFileSystem>,
-    /// The folder, for what object stores lack: removing a whole folder, and finding old ones.
-    root: PathBuf,
+    /// Reads and writes files; each is durable before it counts as written.
+    objects: Arc<dyn ObjectStore>,
+    home: Home,
+}
+
+/// What the store is in: decides on what `ObjectStore` lacks or does in another way.
+#[derive(Debug, Clone)]
+enum Home {
+    /// For removing a whole folder, and finding old ones.
+    Folder(PathBuf),
+    Bucket,
 }
 
 impl FileStore {
@@ -113,12 +134,15 @@ impl FileStore {
     fn at(root: PathBuf) -> Result<Self, FileError> {
         // Files of an acknowledged job must be on disk, like its record.
         let objects = LocalFileSystem::new_with_prefix(&root).map_err(|e| failed(&e, ""))?.with_fsync(true);
-        Ok(Self { objects: Arc::new(objects), root })
+        Ok(Self { objects: Arc::new(objects), home: Home::Folder(root) })
     }
 
-    /// The folder.
-    pub fn root(&self) -> &Path {
-        &self.root
+    /// The folder; `None` for a bucket.
+    pub fn root(&self) -> Option<&Path> {
+        match &self.home {
+            Home::Folder(root) => Some(root),
+            Home::Bucket => None,
+        }
     }
 
     /// Opens a file, or a range within it, and returns its bytes in pieces.
@@ -144,15 +168,21 @@ impl FileStore {
     pub async fn copy_to(&self, id: &JobId, place: Place, name: &str, to: PathBuf) -> Result<(), FileError> {
         let path = object(id, place, name)?;
         let got = self.objects.get_opts(&path, GetOptions::default()).await.map_err(|e| failed(&e, name))?;
-        let GetResultPayload::File(mut from, _) = got.payload else {
-            return Err(FileError::Failed("it is not a local folder".into()));
-        };
-        blocking(move || {
-            let mut to = std::fs::File::create_new(to)?;
-            io::copy(&mut from, &mut to).map(drop)
-        })
-        .await?
-        .map_err(FileError::from)
+        match got.payload {
+            GetResultPayload::File(mut from, _) => {
+                let copying = blocking(move || {
+                    let mut to = std::fs::File::create_new(to)?;
+                    io::copy(&mut from, &mut to).map(drop)
+                });
+                copying.await?.map_err(FileError::from)
+            }
+            GetResultPayload::Stream(pieces) => {
+                let mut from = StreamReader::new(pieces.map_err(io::Error::other));
+                let mut to = tokio::fs::File::create_new(to).await?;
+                tokio::io::copy(&mut from, &mut to).await?;
+                Ok(to.flush().await?)
+            }
+        }
     }
 
     /// The size of a file; `None` when there is none.
@@ -172,27 +202,42 @@ impl FileStore {
 
     /// Removes the folders of jobs with their content. Whatever could not be removed is left to the sweep.
     pub async fn remove(&self, ids: Vec<JobId>) {
-        self.remove_folders(ids.into_iter().map(|id| self.root.join(id.as_str())).collect()).await;
+        self.remove_all(ids.iter().map(ToString::to_string).collect()).await;
     }
 
     /// Removes the output of an attempt.
     pub async fn remove_output(&self, id: &JobId, token: u64) {
-        self.remove_folders(vec![self.outputs(id).join(token.to_string())]).await;
+        self.remove_all(vec![format!("{id}/out/{token}")]).await;
     }
 
     /// Removes the output of attempts with a smaller token: they have lost their lease, or failed.
     pub async fn remove_outputs_before(&self, id: &JobId, token: u64) {
-        let folder = self.outputs(id);
-        let older = blocking(move || {
-            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-            let is_older = |path: &PathBuf| name::token_of(path).is_some_and(|t| t < token);
-            entries.map(|entry| entry.path()).filter(is_older).collect()
-        });
-        self.remove_folders(older.await.unwrap_or_default()).await;
+        let older = match &self.home {
+            Home::Folder(root) => {
+                let folder = root.join(id.as_str()).join("out");
+                let older = blocking(move || {
+                    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+                    entries.filter_map(|entry| name::token_of(&entry.path())).filter(|t| *t < token).collect()
+                });
+                older.await.unwrap_or_default()
+            }
+            Home::Bucket => self.outputs_before(id, token).await,
+        };
+        if !older.is_empty() {
+            self.remove_all(older.iter().map(|token| format!("{id}/out/{token}")).collect()).await;
+        }
     }
 
-    fn outputs(&self, id: &JobId) -> PathBuf {
-        self.root.join(id.as_str()).join("out")
+    /// Whether each call is a request over the network: one that is seldom of use is better left to the sweep.
+    pub fn is_remote(&self) -> bool {
+        matches!(self.home, Home::Bucket)
+    }
+
+    async fn remove_all(&self, below: Vec<String>) {
+        match &self.home {
+            Home::Folder(root) => self.remove_folders(below.iter().map(|path| root.join(path)).collect()).await,
+            Home::Bucket => self.remove_below(below).await,
+        }
     }
 
     async fn remove_folders(&self, folders: Vec<PathBuf>) {
@@ -222,7 +267,7 @@ fn object(id: &JobId, place: Place, name: &str) -> Result<ObjectPath, FileError>
 fn failed(error: &object_store::Error, name: &str) -> FileError {
     match error {
         object_store::Error::NotFound { .. } => FileError::Missing(name.to_owned()),
-        error => FileError::Failed(error.to_string()),
+        error => FileError::Failed(client::brief(error)),
     }
 }
 

@@ -93,6 +93,11 @@ pub const FILE_NAME_BYTES_MAX: usize = 200;
 pub const CONTENT_TYPE_BYTES_MAX: usize = 200;
 /// Bytes of a file that are buffered before they are written.
 pub const FILE_PART_BYTES: usize = 256 << 10;
+/// Bytes of a part of a file in a bucket, buffered like the above. Object stores take at least 5 MiB, and the same for
+/// all parts but the last.
+pub const BUCKET_PART_BYTES: usize = 8 << 20;
+/// Parts of a file in a bucket: S3's limit, so that a file may have 80 GiB.
+pub const BUCKET_PARTS_MAX: usize = 10_000;
 /// Bytes of an upload between two parts: the headers of a part, and the text before the first part.
 pub const PART_HEAD_BYTES_MAX: usize = 512 << 10;
 /// Folders that one step of the file sweep examines.

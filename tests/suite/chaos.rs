@@ -147,7 +147,7 @@ impl Fleet {
         assert_eq!(store.check_files(Duration::ZERO).await.unwrap(), []);
         let pruned = store.prune(&PruneQuery { kind: Kind::parse(work::KIND).ok(), ..PruneQuery::default() }).await;
         assert!(!pruned.unwrap().more);
-        let folder = store.files().unwrap().root().to_owned();
+        let folder = store.files().unwrap().root().unwrap().to_owned();
         eventually(END, "no file is left", async || {
             let left = std::fs::read_dir(&folder).unwrap().flatten().filter(|entry| entry.path().is_dir());
             let left: Vec<_> = left.map(|entry| entry.file_name()).collect();

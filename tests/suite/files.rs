@@ -1,4 +1,7 @@
 //! Files: up with a submit, through an attempt, down again, and gone with their job; and what deaths leave of them.
+mod bucket;
+mod bucket_outages;
+mod bucket_start;
 mod cache;
 mod deaths;
 mod down;
@@ -46,6 +49,12 @@ max_attempts = 2
 backoff = { first_ms = 50, max_ms = 100 }
 [kinds.part]
 command = ["sh", "-c", "cp in/* out/"]
+[kinds.gated]
+command = ["sh", "-c", "cp in/* out/; touch \"$0.reached\"; while [ ! -e \"$0\" ]; do sleep 0.05; done", "{dir}/gate"]
+max_attempts = 10
+backoff = { first_ms = 500, max_ms = 1000 }
+[kinds.variables]
+command = ["sh", "-c", "env > out/variables"]
 [kinds.render]
 command = ["sh", "{dir}/render.sh"]
 cache = { ms = 3600000, by = ["/url", "/config"] }

@@ -74,12 +74,7 @@ impl Attempt {
             stop,
             reporter: running.reporter.clone(),
             limits: running.config.limits.clone(),
-            files: Files::new(
-                running.store.files().cloned(),
-                job.held.clone(),
-                job.files.clone(),
-                running.config.limits.upload_bytes,
-            ),
+            files: Files::new(running.store.files().cloned(), &job, running.config.limits.upload_bytes),
             items: job.items,
             cache_entry: OnceLock::new(),
             store: running.store.clone(),

@@ -16,6 +16,7 @@ use futures_util::Stream;
 use leasehold::files::{FileStore, Place, name};
 use leasehold::{FileEntry, FileError, JobId, NewJob, Store, draft, limits};
 use multer::{Field, Multipart};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::body::{self, JsonText, Lent};
 use crate::deadline::Clock;
@@ -26,6 +27,9 @@ use crate::submission;
 
 /// Advice when part `job` does not come first.
 const JOB_FIRST: &str = "send the submit's JSON as the first part, named `job`, and each file as a part after it";
+
+/// A part of the memory for bodies.
+type Share = Option<OwnedSemaphorePermit>;
 
 /// Creates a job from the name of its file.
 pub type MakeJob = Box<dyn FnOnce(&str) -> Result<NewJob, Problem> + Send>;
@@ -207,6 +211,8 @@ struct Reading {
     unparsed: Arc<AtomicUsize>,
     /// Why reading the body failed; the parser cannot carry it.
     fault: Arc<Mutex<Option<Problem>>>,
+    /// The memory for all bodies.
+    bodies: Arc<Semaphore>,
 }
 
 impl Reading {
@@ -219,7 +225,8 @@ impl Reading {
             too_large: too_large(api),
             unparsed: unparsed.clone(),
         };
-        Self { parts: Multipart::new(feed.stream(fault.clone()), &upload.boundary), unparsed, fault }
+        let parts = Multipart::new(feed.stream(fault.clone()), &upload.boundary);
+        Self { parts, unparsed, fault, bodies: api.bodies().clone() }
     }
 
     /// The failure of reading the body, or else of parsing it.
@@ -261,6 +268,10 @@ impl Reading {
         body::utf8(text)
     }
 
+    fn take_share(&self, share: &mut Share, store: &FileStore, bytes: usize) -> Result<(), Problem> {
+        if store.is_remote() { body::take_share(share, &self.bodies, bytes) } else { Ok(()) }
+    }
+
     async fn file(
         &self,
         mut part: Field<'static>,
@@ -270,9 +281,14 @@ impl Reading {
     ) -> Result<FileEntry, Problem> {
         let content_type = content_type(&part, file_name);
         let mut writer = store.create(id, Place::In, file_name).await.map_err(Problem::of_file)?;
+        let mut share = None;
         loop {
             let pushed = match self.chunk(&mut part).await {
-                Ok(Some(bytes)) => writer.push(&bytes).await.map_err(Problem::of_file),
+                // Parts of a file in a bucket are larger than the share that every upload has.
+                Ok(Some(bytes)) => match self.take_share(&mut share, store, writer.buffered() + bytes.len()) {
+                    Ok(()) => writer.push(&bytes).await.map_err(Problem::of_file),
+                    Err(problem) => Err(problem),
+                },
                 Ok(None) => return writer.finish(content_type).await.map_err(Problem::of_file),
                 Err(problem) => Err(problem),
             };

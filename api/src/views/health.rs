@@ -50,7 +50,7 @@ pub async fn health(State(api): State<Api>, _: NoQuery) -> Answer {
     let counted = tokio::time::timeout(PATIENCE, count(&api, limit.is_some())).await.ok().and_then(Result::ok);
     let (analyses, recordings) = counted.unzip();
     let redis = address(api.config()).unwrap_or_default();
-    let files = api.config().storage_path().ok().flatten();
+    let files = api.config().storage().ok().flatten();
     let health = Health {
         status: if counted.is_some() { "healthy" } else { "unhealthy" },
         service: "Leasehold",
@@ -61,7 +61,7 @@ pub async fn health(State(api): State<Api>, _: NoQuery) -> Answer {
         jobs_count: recordings.map(|counts| counts.total),
         database: redis.clone(),
         jobs_directory: redis,
-        results_directory: files.map(|folder| folder.display().to_string()),
+        results_directory: files.map(|location| location.to_string()),
         features: FEATURES,
     };
     if counted.is_some() {

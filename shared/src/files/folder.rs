@@ -7,7 +7,7 @@ use super::{FileStore, blocking};
 use crate::{Error, Result};
 
 /// The file that makes a folder a file store: the name of its owner.
-const OWNER: &str = ".leasehold-files";
+pub(super) const OWNER: &str = ".leasehold-files";
 
 /// The folder that a `storage_url` names.
 ///
@@ -58,19 +58,13 @@ impl FileStore {
             Found::Owned(owner) => Some(owner),
             Found::Empty => None,
             Found::Foreign(what) => {
-                return Err(fault(format!(
-                    "{what} is in it but no file {OWNER}; files that belong to no job are deleted there, so name a folder \
-                     that is empty or does not exist yet"
-                )));
+                return Err(fault(foreign(&what, "a folder that is empty or does not exist yet")));
             }
         };
         let owner = agree(named.clone()).await?;
         match named {
             Some(named) if named != owner => {
-                return Err(fault(format!(
-                    "it belongs to another Redis (its {OWNER} says {named}, this Redis {owner}); name the folder of this \
-                     Redis, or an empty one"
-                )));
+                return Err(fault(of_another(&named, &owner)));
             }
             Some(_) => {}
             None => {
@@ -81,6 +75,19 @@ impl FileStore {
         }
         Self::at(root).map_err(|e| fault(e.to_string()))
     }
+}
+
+/// The refusal of a place that has content but no owner. `instead` is what to name.
+pub(super) fn foreign(what: &str, instead: &str) -> String {
+    format!("{what} is in it but no file {OWNER}; files that belong to no job are deleted there, so name {instead}")
+}
+
+/// The refusal of a place that another Redis uses.
+pub(super) fn of_another(named: &str, owner: &str) -> String {
+    format!(
+        "it belongs to another Redis (its {OWNER} says {named}, this Redis {owner}); name the folder of this Redis, or \
+         an empty one"
+    )
 }
 
 enum Found {

@@ -4,23 +4,17 @@ use std::fs::{DirEntry, Metadata, ReadDir};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use super::bucket::Scan;
 use super::name::token_of;
-use super::{FileError, FileStore, blocking};
+use super::{FileError, FileStore, Home, OldFolder, blocking};
 use crate::JobId;
 
-/// A job's folder that has not changed for some time.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OldFolder {
-    /// The job it is named after.
-    pub id: JobId,
-    /// Tokens of attempts whose output has not changed for that time either.
-    pub tokens: Vec<u64>,
-}
-
 /// A scan over the folders of a store.
-pub struct Walk {
-    folders: ReadDir,
-    older_than: Duration,
+pub struct Walk(Inner);
+
+enum Inner {
+    Folder { folders: ReadDir, older_than: Duration },
+    Bucket(Scan),
 }
 
 impl FileStore {
@@ -29,9 +23,13 @@ impl FileStore {
     /// # Errors
     /// [`FileError::Failed`].
     pub async fn walk(&self, older_than: Duration) -> Result<Walk, FileError> {
-        let root = self.root.clone();
-        let folders = blocking(move || std::fs::read_dir(root)).await??;
-        Ok(Walk { folders, older_than })
+        Ok(Walk(match &self.home {
+            Home::Folder(root) => {
+                let root = root.clone();
+                Inner::Folder { folders: blocking(move || std::fs::read_dir(root)).await??, older_than }
+            }
+            Home::Bucket => Inner::Bucket(Scan::new(&self.objects, older_than)),
+        }))
     }
 }
 
@@ -40,17 +38,22 @@ impl Walk {
     ///
     /// # Errors
     /// [`FileError::Failed`].
-    pub async fn next(mut self, most: usize) -> Result<Option<(Vec<OldFolder>, Self)>, FileError> {
-        blocking(move || {
-            let (mut looked, mut old) = (0, Vec::new());
-            while looked < most {
-                let Some(entry) = self.folders.next() else { break };
-                looked += 1;
-                old.extend(old_folder(&entry?, self.older_than));
+    pub async fn next(self, most: usize) -> Result<Option<(Vec<OldFolder>, Self)>, FileError> {
+        match self.0 {
+            Inner::Bucket(scan) => Ok(scan.next(most).await?.map(|(old, scan)| (old, Self(Inner::Bucket(scan))))),
+            Inner::Folder { mut folders, older_than } => {
+                blocking(move || {
+                    let (mut looked, mut old) = (0, Vec::new());
+                    while looked < most {
+                        let Some(entry) = folders.next() else { break };
+                        looked += 1;
+                        old.extend(old_folder(&entry?, older_than));
+                    }
+                    Ok((looked > 0).then_some((old, Self(Inner::Folder { folders, older_than }))))
+                })
+                .await?
             }
-            Ok((looked > 0).then_some((old, self)))
-        })
-        .await?
+        }
     }
 }
 

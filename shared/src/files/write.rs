@@ -1,22 +1,42 @@
-//! Writing a file: staged beside its final path, and renamed once it is complete.
+//! Writing a file. In a folder it is staged beside its final path, and renamed once it is complete; in a bucket a small
+//! file is one request, and a larger one is sent in parts that become an object once they are complete.
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use object_store::{MultipartUpload, ObjectStoreExt, PutPayload};
+use object_store::path::Path as ObjectPath;
+use object_store::{
+    Attribute, Attributes, GetOptions, MultipartUpload, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutPayload,
+};
 use sha2::Digest;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::{FileEntry, FileError, FileStore, Place, blocking, failed, object};
+use super::client::brief;
+use super::{FileEntry, FileError, FileStore, Place, blocking, bucket, failed, object};
 use crate::JobId;
-use crate::limits::FILE_PART_BYTES;
+use crate::limits::{BUCKET_PART_BYTES, BUCKET_PARTS_MAX, FILE_PART_BYTES};
+
+/// The metadata of an object by which a writer knows its own.
+const WRITER: &str = "writer";
 
 /// A file being written. It is not visible before [`FileWriter::finish`]; dropped earlier, it leaves nothing behind.
 pub struct FileWriter {
-    upload: Box<dyn MultipartUpload>,
+    /// `None` in a bucket until there is a whole part to send, and once the upload has ended.
+    upload: Option<Box<dyn MultipartUpload>>,
+    /// For a file in a bucket.
+    remote: Option<Remote>,
     name: String,
     buffer: BytesMut,
     bytes: u64,
     hash: sha2::Sha256,
+}
+
+/// An object being written.
+struct Remote {
+    objects: Arc<dyn ObjectStore>,
+    path: ObjectPath,
+    /// Identifies this writer; stored with the object.
+    writer: String,
+    parts: usize,
 }
 
 impl FileStore {
@@ -25,18 +45,41 @@ impl FileStore {
     /// # Errors
     /// [`FileError::Name`]; [`FileError::Failed`].
     pub async fn create(&self, id: &JobId, place: Place, name: &str) -> Result<FileWriter, FileError> {
-        let path = object(id, place, name)?;
-        let (objects, runtime) = (Arc::clone(&self.objects), tokio::runtime::Handle::current());
+        let (path, objects) = (object(id, place, name)?, Arc::clone(&self.objects));
+        if self.is_remote() {
+            let writer = uuid::Uuid::now_v7().to_string();
+            return Ok(FileWriter::new(None, Some(Remote { objects, path, writer, parts: 0 }), name));
+        }
+        let runtime = tokio::runtime::Handle::current();
         // It creates the folders and the staged file before it first yields.
         let upload = blocking(move || runtime.block_on(objects.put_multipart(&path)));
         let upload = upload.await?.map_err(|e| failed(&e, name))?;
-        Ok(FileWriter::new(upload, name))
+        Ok(FileWriter::new(Some(upload), None, name))
+    }
+}
+
+impl Remote {
+    async fn start(&self) -> object_store::Result<Box<dyn MultipartUpload>> {
+        let mut attributes = Attributes::new();
+        attributes.insert(Attribute::Metadata(WRITER.into()), self.writer.clone().into());
+        let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
+        self.objects.put_multipart_opts(&self.path, options).await
+    }
+
+    /// Whether the object is there, and from this writer: a repeated request to complete an upload finds no upload when
+    /// the first has completed it and its reply was lost.
+    async fn is_written(&self, bytes: u64) -> bool {
+        let options = GetOptions { head: true, ..GetOptions::default() };
+        self.objects.get_opts(&self.path, options).await.is_ok_and(|found| {
+            let writer = found.attributes.get(&Attribute::Metadata(WRITER.into()));
+            found.meta.size == bytes && writer.is_some_and(|writer| **writer == *self.writer)
+        })
     }
 }
 
 impl FileWriter {
-    fn new(upload: Box<dyn MultipartUpload>, name: &str) -> Self {
-        Self { upload, name: name.to_owned(), buffer: BytesMut::new(), bytes: 0, hash: sha2::Sha256::new() }
+    fn new(upload: Option<Box<dyn MultipartUpload>>, remote: Option<Remote>, name: &str) -> Self {
+        Self { upload, remote, name: name.to_owned(), buffer: BytesMut::new(), bytes: 0, hash: sha2::Sha256::new() }
     }
 
     /// Bytes written so far.
@@ -44,23 +87,46 @@ impl FileWriter {
         self.bytes
     }
 
+    /// Bytes in memory that have not been sent or written yet.
+    pub fn buffered(&self) -> usize {
+        self.buffer.len()
+    }
+
+    fn part_bytes(&self) -> usize {
+        if self.remote.is_some() { BUCKET_PART_BYTES } else { FILE_PART_BYTES }
+    }
+
     /// Adds a piece.
     ///
     /// # Errors
-    /// [`FileError::Failed`]: the file must not be finished.
+    /// [`FileError::Failed`], or [`FileError::OverLimit`] in a bucket: the file must not be finished.
     pub async fn push(&mut self, piece: &Bytes) -> Result<(), FileError> {
         self.bytes += piece.len() as u64;
         self.hash.update(piece);
         self.buffer.extend_from_slice(piece);
-        while self.buffer.len() >= FILE_PART_BYTES {
-            self.put(FILE_PART_BYTES).await?;
+        let part = self.part_bytes();
+        while self.buffer.len() >= part {
+            self.put(part).await?;
         }
         Ok(())
     }
 
     async fn put(&mut self, bytes: usize) -> Result<(), FileError> {
-        let part = self.buffer.split_to(bytes).freeze();
-        self.upload.put_part(PutPayload::from_bytes(part)).await.map_err(|e| failed(&e, &self.name))
+        let part = PutPayload::from_bytes(self.buffer.split_to(bytes).freeze());
+        if let Some(remote) = &mut self.remote {
+            if remote.parts == BUCKET_PARTS_MAX {
+                let (name, most) = (&self.name, bucket::bytes_max());
+                return Err(FileError::OverLimit(format!(
+                    "file {name:?} is larger than {most} bytes, the most that a file in object storage may have"
+                )));
+            }
+            remote.parts += 1;
+            if self.upload.is_none() {
+                self.upload = Some(remote.start().await.map_err(|e| unwritten(&e))?);
+            }
+        }
+        let upload = self.upload.as_mut().expect("it has been started");
+        upload.put_part(part).await.map_err(|e| unwritten(&e))
     }
 
     /// Adds everything from `reader`, and fails when the file would exceed `bytes_max`.
@@ -90,18 +156,62 @@ impl FileWriter {
     /// # Errors
     /// [`FileError::Failed`]: nothing is left behind.
     pub async fn finish(mut self, content_type: String) -> Result<FileEntry, FileError> {
+        match &self.remote {
+            Some(remote) if self.upload.is_none() => {
+                let whole = PutPayload::from_bytes(std::mem::take(&mut self.buffer).freeze());
+                remote.objects.put(&remote.path, whole).await.map_err(|e| unwritten(&e))?;
+            }
+            _ => self.complete().await?,
+        }
+        let sha256 = self.hash.finalize_reset().iter().map(|b| format!("{b:02x}")).collect();
+        Ok(FileEntry { name: std::mem::take(&mut self.name), bytes: self.bytes, content_type, sha256 })
+    }
+
+    async fn complete(&mut self) -> Result<(), FileError> {
         if !self.buffer.is_empty() {
             self.put(self.buffer.len()).await?;
         }
-        self.upload.complete().await.map_err(|e| failed(&e, &self.name))?;
-        let sha256 = self.hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
-        Ok(FileEntry { name: self.name, bytes: self.bytes, content_type, sha256 })
+        let upload = self.upload.as_mut().expect("it has been started");
+        let Err(error) = upload.complete().await else {
+            self.upload = None;
+            return Ok(());
+        };
+        match &self.remote {
+            Some(remote) if remote.is_written(self.bytes).await => {
+                self.upload = None;
+                Ok(())
+            }
+            _ => Err(unwritten(&error)),
+        }
     }
 
     /// Aborts the write, and returns once the staged file is deleted.
     pub async fn abort(mut self) {
-        if let Err(e) = self.upload.abort().await {
-            tracing::warn!("an unfinished file is left to the file sweep: {e}");
+        if let Some(upload) = self.upload.take() {
+            abort(upload).await;
         }
     }
+}
+
+impl Drop for FileWriter {
+    fn drop(&mut self) {
+        // A file staged in a folder is deleted when its upload is dropped; a bucket keeps the parts until it is told.
+        if self.remote.is_some()
+            && let Some(upload) = self.upload.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(abort(upload));
+        }
+    }
+}
+
+async fn abort(mut upload: Box<dyn MultipartUpload>) {
+    if let Err(e) = upload.abort().await {
+        tracing::warn!("an unfinished file is left to the file sweep, or the bucket's lifecycle rule: {}", brief(&e));
+    }
+}
+
+/// The error of a write: a bucket that is gone is "not found", but not the file.
+fn unwritten(error: &object_store::Error) -> FileError {
+    FileError::Failed(brief(error))
 }

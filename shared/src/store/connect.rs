@@ -38,7 +38,7 @@ impl Store {
         server::check(&wire).await?;
         meta::agree_layout(&wire).await?;
         let partitions = meta::agree_partitions(&wire, config.partitions, true).await?;
-        let files = files::open(&wire, config).await?;
+        let files = files::open(&wire, config, false).await?;
         Ok(Self::new(wire, partitions, files))
     }
 
@@ -50,7 +50,7 @@ impl Store {
     pub async fn connect_unchecked(config: &Config) -> Result<Self> {
         let wire = Wire::open(config, None, Metrics::default())?;
         let partitions = meta::agree_partitions(&wire, config.partitions, false).await?;
-        let files = match files::open(&wire, config).await {
+        let files = match files::open(&wire, config, true).await {
             // The keys are checked nevertheless.
             Err(Error::Config(reason)) => {
                 tracing::warn!("the file store is not checked: {reason}");

@@ -8,8 +8,8 @@ use super::finding::{Finding, Repair};
 use super::record::files_of;
 use super::wire::reply::{array, text};
 use super::wire::{Wire, keys};
-use crate::files::walk::OldFolder;
-use crate::files::{FileEntry, FileError, FileStore, JobFiles, Output, Place};
+use crate::files::location::Location;
+use crate::files::{FileEntry, FileError, FileStore, JobFiles, OldFolder, Output, Place};
 use crate::{Config, Error, JobId, Result, State, limits};
 
 /// The pause between two steps of a sweep, which is not urgent.
@@ -17,9 +17,9 @@ const WALK_PAUSE: Duration = Duration::from_millis(20);
 /// Jobs read by one call.
 const STEP: usize = 1_000;
 
-/// Opens the configured file store, if it belongs to this Redis.
-pub(super) async fn open(wire: &Wire, config: &Config) -> Result<Option<FileStore>> {
-    let Some(root) = config.storage_path().map_err(Error::Config)? else { return Ok(None) };
+/// Opens the configured file store, if it belongs to this Redis. Unless `is_reading`, it must be writable.
+pub(super) async fn open(wire: &Wire, config: &Config, is_reading: bool) -> Result<Option<FileStore>> {
+    let Some(location) = config.storage().map_err(Error::Config)? else { return Ok(None) };
     let agree = async |named: Option<String>| {
         let mut reading = redis::pipe();
         reading.cmd("HGET").arg(keys::META).arg("files");
@@ -28,9 +28,8 @@ pub(super) async fn open(wire: &Wire, config: &Config) -> Result<Option<FileStor
             _ if !known.is_empty() => Ok(known),
             // Redis was emptied, or is the wrong one: by its records, everything in the folder would be orphaned.
             Some(named) => Err(Error::Config(format!(
-                "storage_url names {}, whose files belong to the Redis {named}, and this Redis has no such folder; name an empty \
-                 folder, or, if it is this Redis's, run: redis-cli HSET lh:meta files {named}",
-                root.display()
+                "storage_url names {location}, whose files belong to the Redis {named}, and this Redis has no such folder; \
+                 name an empty folder, or, if it is this Redis's, run: redis-cli HSET lh:meta files {named}"
             ))),
             None => {
                 let mut setting = redis::pipe();
@@ -40,7 +39,11 @@ pub(super) async fn open(wire: &Wire, config: &Config) -> Result<Option<FileStor
             }
         }
     };
-    FileStore::open(root.clone(), agree).await.map(Some)
+    let opened = match &location {
+        Location::Folder(root) => FileStore::open(root.clone(), agree).await,
+        Location::Bucket(url) => FileStore::open_bucket(url, is_reading, agree).await,
+    };
+    opened.map(Some)
 }
 
 impl Store {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use leasehold::files::{Output, Place, name};
-use leasehold::store::Held;
+use leasehold::store::{ClaimedJob, Held};
 use leasehold::{FileEntry, FileError, FileStore, JobId, limits};
 use nix::fcntl::OFlag;
 use tokio::io::AsyncRead;
@@ -21,6 +21,8 @@ pub(crate) struct Files {
     held: Held,
     input: Vec<FileEntry>,
     bytes_max: u64,
+    /// No earlier attempt has failed or lost its worker.
+    is_first: bool,
     /// Files may have been written under the token.
     touched: AtomicBool,
     left: Mutex<Left>,
@@ -35,8 +37,9 @@ struct Left {
 }
 
 impl Files {
-    pub fn new(store: Option<FileStore>, held: Held, input: Vec<FileEntry>, bytes_max: u64) -> Self {
-        Self { store, held, input, bytes_max, touched: AtomicBool::new(false), left: Mutex::default() }
+    pub fn new(store: Option<FileStore>, job: &ClaimedJob, bytes_max: u64) -> Self {
+        let (held, input, is_first) = (job.held.clone(), job.files.clone(), job.attempts == 0 && job.crashes == 0);
+        Self { store, held, input, bytes_max, is_first, touched: AtomicBool::new(false), left: Mutex::default() }
     }
 
     pub fn input(&self) -> &[FileEntry] {
@@ -157,7 +160,8 @@ impl Files {
 
     /// Deletes the output files of earlier attempts; this one completed the job.
     pub async fn discard_older(&self) {
-        if let Some(store) = &self.store {
+        // A first attempt seldom has any, and a bucket would be listed for each job: they are left to the sweep.
+        if let Some(store) = self.store.as_ref().filter(|store| !(self.is_first && store.is_remote())) {
             store.remove_outputs_before(&self.held.id, self.held.token).await;
         }
     }

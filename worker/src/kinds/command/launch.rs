@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, mpsc};
 
-use leasehold::Json;
+use leasehold::files::location::Location;
+use leasehold::{Config, Json};
 use nix::errno::Errno;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, killpg};
@@ -54,8 +55,9 @@ pub(super) struct Launched {
 type Answer = oneshot::Sender<io::Result<Launched>>;
 
 /// Starts the commands of one worker.
-#[derive(Default)]
 pub(crate) struct Launcher {
+    /// Variables that commands do not get: the credentials of the file store.
+    hidden: &'static [&'static str],
     running: Mutex<Option<LauncherThread>>,
 }
 
@@ -66,6 +68,14 @@ struct LauncherThread {
 }
 
 impl Launcher {
+    pub(crate) fn new(config: &Config) -> Self {
+        let hidden = match config.storage() {
+            Ok(Some(Location::Bucket(url))) => url.cloud.secrets(),
+            _ => &[],
+        };
+        Self { hidden, running: Mutex::default() }
+    }
+
     /// Creates a folder for one command, with `in/` and `out/`.
     ///
     /// # Errors
@@ -91,7 +101,7 @@ impl Launcher {
         if let Some(running) = &*running {
             return Ok(running.clone());
         }
-        let root = Arc::new(ScratchRoot::open()?);
+        let root = Arc::new(ScratchRoot::open(self.hidden)?);
         let (requests, inbox) = mpsc::channel::<(LaunchRequest, Answer)>();
         let runtime = tokio::runtime::Handle::current();
         let launching = Arc::clone(&root);
@@ -110,10 +120,11 @@ impl Launcher {
 struct ScratchRoot {
     guard: Arc<Guard>,
     folder: TempDir,
+    hidden: &'static [&'static str],
 }
 
 impl ScratchRoot {
-    fn open() -> io::Result<Self> {
+    fn open(hidden: &'static [&'static str]) -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("leasehold-worker-").tempdir()?;
         let guard = match Guard::start(folder.path()) {
             Err(e) if is_shortage(&e) => return Err(e),
@@ -125,7 +136,7 @@ impl ScratchRoot {
             }
             Ok(guard) => guard,
         };
-        Ok(Self { guard: Arc::new(guard), folder })
+        Ok(Self { guard: Arc::new(guard), folder, hidden })
     }
 
     fn scratch(&self) -> io::Result<TempDir> {
@@ -153,6 +164,9 @@ impl ScratchRoot {
         let ours =
             std::env::vars_os().map(|(name, _)| name).filter(|n| n.as_encoded_bytes().starts_with(b"LEASEHOLD_"));
         for name in ours {
+            command.env_remove(name);
+        }
+        for name in self.hidden {
             command.env_remove(name);
         }
         command.envs(request.environment.iter().map(|(name, value)| (name, value)));
