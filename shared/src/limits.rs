@@ -61,6 +61,8 @@ pub const ATTEMPTS_MAX: u32 = 1_000;
 pub const TIMEOUT_MS_MAX: u64 = 604_800_000;
 /// Delay after a worker releases a job with an unknown record version, ms.
 pub const UNKNOWN_VERSION_DELAY_MS: u64 = 5_000;
+/// The largest token of a lease, in µs of Redis's clock: the year 2255. Beyond 2^53, numbers in Lua are not exact.
+pub const TOKEN_MAX: u64 = 9_000_000_000_000_000;
 /// The version of a job's record that this code writes and reads.
 pub const RECORD_VERSION: u32 = 1;
 /// Bytes of an error or progress message; the rest is cut off.
