@@ -63,6 +63,8 @@ pub const TIMEOUT_MS_MAX: u64 = 604_800_000;
 pub const UNKNOWN_VERSION_DELAY_MS: u64 = 5_000;
 /// The largest token of a lease, in µs of Redis's clock: the year 2255. Beyond 2^53, numbers in Lua are not exact.
 pub const TOKEN_MAX: u64 = 9_000_000_000_000_000;
+/// Replicas of Redis that a submit may wait for.
+pub const REPLICAS_MAX: u8 = 10;
 /// The version of a job's record that this code writes and reads.
 pub const RECORD_VERSION: u32 = 1;
 /// Bytes of an error or progress message; the rest is cut off.

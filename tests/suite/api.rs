@@ -1,4 +1,5 @@
 //! HTTP: the real `leasehold-api` on a real Redis.
+mod durability;
 mod events;
 mod hostile;
 mod idempotency;

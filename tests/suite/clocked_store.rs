@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use leasehold::job::{Due, ErrorCode, Idempotency, JobError, NewBatch, Priority};
+use leasehold::job::{Due, Durability, ErrorCode, Idempotency, JobError, NewBatch, Priority};
 use leasehold::store::{ClaimRequest, Claimed, ClaimedJob, Held, Outcome, RenewRequest, Renewed, Settle, Settled};
 use leasehold::store::{SweepRequest, Swept, WorkerInfo};
 use leasehold::{Config, Job, JobId, Json, Kind, NewJob, QueueName, State, Store, Timestamp, WorkerId};
@@ -74,6 +74,7 @@ pub fn job() -> NewJob {
         max_attempts: 3,
         timeout_ms: None,
         idempotency: None,
+        durability: Durability::default(),
         limited: false,
         batch: None,
         uploaded: None,

@@ -76,7 +76,7 @@ impl Metrics {
 fn outcome(error: &Error) -> &'static str {
     match error {
         Error::Unavailable(_) => "unavailable",
-        Error::OutcomeUnknown(_) => "unknown",
+        Error::OutcomeUnknown(_) | Error::TooFewReplicas { .. } => "unknown",
         Error::Full(_) => "full",
         Error::Refused(_) | Error::Config(_) => "refused",
         Error::Corrupt { .. } => "corrupt",
