@@ -11,6 +11,7 @@ use super::connection::{Connections, classify};
 use super::keys;
 use super::metrics::Metrics;
 use super::scripts::Script;
+use crate::config::RedisDurability;
 use crate::{Config, Error, Result};
 
 /// The state shared by all calls.
@@ -20,6 +21,8 @@ pub(crate) struct Wire {
     outage: Duration,
     /// A test's clock, in ms, that scripts use in place of Redis's.
     clock: Option<Arc<AtomicI64>>,
+    /// `redis.durability`.
+    durability: RedisDurability,
     /// Calls that may wait for replicas at once: half of the connections, so that the others stay free.
     waits: Semaphore,
 }
@@ -32,7 +35,9 @@ impl Wire {
     pub(crate) fn open(config: &Config, clock: Option<Arc<AtomicI64>>, metrics: Metrics) -> Result<Self> {
         let connections = Connections::open(config, metrics)?;
         let waits = Semaphore::new(config.redis.connections.div_ceil(2));
-        Ok(Self { connections, outage: Duration::from_millis(config.redis.outage_ms), clock, waits })
+        let (outage, durability) = (Duration::from_millis(config.redis.outage_ms), config.redis.durability);
+        connections.metrics().durability(durability);
+        Ok(Self { connections, outage, clock, durability, waits })
     }
 
     /// Separate connections, by `config`, with the same clock and metrics.
@@ -45,6 +50,10 @@ impl Wire {
 
     pub(crate) fn connections(&self) -> &Connections {
         &self.connections
+    }
+
+    pub(crate) fn durability(&self) -> RedisDurability {
+        self.durability
     }
 
     pub(crate) fn outage(&self) -> Duration {
