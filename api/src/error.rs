@@ -169,6 +169,7 @@ impl Problem {
                 Code::OutcomeUnknown,
                 "Redis did not answer in time, so the request may or may not have been executed; repeating it is safe",
             ),
+            Error::TooFewReplicas { .. } => Self::new(Code::OutcomeUnknown, format!("{cause}; a failover may lose it")),
             Error::Full(_) => Self::new(
                 Code::Full,
                 "Redis has reached its maxmemory and accepts no new jobs until others have been removed; try again later",

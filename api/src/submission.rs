@@ -1,7 +1,7 @@
 //! A submit as a client writes it: every field checked, all faults reported at once. Pure.
 use std::sync::Arc;
 
-use leasehold::job::{Due, NewBatch, Priority};
+use leasehold::job::{Due, Durability, NewBatch, Priority};
 use leasehold::json::InvalidJson;
 use leasehold::{Draft, Json, Kind, Kinds, Limits, NewJob, limits};
 
@@ -78,6 +78,7 @@ fn draft(reader: &mut Reader<'_>, key: Option<String>, sizes: &Limits) -> Option
     let (queue, priority, due) = (reader.name("queue"), priority(reader), due(reader));
     let max_attempts = reader.whole("max_attempts", 1, limits::ATTEMPTS_MAX.into());
     let timeout_ms = reader.whole("timeout_ms", 1, limits::TIMEOUT_MS_MAX);
+    let durability = durability(reader);
     let items = reader.payloads("items", limits::ITEMS_PER_SUBMIT_MAX, sizes);
     let open = reader.flag("items_open");
     let then = reader.name("then");
@@ -99,6 +100,7 @@ fn draft(reader: &mut Reader<'_>, key: Option<String>, sizes: &Limits) -> Option
         max_attempts: max_attempts.and_then(|n| u32::try_from(n).ok()),
         timeout_ms,
         key,
+        durability,
         batch: is_batch.then(|| NewBatch { items: items.unwrap_or_default(), open, then }),
         ..Draft::new(kind?, payload.unwrap_or_else(Json::null))
     })
@@ -112,6 +114,11 @@ fn priority(reader: &mut Reader<'_>) -> Option<Priority> {
         reader.fault("priority", format!("{shown:?} is not high, normal or low"));
     }
     priority
+}
+
+fn durability(reader: &mut Reader<'_>) -> Option<Durability> {
+    let text = reader.text("durability")?;
+    Durability::parse(&text).map_err(|fault| reader.fault("durability", fault)).ok()
 }
 
 fn due(reader: &mut Reader<'_>) -> Option<Due> {
@@ -182,6 +189,8 @@ mod tests {
             (r#"{"kind": "a", "max_attempts": 0}"#, "/max_attempts", "from 1 to 1000"),
             (r#"{"kind": "a", "timeout_ms": 0}"#, "/timeout_ms", "from 1"),
             (r#"{"kind": "a", "timeout_ms": 604800001}"#, "/timeout_ms", "604800000"),
+            (r#"{"kind": "a", "durability": "replicas:11"}"#, "/durability", "write N from 0 to 10"),
+            (r#"{"kind": "a", "durability": 1}"#, "/durability", "expected a string"),
             (r#"{"kind": "a", "items": {}}"#, "/items", "expected an array, got an object"),
             (r#"{"kind": "a", "items_open": "yes"}"#, "/items_open", "expected a boolean"),
             (r#"{"kind": "a", "then": "b"}"#, "/then", "items"),

@@ -78,6 +78,19 @@ pub struct RedisConfig {
     pub outage_ms: u64,
     /// PEM file with the certificate authority of a `rediss://` server; unset trusts the public ones.
     pub ca_file: Option<PathBuf>,
+    /// What keeps the jobs when Redis restarts.
+    pub durability: RedisDurability,
+}
+
+/// What keeps the jobs when Redis restarts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RedisDurability {
+    /// Its append-only file: a Redis without one is refused.
+    #[default]
+    Aof,
+    /// Whatever its provider does, which Leasehold cannot check.
+    Managed,
 }
 
 /// The API.
@@ -137,7 +150,14 @@ impl Default for FilesConfig {
 
 impl Default for RedisConfig {
     fn default() -> Self {
-        Self { connections: 16, connect_ms: 2_000, response_ms: 3_000, outage_ms: 8_000, ca_file: None }
+        Self {
+            connections: 16,
+            connect_ms: 2_000,
+            response_ms: 3_000,
+            outage_ms: 8_000,
+            ca_file: None,
+            durability: RedisDurability::Aof,
+        }
     }
 }
 
@@ -172,6 +192,7 @@ pub const KEYS: &[&str] = &[
     "redis.response_ms",
     "redis.outage_ms",
     "redis.ca_file",
+    "redis.durability",
     "api.listen",
     "api.tokens",
     "api.known_kinds_only",
@@ -501,6 +522,7 @@ mod tests {
             ("LEASEHOLD_PARTITIONS", "many", "many"),
             ("LEASEHOLD_LEASE_MS", "10", "lease_ms is 10; write 1000"),
             ("LEASEHOLD_STORAGE_URL", "s3:bucket", "write file:///"),
+            ("LEASEHOLD_REDIS__DURABILITY", "none", "managed"),
             ("LEASEHOLD_WORKER__QUEUES", "a:0", "weight"),
             ("LEASEHOLD_WORKER__QUEUES", "a,a", "twice"),
             ("LEASEHOLD_WORKER__QUEUES", "", "queue"),

@@ -4,7 +4,7 @@
 //! here, so that one request is one job with one digest, whichever way it comes.
 use crate::canonical::request_digest;
 use crate::files::FileEntry;
-use crate::job::{Due, Idempotency, NewBatch, Priority, Uploaded};
+use crate::job::{Due, Durability, Idempotency, NewBatch, Priority, Uploaded};
 use crate::{JobId, Json, Kind, Kinds, NewJob, QueueName};
 
 /// A submit; for a field that is `None`, the default of its kind applies.
@@ -26,6 +26,8 @@ pub struct Draft {
     pub timeout_ms: Option<u64>,
     /// The Idempotency-Key, which makes the submit safe to repeat.
     pub key: Option<String>,
+    /// How many replicas of Redis must have the job before the submit is answered.
+    pub durability: Option<Durability>,
     /// Makes the job a batch.
     pub batch: Option<NewBatch>,
 }
@@ -42,12 +44,14 @@ impl Draft {
             max_attempts: None,
             timeout_ms: None,
             key: None,
+            durability: None,
             batch: None,
         }
     }
 
     /// The digest of the request for its Idempotency-Key: 32 hex digits that depend on every field as sent, but not on
-    /// white space, the order of fields or the settings of the kind. Files are added by [`attach`].
+    /// white space, the order of fields or the settings of the kind. Files are added by [`attach`]. `durability` is not
+    /// part of it: a repeat may wait for another number of replicas.
     pub fn digest(&self) -> String {
         let number = |n: Option<u64>| n.map(|n| n.to_string()).unwrap_or_default();
         let due = match self.due {
@@ -86,6 +90,7 @@ impl Draft {
             max_attempts: self.max_attempts.unwrap_or(kind.max_attempts),
             timeout_ms: self.timeout_ms,
             idempotency: self.key.map(|key| Idempotency { key, digest }),
+            durability: self.durability.or(kind.durability).unwrap_or_default(),
             limited: kind.max_running.is_some(),
             batch: self.batch,
             kind: self.kind,
@@ -134,6 +139,11 @@ mod tests {
         assert_eq!((job.queue.as_str(), job.max_attempts, job.limited), ("q", 9, true));
         let job = draft("1").into_job(&Kinds::default());
         assert_eq!((job.queue.as_str(), job.max_attempts, job.limited), ("default", 5, false));
+        let kinds = Kinds::parse("[kinds.resize]\ndurability = \"replicas:2\"", "/".into()).unwrap();
+        assert_eq!(draft("1").into_job(&kinds).durability.replicas(), 2);
+        let named = Draft { durability: Durability::parse("replicas:0").ok(), ..draft("1") };
+        assert_eq!(named.digest(), draft("1").digest(), "a repeat may wait for others");
+        assert_eq!(named.into_job(&kinds).durability.replicas(), 0);
     }
 
     #[test]

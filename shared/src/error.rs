@@ -13,6 +13,16 @@ pub enum Error {
     /// The call was sent and no reply came: it may have been executed. Repeat it only if it is idempotent.
     #[error("no reply from Redis, so the outcome is unknown: {0}")]
     OutcomeUnknown(String),
+    /// The call was executed, and fewer replicas than requested have acknowledged it. Repeating it waits again.
+    #[error("stored, but only {acknowledged} of {requested} replicas of Redis acknowledged it within {within_ms} ms")]
+    TooFewReplicas {
+        /// Replicas that have acknowledged it.
+        acknowledged: u64,
+        /// Replicas that were requested.
+        requested: u8,
+        /// How long they were waited for, ms.
+        within_ms: u64,
+    },
     /// Redis has reached its `maxmemory`: new jobs are refused until memory is freed.
     #[error("Redis is out of memory and accepts no new jobs: {0}")]
     Full(String),

@@ -2,6 +2,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::files::FileEntry;
+use crate::limits::REPLICAS_MAX;
 use crate::{JobId, Json, Kind, QueueName, State, Timestamp, WorkerId};
 
 /// The priority within a queue.
@@ -73,12 +74,53 @@ pub struct NewJob {
     pub timeout_ms: Option<u64>,
     /// Makes a repeated submit return the same job.
     pub idempotency: Option<Idempotency>,
+    /// How many replicas must have it before the submit is answered.
+    pub durability: Durability,
     /// The kind has a `max_running`, so the job is stored in the kind's home partition.
     pub limited: bool,
     /// Makes the job the parent of this batch.
     pub batch: Option<NewBatch>,
     /// Files of the job, already in the file store.
     pub uploaded: Option<Uploaded>,
+}
+
+/// What a submit waits for, beyond Redis's own reply: how many replicas of Redis must have the job. By default none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Durability {
+    replicas: u8,
+}
+
+impl Durability {
+    /// Reads `replicas:N`.
+    ///
+    /// # Errors
+    /// A sentence with what to write instead.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let replicas = (0..=REPLICAS_MAX).find(|n| text.strip_prefix("replicas:") == Some(&n.to_string()));
+        let shown = cut(text, 80);
+        let fault = || format!("{shown:?} is not replicas:N; write N from 0 to {REPLICAS_MAX}, as in \"replicas:1\"");
+        replicas.map(|replicas| Self { replicas }).ok_or_else(fault)
+    }
+
+    /// The number of replicas; 0: the submit does not wait.
+    pub fn replicas(self) -> u8 {
+        self.replicas
+    }
+}
+
+impl TryFrom<String> for Durability {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text)
+    }
+}
+
+impl From<Durability> for String {
+    fn from(durability: Durability) -> Self {
+        format!("replicas:{}", durability.replicas)
+    }
 }
 
 /// Files written to the file store before the submit.
@@ -225,4 +267,31 @@ impl Job {
 /// The longest prefix of `text` of at most `bytes_max` bytes that ends at a character boundary.
 pub fn cut(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_durability_names_a_number_of_replicas() {
+        for (text, replicas) in [("replicas:0", Some(0)), ("replicas:1", Some(1)), ("replicas:10", Some(10))] {
+            assert_eq!(Durability::parse(text).ok().map(Durability::replicas), replicas, "{text}");
+        }
+        for text in [
+            "",
+            "replicas",
+            "replicas:",
+            "replicas:11",
+            "replicas:01",
+            "replicas:-1",
+            "replicas:+1",
+            "replicas:1 ",
+            "1",
+            "aof",
+        ] {
+            let fault = Durability::parse(text).expect_err(text);
+            assert!(fault.contains("write N from 0 to 10"), "{fault}");
+        }
+    }
 }

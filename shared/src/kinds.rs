@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::canonical::request_digest;
 use crate::followed::Followed;
+use crate::job::Durability;
 use crate::retry::Backoff;
 use crate::{Error, Kind, QueueName, canonical, duration, limits};
 
@@ -39,6 +40,9 @@ pub struct KindConfig {
     pub retention: Retention,
     /// Reuse the result of an earlier job with the same payload; absent: always run the command.
     pub cache: Option<Cache>,
+    /// What a submit that names none waits for; absent: for no replica.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durability: Option<Durability>,
 }
 
 impl Default for KindConfig {
@@ -53,6 +57,7 @@ impl Default for KindConfig {
             exclusive: false,
             retention: Retention::default(),
             cache: None,
+            durability: None,
         }
     }
 }
@@ -80,6 +85,7 @@ struct KindFields {
     exclusive: bool,
     retention: Option<RetentionFields>,
     cache: Option<Cache>,
+    durability: Option<Durability>,
 }
 
 #[derive(Default, Deserialize)]
@@ -182,6 +188,7 @@ impl TryFrom<KindFields> for KindConfig {
                 keep: retention.keep.unwrap_or(default.retention.keep),
             },
             cache: fields.cache,
+            durability: fields.durability,
         })
     }
 }
@@ -297,6 +304,7 @@ impl Kinds {
                 max_attempts: config.max_attempts,
                 timeout_ms: config.timeout_ms,
                 max_running: config.max_running,
+                durability: config.durability,
                 digest: request_digest([settings.as_str()]),
             };
             (kind.clone(), published)
@@ -313,6 +321,7 @@ impl Kinds {
             config.max_attempts = of.max_attempts;
             config.timeout_ms = of.timeout_ms;
             config.max_running = of.max_running;
+            config.durability = of.durability;
         }
         self
     }
@@ -455,6 +464,7 @@ mod tests {
             ("[kinds.a]\ncommand = [\"a\"]\ncache = { ms = 5, by = [] }", "[kinds.a]: cache.by is empty"),
             ("[kinds.a]\ncommand = [\"a\"]\ncache = { ms = 5, by = [\"url\"] }", "cache.by has \"url\""),
             ("[kinds.a]\ncommand = [\"a\"]\ncache = { ms = 5 }", "by"),
+            ("[kinds.a]\ndurability = \"replicas:11\"", "write N from 0 to 10"),
         ] {
             let error = parse(text).expect_err(text);
             assert!(error.contains(named), "{text}: {error}");
@@ -465,12 +475,16 @@ mod tests {
     fn what_was_published_replaces_what_a_file_says_and_differences_are_named() {
         let read = |text| Kinds::parse(text, "/".into()).expect("a kinds file");
         let (kind, other) = (Kind::parse("a").unwrap(), Kind::parse("b").unwrap());
-        let published = read("[kinds.a]\nqueue = \"gpu\"\nmax_attempts = 1\nmax_running = 2").published();
+        let published =
+            read("[kinds.a]\nqueue = \"gpu\"\nmax_attempts = 1\nmax_running = 2\ndurability = \"replicas:1\"")
+                .published();
         let kinds = read("[kinds.a]\nmax_attempts = 7\n[kinds.b]\nmax_attempts = 3").with_published(&published);
         let a = kinds.get(&kind);
         assert_eq!((a.queue.as_str(), a.max_attempts, a.max_running), ("gpu", 1, Some(2)));
+        assert_eq!(a.durability.map(Durability::replicas), Some(1));
         assert_eq!(kinds.get(&other).max_attempts, 3);
-        let same = read("[kinds.a]\nmax_running = 2\nmax_attempts = 1\nqueue = \"gpu\"").published();
+        let same = read("[kinds.a]\ndurability = \"replicas:1\"\nmax_running = 2\nmax_attempts = 1\nqueue = \"gpu\"")
+            .published();
         assert_eq!((same.differing(&published), same.digest()), (Vec::new(), published.digest()));
         let backoff = read("[kinds.a]\nqueue = \"gpu\"\nmax_attempts = 1\nmax_running = 2\nbackoff = { first_ms = 5 }");
         assert_eq!(backoff.published().differing(&published), vec![kind.clone()]);

@@ -66,6 +66,10 @@ pub const ATTEMPTS_MAX: u32 = 1_000;
 pub const TIMEOUT_MS_MAX: u64 = 604_800_000;
 /// Delay after a worker releases a job with an unknown record version, ms.
 pub const UNKNOWN_VERSION_DELAY_MS: u64 = 5_000;
+/// The largest token of a lease, in µs of Redis's clock: the year 2255. Beyond 2^53, numbers in Lua are not exact.
+pub const TOKEN_MAX: u64 = 9_000_000_000_000_000;
+/// Replicas of Redis that a submit may wait for.
+pub const REPLICAS_MAX: u8 = 10;
 /// The version of a job's record that this code writes. It reads this one and all before it; a worker releases a job of
 /// a later one, uncharged. The cargo feature `next-record` raises it, for the test of a rolling upgrade.
 pub const RECORD_VERSION: u32 = if cfg!(feature = "next-record") { 2 } else { 1 };

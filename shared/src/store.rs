@@ -93,14 +93,17 @@ struct Inner {
     /// The group commits of submits, one per partition, since a script runs in one partition. Started at the first use,
     /// on the runtime that uses them.
     submits: OnceLock<Vec<Group>>,
+    /// The group commits of submits that wait for replicas.
+    waiting_submits: OnceLock<Vec<Group>>,
     /// The group commits of settles, separate so that settles never wait behind a backlog of submits.
     settles: OnceLock<Vec<Group>>,
 }
 
 impl Store {
     fn new(wire: Wire, partitions: u16, files: Option<FileStore>) -> Self {
-        let (wire, submits, settles) = (Arc::new(wire), OnceLock::new(), OnceLock::new());
-        Self { inner: Arc::new(Inner { wire, partitions, files, submits, settles }) }
+        let (wire, submits, waiting_submits, settles) =
+            (Arc::new(wire), OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self { inner: Arc::new(Inner { wire, partitions, files, submits, waiting_submits, settles }) }
     }
 
     /// A group commit of a script in each partition.

@@ -1,8 +1,9 @@
 //! The protocol as a model, explored to the last state, and its weakened twins, each of which must be caught: a checker
 //! that never fails proves nothing.
 //!
-//! Three models, each small enough to be explored whole: [`lease`] (who may run a job), [`clock`] (when a lease may be
-//! taken back) and [`parent`] (who counts and finishes a batch). A script is one atomic step, and a function named
+//! Four models, each small enough to be explored whole: [`lease`] (who may run a job), [`clock`] (when a lease may be
+//! taken back), [`parent`] (who counts and finishes a batch) and [`token`] (which token a claim takes when Redis has
+//! lost its last writes). A script is one atomic step, and a function named
 //! after it; a reply that is on its way is a state of its own. [`check`] explores a model with `stateright`;
 //! [`endings`] shows that every run ends, however its steps are scheduled. Runs of minutes are ignored: `cargo test
 //! --release -p leasehold-tests --test model -- --ignored`.
@@ -21,7 +22,10 @@
 //! | a reservation is leased only if it is in this worker's list | reserved | claim | `claim` (lease/scripts) |
 //! | a job is leased only if it is queued | queued | claim | `claim` |
 //! | an id that this worker has on lease stays in its list when another copy of it is refused | leased | claim | `claim` |
-//! | each claim takes a larger token | fresh-token | claim | `claim` |
+//! | each claim takes a larger token | fresh-token | claim | `claim`, and `claim` (token/model) |
+//! | a token is at least the clock: a counter that was rolled back is behind | outrun | claim | `claim` (token/model) |
+//! | and larger than any that the claiming worker has seen | seen | claim | `claim` (token/model) |
+//! | a renewal raises the counter to what its worker has seen | seen | renew | `renew` (token/model) |
 //! | a renewal names (id, token), and revives this worker's lease under this token | holder | renew | `renew` |
 //! | progress and checkpoint are written under the token | holder | report | `report` |
 //! | a settle counts only under the running record's worker and token | holder | settle | `settle` |
@@ -74,12 +78,13 @@ mod endings;
 mod guard;
 mod lease;
 mod parent;
+mod token;
 
 use guard::{GUARDS, RULES};
 
 #[test]
 fn every_guard_has_a_twin() {
-    let twins = [lease::TWINS, lease::ENDLESS, clock::TWINS, parent::TWINS];
+    let twins = [lease::TWINS, lease::ENDLESS, clock::TWINS, parent::TWINS, token::TWINS, token::SEEN];
     let lacked: Vec<_> = twins.into_iter().flatten().copied().flatten().map(|guard| guard.name()).collect();
     for name in GUARDS.iter().copied().chain(RULES.iter().map(|&rule| (rule, "worker"))) {
         assert!(lacked.contains(&name), "no twin lacks {name:?}");

@@ -1,4 +1,5 @@
 //! HTTP: the real `leasehold-api` on a real Redis.
+mod durability;
 mod events;
 mod hostile;
 mod idempotency;
@@ -92,7 +93,7 @@ impl Hand {
             running: Default::default(),
         };
         for partition in 0..self.store.partitions() {
-            let request = RenewRequest { info: &info, lease_ms: 30_000, held: &[] };
+            let request = RenewRequest { info: &info, lease_ms: 30_000, seen: 0, held: &[] };
             self.store.renew(partition, &request).await.unwrap();
         }
     }
@@ -106,6 +107,7 @@ impl Hand {
             lease_ms: 30_000,
             slots: 1,
             suspects: 1,
+            seen: 0,
             reservations: &[],
             queues: &queues,
             kinds: &kinds,

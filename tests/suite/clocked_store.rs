@@ -1,8 +1,9 @@
 //! A Store on a Redis of its own, with a clock that the test sets.
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 
-use leasehold::job::{Due, ErrorCode, Idempotency, JobError, NewBatch, Priority};
+use leasehold::job::{Due, Durability, ErrorCode, Idempotency, JobError, NewBatch, Priority};
 use leasehold::store::{ClaimRequest, Claimed, ClaimedJob, Held, Outcome, RenewRequest, Renewed, Settle, Settled};
 use leasehold::store::{SweepRequest, Swept, WorkerInfo};
 use leasehold::{Config, Job, JobId, Json, Kind, NewJob, QueueName, State, Store, Timestamp, WorkerId};
@@ -19,6 +20,8 @@ pub struct Ground {
     pub redis: RedisServer,
     pub store: Store,
     clock: Arc<AtomicI64>,
+    /// The highest token that each worker has seen, by worker and partition.
+    seen: Mutex<HashMap<(String, u16), u64>>,
 }
 
 /// Runs a test on one partition and on four.
@@ -71,6 +74,7 @@ pub fn job() -> NewJob {
         max_attempts: 3,
         timeout_ms: None,
         idempotency: None,
+        durability: Durability::default(),
         limited: false,
         batch: None,
         uploaded: None,
@@ -113,7 +117,7 @@ impl Ground {
         let clock = Arc::new(AtomicI64::new(BEGIN));
         let config = Config { redis_url: redis.url(), partitions: Some(partitions), ..Config::default() };
         let store = Store::connect_with(&config, Some(clock.clone())).await.unwrap();
-        Self { redis, store, clock }
+        Self { redis, store, clock, seen: Mutex::default() }
     }
 
     /// The walk over the keys finds nothing.
@@ -160,8 +164,11 @@ impl Ground {
         for partition in 0..self.store.partitions() {
             let here: Vec<Held> =
                 held.iter().filter(|h| self.store.partition_of(&h.id) == partition).cloned().collect();
-            let request = RenewRequest { info: &info, lease_ms: LEASE, held: &here };
-            answers.push(self.store.renew(partition, &request).await.unwrap());
+            let seen = self.seen(name, partition);
+            let request = RenewRequest { info: &info, lease_ms: LEASE, seen, held: &here };
+            let renewed = self.store.renew(partition, &request).await.unwrap();
+            self.saw(name, partition, renewed.claimed.iter().filter_map(|(_, token)| *token));
+            answers.push(renewed);
         }
         answers
     }
@@ -182,17 +189,30 @@ impl Ground {
     }
 
     pub async fn claim_in(&self, partition: u16, name: &str, slots: usize, kinds: &[(Kind, u32)]) -> Claimed {
-        let (worker, queues) = (worker(name), [(queue("default"), slots)]);
+        let (name, queues) = (worker(name), [(queue("default"), slots)]);
         let request = ClaimRequest {
-            worker: &worker,
+            worker: &name,
             lease_ms: LEASE,
             slots,
             suspects: 1,
+            seen: self.seen(name.as_str(), partition),
             reservations: &[],
             queues: &queues,
             kinds,
         };
-        self.store.claim(partition, &request).await.unwrap()
+        let claimed = self.store.claim(partition, &request).await.unwrap();
+        self.saw(name.as_str(), partition, claimed.jobs.iter().map(|job| job.held.token));
+        claimed
+    }
+
+    fn seen(&self, name: &str, partition: u16) -> u64 {
+        self.seen.lock().unwrap().get(&(name.to_owned(), partition)).copied().unwrap_or(0)
+    }
+
+    fn saw(&self, name: &str, partition: u16, tokens: impl Iterator<Item = u64>) {
+        let mut seen = self.seen.lock().unwrap();
+        let highest = seen.entry((name.to_owned(), partition)).or_default();
+        *highest = tokens.fold(*highest, u64::max);
     }
 
     pub async fn claim_one(&self, name: &str) -> ClaimedJob {

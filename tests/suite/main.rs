@@ -16,6 +16,7 @@ mod examples;
 mod files;
 mod import;
 mod kinds_agreement;
+mod lease_tokens;
 mod lifecycle;
 mod metrics;
 mod openapi;

@@ -2,7 +2,9 @@
 use std::time::Duration;
 
 use leasehold::{Config, Store};
-use leasehold_tests::{RedisServer, System, binary, eventually};
+use leasehold_tests::{Port, RedisServer, System, binary, eventually};
+
+const LIMIT: Duration = Duration::from_secs(20);
 
 async fn refusal(program: &str, environment: &[(&str, &str)]) -> String {
     let output = binary::run(program, &[], environment, Duration::from_secs(30)).await;
@@ -27,7 +29,72 @@ async fn a_redis_that_would_lose_jobs_is_refused() {
     let evicting = RedisServer::start_with(&[("maxmemory-policy", "volatile-lru")], &[]).await;
     both_refuse(&evicting, &[], &["volatile-lru", "maxmemory-policy noeviction"]).await;
     let forgetful = RedisServer::start_with(&[("appendonly", "no")], &[]).await;
-    both_refuse(&forgetful, &[], &["AOF is off", "appendonly yes"]).await;
+    let names = "redis.durability = \"managed\"";
+    both_refuse(&forgetful, &[], &["AOF is off", "appendonly yes", names, "LEASEHOLD_REDIS__DURABILITY=managed"]).await;
+}
+
+const MANAGED: (&str, &str) = ("LEASEHOLD_REDIS__DURABILITY", "managed");
+
+/// An API and a worker run on this Redis; each says that it is managed, in its log, its probe and its metrics.
+async fn runs_managed(redis: RedisServer, url: &str, warnings: &[&str]) {
+    let system = System::with_redis(redis, &[MANAGED, ("LEASEHOLD_REDIS_URL", url)]);
+    let api = system.api(&[]).await;
+    api.wait_ready().await;
+    let port = Port::reserve();
+    let address = port.address().to_string();
+    let worker = system.worker(&[("LEASEHOLD_WORKER__LISTEN", &address)]);
+    let probe = format!("http://{address}/readyz");
+    let ready = eventually(LIMIT, "the worker is ready", async || {
+        reqwest::get(&probe).await.map_err(|e| e.to_string())?.error_for_status().map_err(|e| e.to_string())
+    })
+    .await;
+    let ready: serde_json::Value = ready.json().await.unwrap();
+    assert_eq!(
+        (&ready["durability"], &api.get("/readyz").await.json["durability"]),
+        (&"managed".into(), &"managed".into())
+    );
+    let metrics = reqwest::get(format!("http://{address}/metrics")).await.unwrap().text().await.unwrap();
+    for text in [metrics, api.get("/metrics").await.text] {
+        assert!(text.contains("leasehold_redis_durability_managed 1"), "{text}");
+    }
+    for (process, log) in [("API", api.stderr()), ("worker", worker.stderr())] {
+        for words in ["redis.durability is managed"].iter().chain(warnings) {
+            assert!(log.contains(words), "the {process} does not warn {words:?}: {log}");
+        }
+    }
+    assert_eq!(api.post("/api/v1/jobs", &serde_json::json!({"kind": "echo"})).await.status, 202);
+    system.finish().await;
+}
+
+#[tokio::test]
+async fn a_managed_redis_without_an_aof_is_accepted_with_a_warning() {
+    let redis = RedisServer::start_with(&[("appendonly", "no")], &[]).await;
+    let url = redis.url();
+    runs_managed(redis, &url, &["AOF is off"]).await;
+}
+
+#[tokio::test]
+async fn a_managed_redis_without_config_is_accepted_with_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let renames = folder.path().join("renames.conf");
+    std::fs::write(&renames, "rename-command CONFIG \"\"\n").unwrap();
+    let renames = renames.to_str().unwrap();
+    let redis = RedisServer::start_with(&[("include", renames), ("appendonly", "no")], &[]).await;
+    let url = redis.url();
+    runs_managed(redis, &url, &["denies CONFIG GET"]).await;
+    let evicting = [("include", renames), ("maxmemory-policy", "allkeys-lru")];
+    let evicting = RedisServer::start_with(&evicting, &[]).await;
+    both_refuse(&evicting, &[MANAGED], &["allkeys-lru", "maxmemory-policy noeviction"]).await;
+}
+
+#[tokio::test]
+async fn a_managed_redis_that_denies_info_is_accepted_with_a_warning() {
+    let redis = RedisServer::start().await;
+    let denied: &[&str] = &["ACL", "SETUSER", "user", "on", ">secret", "~*", "&*", "+@all", "-info", "-config"];
+    redis.command::<()>(denied).await;
+    let url = redis.url().replace("redis://", "redis://user:secret@");
+    both_refuse(&redis, &[("LEASEHOLD_REDIS_URL", &url)], &["denies INFO", "+info", "redis.durability"]).await;
+    runs_managed(redis, &url, &["denies INFO", "denies CONFIG GET"]).await;
 }
 
 #[tokio::test]

@@ -395,6 +395,7 @@ async fn claim_reserved(g: &Ground, name: &str, reservation: &Reservation) -> Ve
         lease_ms: LEASE,
         slots: 1,
         suspects: 1,
+        seen: 0,
         reservations: &reservations,
         queues: &[],
         kinds: &[(kind("work"), 0)],

@@ -136,6 +136,7 @@ impl Five {
             max_attempts: 1,
             timeout_ms: None,
             idempotency: None,
+            durability: Default::default(),
             limited: kind == "gap-analysis",
             batch: items.map(|items| leasehold::job::NewBatch {
                 items: items.iter().map(payload).collect(),

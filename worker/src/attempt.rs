@@ -15,7 +15,7 @@ use leasehold::{State, Timestamp, limits, retry};
 
 use crate::failure::Failure;
 use crate::handler::{Completion, DynHandler};
-use crate::lease::leases::{LeaseGuard, NewLease, release};
+use crate::lease::leases::{LeaseGuard, NewLease, NotAdded, release};
 use crate::metrics::Requested;
 use crate::outage::{Backoff, RefusalTimer};
 use crate::panics::panic_message;
@@ -60,8 +60,13 @@ impl Attempt {
             exclusive: kind.exclusive,
             stop: Arc::clone(&stop),
         };
-        let Some(lease) = running.leases.add(job.partition, intake) else {
-            return release_late(running, job, slot);
+        let lease = match running.leases.add(job.partition, intake) {
+            Ok(lease) => lease,
+            Err(NotAdded::Late) => return release_late(running, job, slot),
+            Err(NotAdded::Running) => {
+                let (id, token) = (&job.held.id, job.held.token);
+                return tracing::error!(job = %id, token, "not started: it is running here under this token");
+            }
         };
         let shared = Shared {
             held: job.held.clone(),

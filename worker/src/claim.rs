@@ -201,6 +201,7 @@ impl Claimer {
             lease_ms: running.config.lease_ms,
             slots,
             suspects: 1_usize.saturating_sub(running.slots.suspects()),
+            seen: running.leases.highest_token(partition),
             reservations: &reservations,
             queues: &self.budgets.share(slots),
             kinds: &work.served,

@@ -102,8 +102,8 @@ async fn renew(
     info.running = running.leases.running();
     running.work().describe(info);
     let (sent, named) = (Instant::now(), running.leases.to_renew(partition));
-    let lease_ms = running.config.lease_ms;
-    let renewed = store.renew(partition, &RenewRequest { info, lease_ms, held: &named }).await?;
+    let (lease_ms, seen) = (running.config.lease_ms, running.leases.highest_token(partition));
+    let renewed = store.renew(partition, &RenewRequest { info, lease_ms, seen, held: &named }).await?;
     let was_fresh = running.leases.is_fresh(partition);
     let stray = running.leases.renewed(partition, sent, &named, &renewed);
     if !was_fresh {

@@ -140,7 +140,9 @@ async fn ready(State(probe): State<Arc<Probe>>) -> Response {
     if let Some(partition) = (0..store.partitions()).find(|partition| !running.leases.is_fresh(*partition)) {
         return refused(&format!("the leases of partition {partition} have not been renewed for half a lease"));
     }
-    Json(json!({ "status": "ready", "redis": store.address(), "worker": running.worker })).into_response()
+    let (redis, durability) = (store.address(), store.durability());
+    let answer = json!({ "status": "ready", "redis": redis, "durability": durability, "worker": running.worker });
+    Json(answer).into_response()
 }
 
 /// The metrics, for a token of scope `read` when there is a token file.

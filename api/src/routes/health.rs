@@ -34,7 +34,7 @@ pub async fn ready(State(api): State<Api>) -> Answer {
     let (standing, emptied_at) = looked.map_err(|e| Problem::new(Code::Unavailable, e.to_string()))?;
     match standing {
         Standing::Ready => {
-            let mut answer = json!({ "status": "ready", "redis": store.address() });
+            let mut answer = json!({ "status": "ready", "redis": store.address(), "durability": store.durability() });
             // Redis was emptied, so jobs were lost. Reported until an operator acknowledges it with `leasehold doctor
             // --repair`.
             if let Some(at) = emptied_at {

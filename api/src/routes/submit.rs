@@ -79,7 +79,16 @@ pub async fn take(api: &Api, store: &Store, job: NewJob) -> Result<(Job, bool), 
 
 fn not_submitted(error: Error, has_key: bool) -> Problem {
     let unknown = matches!(error, Error::OutcomeUnknown(_));
+    let short = matches!(error, Error::TooFewReplicas { .. });
     let problem = Problem::changing(error);
+    if short {
+        let advice = match has_key {
+            true => "repeat the request with the same Idempotency-Key: it waits for the replicas again",
+            false => "without an Idempotency-Key, sending it again submits a second job",
+        };
+        let detail = format!("{}; {advice}", problem.detail());
+        return problem.with_detail(detail);
+    }
     match (unknown, has_key) {
         (false, _) => problem,
         (true, true) => problem.with_detail(

@@ -1,7 +1,7 @@
 //! Submitting a job, and the items of its batch.
 use std::time::Duration;
 
-use leasehold::job::{Due, Priority};
+use leasehold::job::{Due, Durability, Priority};
 use leasehold::store::kind_names;
 use leasehold::{Config, Draft, Job, JobId, Json, Kind, Kinds, QueueName, Store, Timestamp};
 use reqwest::Method;
@@ -38,6 +38,8 @@ struct Submit<'a> {
     max_attempts: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timeout_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    durability: Option<Durability>,
     #[serde(skip_serializing_if = "Option::is_none")]
     items_open: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,6 +95,7 @@ impl<'a> From<&'a Draft> for Submit<'a> {
             run_at: if let Some(Due::At(at)) = draft.due { Some(at) } else { None },
             max_attempts: draft.max_attempts,
             timeout_ms: draft.timeout_ms,
+            durability: draft.durability,
             items_open: draft.batch.as_ref().map(|_| true),
             then: draft.batch.as_ref().and_then(|batch| batch.then.as_ref()),
         }

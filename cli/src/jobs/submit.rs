@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use leasehold::job::{Due, NewBatch, Priority};
+use leasehold::job::{Due, Durability, NewBatch, Priority};
 use leasehold::store::Serving;
 use leasehold::{Draft, Job, Kind, QueueName, Timestamp, limits};
 
@@ -52,6 +52,9 @@ pub(crate) struct Arguments {
     /// Maximum duration of an attempt, in place of its kind's.
     #[arg(long, value_name = "DURATION", value_parser = timeout)]
     timeout: Option<Duration>,
+    /// Wait until N replicas of Redis have the job, in place of its kind's; fails when fewer acknowledge it in time.
+    #[arg(long, value_name = "replicas:N", value_parser = Durability::parse, conflicts_with = "items")]
+    durability: Option<Durability>,
     /// For 24 h, a submit with the same key and job returns the first job instead of making another.
     #[arg(long, value_name = "KEY", value_parser = key)]
     idempotency_key: Option<String>,
@@ -124,6 +127,7 @@ fn submission(arguments: &Arguments, payload: &str, backend: &Backend) -> Result
         max_attempts: arguments.max_attempts,
         timeout_ms: arguments.timeout.map(millis),
         key: arguments.idempotency_key.clone(),
+        durability: arguments.durability,
         batch: arguments.items.as_ref().map(batch),
         ..Draft::new(arguments.kind.clone(), payload)
     };

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::canonical::request_digest;
+use crate::job::Durability;
 use crate::{Kind, QueueName};
 
 /// The kinds of a kinds file, as published in Redis by each process that starts with one.
@@ -19,6 +20,9 @@ pub(super) struct PublishedKind {
     pub(super) max_attempts: u32,
     pub(super) timeout_ms: Option<u64>,
     pub(super) max_running: Option<u32>,
+    /// Absent when no replica is waited for, and when an older version has published the kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) durability: Option<Durability>,
     pub(super) digest: String,
 }
 

@@ -17,7 +17,7 @@ use crate::{Error, JobId, Json, Kind, QueueName, Result, WorkerId, limits};
 pub struct Held {
     /// The job.
     pub id: JobId,
-    /// The token of its claim.
+    /// The token of its claim: Redis's time in µs, or more; at most [`limits::TOKEN_MAX`].
     pub token: u64,
 }
 
@@ -32,6 +32,8 @@ pub struct ClaimRequest<'a> {
     pub slots: usize,
     /// How many of them may be suspects (jobs that have lost a worker).
     pub suspects: usize,
+    /// The highest token of this partition that it has seen; 0: none. The tokens of the claim are larger.
+    pub seen: u64,
     /// The reservations of its pops.
     pub reservations: &'a [Reservation],
     /// The queues in the order to claim from, each with its share of the slots; unused shares go to any queue.
@@ -101,6 +103,7 @@ impl Store {
             .count(request.slots)
             .count(request.suspects)
             .count(scan)
+            .number(request.seen)
             .count(request.reservations.len());
         for r in request.reservations {
             args = args.text(r.queue.as_str()).text(r.id.as_str());

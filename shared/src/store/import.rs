@@ -80,7 +80,7 @@ impl Store {
                 let args = args.texts([self.item_id(parent, number).as_str(), ended]).count(fields.len());
                 fields.into_iter().fold(args, |args, (name, value)| args.text(name).text(value))
             });
-            total = self.run_items(parent, &args).await?;
+            total = self.run_items(parent, &args, 0).await?;
             number += part.len() as u64;
         }
         Ok(total)
@@ -96,7 +96,7 @@ impl Store {
         let error = fields.iter().find(|(name, _)| *name == "error").map_or("", |(_, error)| error);
         let args = Args::default().text(parent.as_str()).number(total).number(1);
         let args = args.texts([ending.map_or("", Ending::word), error]).number(0);
-        self.run_items(parent, &args).await.map(drop)
+        self.run_items(parent, &args, 0).await.map(drop)
     }
 
     /// The existing jobs among these ids.

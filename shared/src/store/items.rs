@@ -27,6 +27,19 @@ impl Store {
     /// # Errors
     /// [`Error::Refused`]: no such job, not a batch, sealed, or out of order.
     pub async fn add_items(&self, parent: &JobId, first: u64, payloads: &[Json], last: bool) -> Result<u64> {
+        self.add_items_on(parent, first, payloads, last, 0).await
+    }
+
+    /// [`Store::add_items`], answered once so many replicas have all of them. Only the last call waits: a server that
+    /// lacks an earlier part would refuse it.
+    pub(super) async fn add_items_on(
+        &self,
+        parent: &JobId,
+        first: u64,
+        payloads: &[Json],
+        last: bool,
+        replicas: u8,
+    ) -> Result<u64> {
         if first > u64::from(u32::MAX) {
             return Err(Refusal::Gap(self.get(parent).await?.and_then(|j| j.items).map_or(0, |i| i.total)).into());
         }
@@ -34,26 +47,29 @@ impl Store {
         let chunks: Vec<&[Json]> = if payloads.is_empty() { vec![&[]] } else { split(payloads, |p| p.as_str().len()) };
         let mut number_of_first = first;
         for (at, chunk) in chunks.iter().enumerate() {
-            let seals = last && at + 1 == chunks.len();
-            total = self.add_part(parent, number_of_first, chunk, seals).await?;
+            let is_last = at + 1 == chunks.len();
+            let replicas = if is_last { replicas } else { 0 };
+            let args = self.part(parent, number_of_first, chunk, last && is_last);
+            total = self.run_items(parent, &args, replicas).await?;
             number_of_first += chunk.len() as u64;
         }
         Ok(total)
     }
 
-    async fn add_part(&self, parent: &JobId, first: u64, payloads: &[Json], last: bool) -> Result<u64> {
+    fn part(&self, parent: &JobId, first: u64, payloads: &[Json], last: bool) -> Args {
         let args = Args::default().text(parent.as_str()).number(first).number(u8::from(last)).texts(["", ""]);
         let mut args = args.count(payloads.len());
         for (number, payload) in (first..).zip(payloads) {
             let id = self.item_id(parent, number);
             args = args.texts([id.as_str(), "", "1", "payload", payload.as_str()]);
         }
-        self.run_items(parent, &args).await
+        args
     }
 
-    /// Runs the script that adds items. Returns how many the parent has then.
-    pub(super) async fn run_items(&self, parent: &JobId, args: &Args) -> Result<u64> {
-        let reply = self.inner.wire.run(&scripts::ITEMS, self.partition_of(parent), args, Repeat::Safe).await?;
+    /// Runs the script that adds items. Returns how many the parent has then, once so many replicas have them.
+    pub(super) async fn run_items(&self, parent: &JobId, args: &Args, replicas: u8) -> Result<u64> {
+        let (partition, wire) = (self.partition_of(parent), &self.inner.wire);
+        let reply = wire.run_on_replicas(&scripts::ITEMS, partition, args, replicas).await?;
         let reply = array(&reply);
         let total = || reply.get(1).and_then(number).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
         match text(reply.first().unwrap_or(&Value::Nil)).as_str() {

@@ -16,6 +16,8 @@ pub struct RenewRequest<'a> {
     pub info: &'a WorkerInfo,
     /// The duration of the leases from now, ms.
     pub lease_ms: u64,
+    /// The highest token of this partition that it has seen; 0: none. The counter is raised to it.
+    pub seen: u64,
     /// The leases of its running handlers in this partition.
     pub held: &'a [Held],
 }
@@ -63,6 +65,7 @@ impl Store {
             .number(request.lease_ms)
             .number(gap_max_ms(request.lease_ms))
             .text(info.as_str())
+            .number(request.seen)
             .count(request.held.len());
         for held in request.held {
             args = args.text(held.id.as_str()).number(held.token);

@@ -5,6 +5,7 @@ use super::Store;
 use super::wire::connection::classify;
 use super::wire::reply::{array, text};
 use super::wire::{Wire, keys};
+use crate::config::RedisDurability;
 use crate::{Error, Result};
 
 /// Whether Redis is able to serve requests.
@@ -36,6 +37,11 @@ impl ServerFault {
 }
 
 impl Store {
+    /// `redis.durability`: what keeps the jobs when Redis restarts.
+    pub fn durability(&self) -> RedisDurability {
+        self.inner.wire.durability()
+    }
+
     /// The problems with Redis's version and settings, worst first.
     ///
     /// # Errors
@@ -53,9 +59,10 @@ impl Store {
         // A write without effect is refused like any other when the disk fails or Redis is a replica.
         pipeline.cmd("HDEL").arg(keys::META).arg("ready").cmd("INFO").arg("memory");
         let replies = self.inner.wire.connections().pipe(&pipeline).await?.into_iter();
-        let replies: Vec<Value> =
-            replies.map(|v| v.extract_error().map_err(|e| classify(&e))).collect::<Result<_>>()?;
-        let memory = text(replies.get(1).unwrap_or(&Value::Nil));
+        let mut replies = replies.map(|v| v.extract_error().map_err(|e| classify(&e)));
+        replies.next().unwrap_or(Ok(Value::Nil))?;
+        // A Redis that denies INFO reports a full memory at the first submit.
+        let memory = replies.next().and_then(Result::ok).as_ref().map(text).unwrap_or_default();
         let field = |name: &str| info_field(&memory, name).and_then(|v| v.parse::<u64>().ok()).unwrap_or(0);
         let full = field("maxmemory") > 0 && field("used_memory") >= field("maxmemory");
         Ok(if full { Standing::Full } else { Standing::Ready })
@@ -75,30 +82,82 @@ pub(super) async fn check(wire: &Wire) -> Result<()> {
 
 async fn server_faults(wire: &Wire) -> Result<Vec<ServerFault>> {
     let mut faults = Vec::new();
-    let mut pipeline = redis::pipe();
-    // While Redis loads its files, INFO reports that its AOF is off. A read is refused then, and the call waits.
-    pipeline.cmd("EXISTS").arg(keys::META).cmd("INFO").arg("server").cmd("INFO").arg("persistence");
-    let replies = wire.pipe(&pipeline).await?;
-    let (server, persistence) = (text(&replies[1]), text(&replies[2]));
-    let version = info_field(&server, "valkey_version").or(info_field(&server, "redis_version")).unwrap_or("unknown");
-    let major: u32 = version.split('.').next().and_then(|v| v.parse().ok()).unwrap_or(0);
-    if major < 7 {
-        faults.push(ServerFault::fatal(format!("Redis {version} is too old; Leasehold needs 7.0 or later")));
+    let managed = wire.durability() == RedisDurability::Managed;
+    if managed {
+        faults.push(ServerFault::warning(
+            "redis.durability is managed: nothing checks that Redis keeps its data over a restart or a failover".into(),
+        ));
     }
-    if info_field(&persistence, "aof_enabled") == Some("0") {
-        let advice = "set `appendonly yes` in redis.conf, or run: redis-cli CONFIG SET appendonly yes";
-        faults.push(ServerFault::fatal(format!("Redis keeps nothing over a restart (its AOF is off); {advice}")));
+    let Some([server, persistence, memory]) = info(wire).await? else {
+        let problem = "Redis denies INFO, so its version, its AOF and its eviction policy were not checked";
+        faults.push(unchecked(managed, problem, "allow it with the ACL rule +info"));
+        faults.extend(settings_faults(wire).await?);
+        return Ok(faults);
+    };
+    let version = info_field(&server, "valkey_version").or(info_field(&server, "redis_version"));
+    match version.map(|v| (v, v.split('.').next().and_then(|v| v.parse::<u32>().ok()))) {
+        Some((_, Some(7..))) => {}
+        Some((version, _)) => {
+            faults.push(ServerFault::fatal(format!("Redis {version} is too old; Leasehold needs 7.0 or later")));
+        }
+        None => faults.push(ServerFault::warning("Redis does not report its version; Leasehold needs 7.0".into())),
     }
+    match info_field(&persistence, "aof_enabled") {
+        Some("0") => {
+            let advice = "set `appendonly yes` in redis.conf, or run: redis-cli CONFIG SET appendonly yes";
+            faults.push(unchecked(managed, "Redis keeps nothing over a restart (its AOF is off)", advice));
+        }
+        Some(_) => {}
+        None => {
+            let advice = "allow INFO persistence";
+            faults.push(unchecked(managed, "Redis does not report whether its AOF is on", advice));
+        }
+    }
+    let settings = settings_faults(wire).await?;
+    let policy = info_field(&memory, "maxmemory_policy").unwrap_or("noeviction");
+    // CONFIG may be denied.
+    if policy != "noeviction" && !settings.iter().any(|fault| fault.fatal) {
+        faults.push(ServerFault::fatal(format!("Redis has `maxmemory-policy {policy}`: {EVICTS}")));
+    }
+    faults.extend(settings);
     if info_field(&persistence, "aof_last_write_status").is_some_and(|status| status != "ok") {
         let advice = "its log says why; usually the disk is full";
         faults.push(ServerFault::warning(format!(
             "Redis cannot write its AOF, and takes no writes until it can; {advice}"
         )));
     }
-    faults.extend(settings_faults(wire).await?);
     faults.sort_by_key(|fault| !fault.fatal);
     Ok(faults)
 }
+
+/// What INFO reports of the server, its persistence and its memory; `None` when Redis denies INFO.
+async fn info(wire: &Wire) -> Result<Option<[String; 3]>> {
+    let mut probe = redis::pipe();
+    // While Redis loads its files, INFO reports that its AOF is off. A read is refused then, and the call waits.
+    probe.cmd("EXISTS").arg(keys::META);
+    let mut pipeline = probe.clone();
+    for section in ["server", "persistence", "memory"] {
+        pipeline.cmd("INFO").arg(section);
+    }
+    match wire.pipe(&pipeline).await {
+        Ok(replies) => Ok(Some([1, 2, 3].map(|at| text(&replies[at])))),
+        Err(e @ (Error::Unavailable(_) | Error::OutcomeUnknown(_))) => Err(e),
+        // Either command may have been refused.
+        Err(_) => wire.pipe(&probe).await.map(|_| None),
+    }
+}
+
+/// A fault that a managed Redis may have: the provider is relied on.
+fn unchecked(managed: bool, problem: &str, advice: &str) -> ServerFault {
+    if managed {
+        return ServerFault::warning(format!("{problem}; its provider must keep the data"));
+    }
+    let setting = "for a managed Redis whose provider keeps the data, set redis.durability = \"managed\" \
+                   (LEASEHOLD_REDIS__DURABILITY=managed)";
+    ServerFault::fatal(format!("{problem}; {advice}; {setting}"))
+}
+
+const EVICTS: &str = "Redis would evict jobs; set `maxmemory-policy noeviction`";
 
 /// A setting of Redis that Leasehold relies on.
 struct Setting {
@@ -109,12 +168,7 @@ struct Setting {
 }
 
 const SETTINGS: &[Setting] = &[
-    Setting {
-        name: "maxmemory-policy",
-        fit: |v| v == "noeviction",
-        advice: "Redis would evict jobs; set `maxmemory-policy noeviction`",
-        fatal: true,
-    },
+    Setting { name: "maxmemory-policy", fit: |v| v == "noeviction", advice: EVICTS, fatal: true },
     Setting {
         name: "appendfsync",
         fit: |v| v == "always",
@@ -163,7 +217,7 @@ async fn settings_faults(wire: &Wire) -> Result<Vec<ServerFault>> {
         Ok(replies) => replies,
         Err(Error::Unavailable(reason) | Error::OutcomeUnknown(reason)) => return Err(Error::Unavailable(reason)),
         Err(e) => {
-            let advice = "allow it with the ACL rule +config|get";
+            let advice = "allow it with the ACL rule +config|get, or verify them yourself";
             return Ok(vec![ServerFault::warning(format!(
                 "Redis denies CONFIG GET, so its settings were not checked; {advice} ({e})"
             ))]);

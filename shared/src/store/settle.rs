@@ -81,7 +81,7 @@ impl Store {
     pub async fn settle(&self, worker: &WorkerId, settle: Settle) -> Result<Settled> {
         let groups = self.inner.settles.get_or_init(|| self.groups(&scripts::SETTLE));
         let group = &groups[usize::from(self.partition_of(&settle.held.id))];
-        group.call(head(worker), settle_entry(&settle)).await.map(|reply| settled(&reply))
+        group.call(head(worker), settle_entry(&settle), 0).await.map(|reply| settled(&reply))
     }
 
     /// Settles many jobs; each is answered separately, in order.
@@ -93,7 +93,7 @@ impl Store {
         for (partition, share) in self.by_partition(settles, |s| &s.held.id) {
             for chunk in split(&share, |(_, settle)| bytes(settle)) {
                 let entries = chunk.iter().map(|(_, settle)| settle_entry(settle)).collect();
-                let replies = self.inner.wire.run_many(&scripts::SETTLE, partition, head(worker), entries).await?;
+                let replies = self.inner.wire.run_many(&scripts::SETTLE, partition, head(worker), entries, 0).await?;
                 for ((at, _), reply) in chunk.iter().zip(&replies) {
                     answers[*at] = settled(reply);
                 }
@@ -111,7 +111,7 @@ impl Store {
         for (partition, share) in self.by_partition(reports, |r| &r.held.id) {
             for chunk in split(&share, |(_, r)| r.checkpoint.as_ref().map_or(0, |c| c.as_str().len())) {
                 let entries = chunk.iter().map(|(_, report)| report_entry(report)).collect();
-                let replies = self.inner.wire.run_many(&scripts::REPORT, partition, head(worker), entries).await?;
+                let replies = self.inner.wire.run_many(&scripts::REPORT, partition, head(worker), entries, 0).await?;
                 for ((at, _), word) in chunk.iter().zip(&replies) {
                     answers[*at] = text(word) == "saved";
                 }

@@ -61,7 +61,8 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Refused`] with the reason; [`Error::Full`] when Redis is out of memory. On [`Error::OutcomeUnknown`] it
-    /// may be there: only its Idempotency-Key can tell.
+    /// may be there: only its Idempotency-Key can tell. On [`Error::TooFewReplicas`] it is there, and a failover may
+    /// lose it.
     pub async fn submit(&self, job: NewJob) -> Result<Submitted> {
         let minted = self.mint(job);
         let submitted = self.submit_minted(&minted).await;
@@ -75,8 +76,12 @@ impl Store {
     }
 
     async fn submit_minted(&self, minted: &Minted) -> Result<Submitted> {
-        let groups = self.inner.submits.get_or_init(|| self.groups(&scripts::SUBMIT));
-        let reply = groups[usize::from(minted.partition)].call(submit_head(), submit_entry(minted)).await?;
+        let replicas = minted.job.durability.replicas();
+        // In calls of their own, so that no other submit waits for a replica.
+        let groups = if replicas > 0 { &self.inner.waiting_submits } else { &self.inner.submits };
+        let groups = groups.get_or_init(|| self.groups(&scripts::SUBMIT));
+        let group = &groups[usize::from(minted.partition)];
+        let reply = group.call(submit_head(), submit_entry(minted), replicas).await?;
         submit_answer(minted, &reply).map_err(Error::Refused)
     }
 
@@ -101,7 +106,9 @@ impl Store {
         for (partition, share) in self.by_partition(minted, |m| &m.id) {
             for chunk in split(&share, |(_, m)| m.bytes()) {
                 let entries = chunk.iter().map(|(_, minted)| submit_entry(minted)).collect();
-                let replies = self.inner.wire.run_many(&scripts::SUBMIT, partition, submit_head(), entries).await;
+                let replicas = chunk.iter().map(|(_, m)| m.job.durability.replicas()).max().unwrap_or(0);
+                let wire = &self.inner.wire;
+                let replies = wire.run_many(&scripts::SUBMIT, partition, submit_head(), entries, replicas).await;
                 let begun = answers.iter().any(Option::is_some);
                 let replies = replies.map_err(|e| if begun { e.after_a_change() } else { e })?;
                 for ((at, minted), reply) in chunk.iter().zip(replies) {
@@ -118,7 +125,8 @@ impl Store {
         if batch.open && batch.items.is_empty() {
             return Ok(());
         }
-        match self.add_items(&submitted.id, 0, &batch.items, !batch.open).await {
+        let replicas = job.durability.replicas();
+        match self.add_items_on(&submitted.id, 0, &batch.items, !batch.open, replicas).await {
             // An open batch that was since extended or sealed, or a finished batch that was since removed.
             Err(Error::Refused(Refusal::Sealed(_) | Refusal::Gap(_) | Refusal::NotFound(_))) if submitted.replayed => {
                 Ok(())

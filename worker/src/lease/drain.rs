@@ -73,7 +73,8 @@ async fn finish(running: &Running, store: &Store, info: &WorkerInfo) -> Result<(
 async fn recover_reservations(running: &Running, store: &Store, info: &WorkerInfo) -> Result<(), leasehold::Error> {
     let lease_ms = running.config.lease_ms;
     let each = (0..store.partitions()).map(async |partition| {
-        let renewed = store.renew(partition, &RenewRequest { info, lease_ms, held: &[] }).await?;
+        let seen = running.leases.highest_token(partition);
+        let renewed = store.renew(partition, &RenewRequest { info, lease_ms, seen, held: &[] }).await?;
         let reserved = renewed.claimed.into_iter().filter(|(_, token)| token.is_none());
         let ids: Vec<_> = reserved.map(|(id, _)| id).collect();
         if !ids.is_empty() {

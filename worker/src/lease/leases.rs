@@ -39,6 +39,15 @@ struct Lease {
     abandoned: bool,
 }
 
+/// Why a claimed job must not be started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotAdded {
+    /// The claim took too long, or the lease has been released since: release it.
+    Late,
+    /// A handler runs under this token already, and the lease is that handler's.
+    Running,
+}
+
 /// The state of one partition.
 #[derive(Default)]
 struct Partition {
@@ -53,6 +62,9 @@ struct Partition {
     /// When a pop or claim was last dropped without an answer. Redis may run it later, so a worker that ends soon after
     /// must stay registered.
     lost_call_at: Option<Instant>,
+    /// The highest token that Redis has reported. Sent with each claim and renewal, so that no token is issued twice,
+    /// even after Redis has lost its last writes.
+    highest_token: u64,
     /// Cancels that arrived before the reply of the claim they are about.
     early_cancels: Vec<(Held, Instant)>,
 }
@@ -84,13 +96,20 @@ impl Leases {
         self.partitions[usize::from(partition)].lock().expect("lock not poisoned")
     }
 
-    /// Adds the lease of a claimed job. `None`: the claim took too long, or the lease has been released since; the job
-    /// must not be started.
-    pub fn add(self: &Arc<Self>, partition: u16, job: NewLease) -> Option<LeaseGuard> {
+    /// Adds the lease of a claimed job.
+    ///
+    /// # Errors
+    /// Why the job must not be started.
+    pub fn add(self: &Arc<Self>, partition: u16, job: NewLease) -> Result<LeaseGuard, NotAdded> {
         let mut state = self.lock(partition);
+        state.highest_token = state.highest_token.max(job.held.token);
+        // Two handlers under one token could not be told apart, by the audit nor by a settle.
+        if state.leases.contains_key(&job.held) {
+            return Err(NotAdded::Running);
+        }
         let entry = (job.held.id.clone(), Some(job.held.token));
         if job.claimed_at.elapsed() > self.lease_time / 2 || state.audit.was_released(&entry) {
-            return None;
+            return Err(NotAdded::Late);
         }
         let held = job.held.clone();
         if state.early_cancels.iter().any(|(cancelled, _)| *cancelled == held) {
@@ -98,7 +117,7 @@ impl Leases {
         }
         let lease = Lease { renewed_at: job.claimed_at, ended_at: None, abandoned: false, job };
         state.leases.insert(held.clone(), lease);
-        Some(LeaseGuard { leases: Arc::clone(self), partition, held })
+        Ok(LeaseGuard { leases: Arc::clone(self), partition, held })
     }
 
     /// Call before sending a pop or a claim; keep the result until the jobs it brings have been added.
@@ -110,6 +129,11 @@ impl Leases {
     /// Whether the partition's last renewal is recent enough to claim more jobs.
     pub fn is_fresh(&self, partition: u16) -> bool {
         self.lock(partition).renewed_at.is_some_and(|at| at.elapsed() < self.lease_time / 2)
+    }
+
+    /// The highest token of the partition that Redis has reported; 0: none.
+    pub fn highest_token(&self, partition: u16) -> u64 {
+        self.lock(partition).highest_token
     }
 
     /// The leases that the next renewal names.
@@ -135,6 +159,8 @@ impl Leases {
             }
         }
         state.renewed_at = Some(sent);
+        let reported = renewed.claimed.iter().filter_map(|(_, token)| *token);
+        state.highest_token = reported.fold(state.highest_token, u64::max);
         let Partition { leases, calls, audit, .. } = &mut *state;
         let is_held =
             |(id, token): &Entry| token.is_some_and(|token| leases.contains_key(&Held { id: id.clone(), token }));
@@ -305,4 +331,47 @@ impl Drop for Call {
 /// The settle that releases a lease: the job returns to its queue without delay.
 pub(crate) fn release(held: Held) -> Settle {
     Settle { held, outcome: Outcome::Release { delay_ms: None } }
+}
+
+#[cfg(test)]
+mod tests {
+    use leasehold::{JobId, Timestamp};
+
+    use super::*;
+
+    fn lease(token: u64) -> (NewLease, Arc<Stop>) {
+        let stop = Arc::new(Stop::default());
+        let held = Held { id: JobId::parse("a").unwrap(), token };
+        let (queue, claimed_at) = (QueueName::parse("default").unwrap(), Instant::now());
+        let job = NewLease { held, queue, claimed_at, deadline: None, exclusive: false, stop: Arc::clone(&stop) };
+        (job, stop)
+    }
+
+    #[test]
+    fn a_second_handler_under_one_token_is_refused_and_changes_nothing_for_the_first() {
+        let leases = Leases::new(Duration::from_secs(30), 1);
+        let (first, stop) = lease(7);
+        let held = first.held.clone();
+        let guard = leases.add(0, first).expect("it is new");
+        let (second, other) = lease(7);
+        assert_eq!(leases.add(0, second).err(), Some(NotAdded::Running));
+        assert_eq!(leases.to_renew(0).len(), 1, "the first is still renewed");
+        leases.cancel(0, &held);
+        assert_eq!((stop.reason(), other.reason()), (Some(StopReason::Cancel), None));
+        drop(guard);
+        assert_eq!(leases.count(), 0);
+    }
+
+    #[test]
+    fn the_highest_token_seen_is_kept_after_its_lease_has_ended() {
+        let leases = Leases::new(Duration::from_secs(30), 2);
+        assert_eq!(leases.highest_token(0), 0);
+        drop(leases.add(0, lease(9).0));
+        drop(leases.add(0, lease(7).0));
+        assert_eq!((leases.highest_token(0), leases.highest_token(1)), (9, 0));
+        let claimed = vec![(JobId::parse("b").unwrap(), Some(12)), (JobId::parse("c").unwrap(), None)];
+        let renewed = Renewed { answers: Vec::new(), claimed, at: Timestamp(0) };
+        leases.renewed(0, Instant::now(), &[], &renewed);
+        assert_eq!(leases.highest_token(0), 12, "a claim whose reply was lost has issued it");
+    }
 }

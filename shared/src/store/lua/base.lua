@@ -3,10 +3,12 @@
 -- KEYS[1] is the partition's prefix `lh:{P}`; every other key is built from it here, so that all of a script's keys
 -- share its hash slot. ARGV[1] is the time in ms; empty means the server's clock (tests pass a time).
 local P = KEYS[1]
-local now = tonumber(ARGV[1])
-if not now then
+local now, now_us = tonumber(ARGV[1]), nil
+if now then
+  now_us = now * 1000
+else
   local t = redis.call('TIME')
-  now = t[1] * 1000 + math.floor(t[2] / 1000)
+  now, now_us = t[1] * 1000 + math.floor(t[2] / 1000), t[1] * 1000000 + t[2]
 end
 
 local LEASES, RUNNING, CANCELLING = P .. ':leases', P .. ':running', P .. ':cancelling'
@@ -109,8 +111,9 @@ local function damaged(job)
   if not (job.kind and job.queue and job.priority) then return 'kind, queue or priority is missing' end
   for field, form in pairs(FORMS) do
     local value = job[field]
-    -- Integers of 15 digits are exact, in Lua and in Redis.
-    if value and (#value > (form == COUNT and 15 or 64) or not string.find(value, form)) then
+    -- Integers of 15 digits are exact, in Lua and in Redis. Tokens have 16, and are at most TOKEN_MAX.
+    local length = form ~= COUNT and 64 or field == 'token' and 16 or 15
+    if value and (#value > length or not string.find(value, form)) then
       return field .. ' is not what it must be'
     end
   end

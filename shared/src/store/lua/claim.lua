@@ -2,11 +2,12 @@
 -- it blocks no other: parked, suspect, back to the front, or dropped when it is not queued.
 -- Transition: claim
 -- KEYS: the partition. ARGV: now, worker, lease_ms, slots, suspects (how many more this worker may run), scan (ids to
---   examine), n reservations: (queue, id)…, n queues: (queue, budget)…, n kinds: (kind, max_running or 0)…
+--   examine), seen (the highest token this worker has seen), n reservations: (queue, id)…, n queues: (queue, budget)…,
+--   n kinds: (kind, max_running or 0)…
 -- Returns: {paused queues, more (1: there are further ids), server time ms, {id, token, kind to run, field, value, …}…}
-local worker, lease_ms, slots, suspects, scan = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]),
-  tonumber(ARGV[6])
-local at = 7
+local worker, lease_ms, slots, suspects, scan, seen = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]),
+  tonumber(ARGV[6]), token_of(ARGV[7])
+local at = 8
 local function pairs_of()
   local n, list = tonumber(ARGV[at]), {}
   for i = 1, n do list[i] = { ARGV[at + 2 * i - 1], ARGV[at + 2 * i] } end
@@ -118,20 +119,17 @@ for pass = 1, 2 do
   end
 end
 
--- A lost counter continues above every token of these jobs; a damaged counter, above every possible token.
-local function lost_count()
-  local given, highest = redis.pcall('GET', TOKENS), 0
-  for _, job in ipairs(picked) do highest = math.max(highest, tonumber(job.token or 0)) end
-  if given and not (type(given) == 'string' and #given < 16 and string.find(given, '^%d+$')) then
-    set_aside(TOKENS, 'it is no number')
-    return math.max(now, highest)
-  end
-  return highest > tonumber(given or 0) and highest
+local token = 0
+if #picked > 0 then
+  -- guard: fresh-token
+  token = last_token()
+  -- guard: outrun (a counter that was rolled back is behind the clock)
+  token = math.max(token, now_us - 1)
+  -- guard: seen (the clock may be behind)
+  token = math.max(token, seen)
+  for _, job in ipairs(picked) do token = math.max(token, token_of(job.token)) end
+  redis.call('SET', TOKENS, string.format('%.0f', token + #picked))
 end
-local counted = #picked > 0 and lost_count()
-if counted then redis.call('SET', TOKENS, string.format('%.0f', counted)) end
--- guard: fresh-token
-local token = #picked > 0 and call('INCRBY', TOKENS, #picked) - #picked or 0
 local jobs = {}
 for i, job in ipairs(picked) do
   local limited = limits[job.runs] > 0

@@ -4,12 +4,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use redis::Value;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::connection::{Connections, classify};
 use super::keys;
 use super::metrics::Metrics;
 use super::scripts::Script;
+use crate::config::RedisDurability;
 use crate::{Config, Error, Result};
 
 /// The state shared by all calls.
@@ -19,6 +21,10 @@ pub(crate) struct Wire {
     outage: Duration,
     /// A test's clock, in ms, that scripts use in place of Redis's.
     clock: Option<Arc<AtomicI64>>,
+    /// `redis.durability`.
+    durability: RedisDurability,
+    /// Calls that may wait for replicas at once: half of the connections, so that the others stay free.
+    waits: Semaphore,
 }
 
 impl Wire {
@@ -28,7 +34,10 @@ impl Wire {
     /// [`Error::Config`] when the address cannot be read.
     pub(crate) fn open(config: &Config, clock: Option<Arc<AtomicI64>>, metrics: Metrics) -> Result<Self> {
         let connections = Connections::open(config, metrics)?;
-        Ok(Self { connections, outage: Duration::from_millis(config.redis.outage_ms), clock })
+        let waits = Semaphore::new(config.redis.connections.div_ceil(2));
+        let (outage, durability) = (Duration::from_millis(config.redis.outage_ms), config.redis.durability);
+        connections.metrics().durability(durability);
+        Ok(Self { connections, outage, clock, durability, waits })
     }
 
     /// Separate connections, by `config`, with the same clock and metrics.
@@ -43,33 +52,61 @@ impl Wire {
         &self.connections
     }
 
+    pub(crate) fn durability(&self) -> RedisDurability {
+        self.durability
+    }
+
     pub(crate) fn outage(&self) -> Duration {
         self.outage
     }
 
     /// Runs a script in a partition; repeats it during an outage if that is safe.
     pub(crate) async fn run(&self, script: &Script, partition: u16, args: &Args, repeat: Repeat) -> Result<Value> {
+        self.call(script, partition, args, repeat, 0).await
+    }
+
+    /// [`Wire::run`] of a script that is safe to repeat, answered once so many replicas have what it wrote; 0: at once.
+    ///
+    /// # Errors
+    /// [`Error::TooFewReplicas`] when they have not acknowledged it in time.
+    pub(crate) async fn run_on_replicas(
+        &self,
+        script: &Script,
+        partition: u16,
+        args: &Args,
+        replicas: u8,
+    ) -> Result<Value> {
+        let _turn = match replicas {
+            0 => None,
+            _ => Some(self.waits.acquire().await.expect("never closed")),
+        };
+        self.call(script, partition, args, Repeat::Safe, replicas).await
+    }
+
+    async fn call(&self, script: &Script, partition: u16, args: &Args, repeat: Repeat, replicas: u8) -> Result<Value> {
         let now = self.clock.as_ref().map(|c| c.load(Ordering::SeqCst).to_string()).unwrap_or_default();
         let mut patience = Patience::new(self.outage, repeat);
         loop {
-            match self.connections.eval(script, &keys::prefix(partition), &now, &args.0).await {
+            match self.connections.eval(script, &keys::prefix(partition), &now, &args.0, replicas).await {
                 Err(e) => patience.bear(e).await?,
                 reply => return reply,
             }
         }
     }
 
-    /// Runs a script that takes a head, a count and that many entries, and answers each entry; safe to repeat.
+    /// Runs a script that takes a head, a count and that many entries, and answers each entry; safe to repeat. The
+    /// answers come once so many replicas have what it wrote; 0: at once.
     pub(crate) async fn run_many(
         &self,
         script: &Script,
         partition: u16,
         head: Args,
         entries: Vec<Args>,
+        replicas: u8,
     ) -> Result<Vec<Value>> {
         let mut args = head.count(entries.len());
         args.0.extend(entries.into_iter().flat_map(|entry| entry.0));
-        match self.run(script, partition, &args, Repeat::Safe).await? {
+        match self.run_on_replicas(script, partition, &args, replicas).await? {
             Value::Array(replies) => Ok(replies),
             _ => Ok(Vec::new()),
         }

@@ -24,6 +24,8 @@ pub(crate) struct Connections {
     client: redis::Client,
     /// `redis.connect_ms`, for connections outside the pool.
     connect: Duration,
+    /// How long replicas are waited for: half of `redis.response_ms`, so that the reply arrives in time.
+    wait: Duration,
     /// Without user and password, for messages.
     address: String,
     /// Counts each attempt, so it is below the repetition of calls.
@@ -50,7 +52,8 @@ impl Connections {
             .build()
             .map_err(|e| Error::Config(format!("redis: {e}")))?;
         metrics.watch_pool(&pool);
-        Ok(Self { pool, client, connect, address, metrics })
+        let wait = Duration::from_millis(config.redis.response_ms.div_ceil(2));
+        Ok(Self { pool, client, connect, wait, address, metrics })
     }
 
     pub(crate) fn address(&self) -> &str {
@@ -76,8 +79,16 @@ impl Connections {
         connection.map_err(|e| Error::Unavailable(e.to_string()))
     }
 
-    /// Runs a script once; loads it when Redis does not know it (nothing has run then).
-    pub(crate) async fn eval(&self, script: &Script, prefix: &str, now: &str, args: &[Vec<u8>]) -> Result<Value> {
+    /// Runs a script once; loads it when Redis does not know it (nothing has run then). With `replicas` above 0, waits
+    /// on the same connection until so many replicas have acknowledged what Redis has written so far.
+    pub(crate) async fn eval(
+        &self,
+        script: &Script,
+        prefix: &str,
+        now: &str,
+        args: &[Vec<u8>],
+        replicas: u8,
+    ) -> Result<Value> {
         let command = |name: &str, body: &str| {
             let mut command = redis::cmd(name);
             command.arg(body).arg(1).arg(prefix).arg(now).arg(args);
@@ -90,7 +101,17 @@ impl Connections {
                 if matches!(&reply, Err(e) if e.code() == Some("NOSCRIPT")) {
                     reply = command("EVAL", &script.text).query_async(&mut *connection).await;
                 }
-                self.done(connection, reply, script.name)
+                // Only on this connection: a failover ends it, while another might reach a server without the write.
+                let acknowledged = match replicas {
+                    1.. if reply.is_ok() => acknowledged(&mut connection, replicas, self.wait).await,
+                    _ => Ok(()),
+                };
+                if matches!(acknowledged, Err(Error::OutcomeUnknown(_))) {
+                    drop(Connection::take(connection));
+                    acknowledged.and_then(|()| reply.map_err(|e| describe(e, script.name)))
+                } else {
+                    self.done(connection, reply, script.name).and_then(|reply| acknowledged.map(|()| reply))
+                }
             }
             Err(e) => Err(e),
         };
@@ -134,6 +155,20 @@ impl Connections {
             drop(Connection::take(connection));
         }
         reply.map_err(|e| describe(e, verb))
+    }
+}
+
+/// Waits until `replicas` replicas have acknowledged everything that the server has written before the last reply on
+/// this connection.
+async fn acknowledged(connection: &mut Connection, replicas: u8, wait: Duration) -> Result<()> {
+    let within_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    let mut command = redis::cmd("WAIT");
+    command.arg(replicas).arg(within_ms);
+    match command.query_async::<u64>(&mut **connection).await {
+        Ok(count) if count >= u64::from(replicas) => Ok(()),
+        Ok(acknowledged) => Err(Error::TooFewReplicas { acknowledged, requested: replicas, within_ms }),
+        // The script has run, whatever the error is.
+        Err(e) => Err(Error::OutcomeUnknown(format!("waiting for replicas: {e}"))),
     }
 }
 

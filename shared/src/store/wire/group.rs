@@ -18,6 +18,8 @@ pub(crate) struct Group {
 struct Waiting {
     /// Entries with a different head need a separate call.
     head: Args,
+    /// As do those that wait for another number of replicas.
+    replicas: u8,
     entry: Args,
     answer: oneshot::Sender<Result<Value>>,
 }
@@ -37,14 +39,14 @@ impl Group {
                     batch.push(next);
                 }
                 let mut batch = batch.into_iter().peekable();
-                while let Some(Waiting { head, entry, answer }) = batch.next() {
+                while let Some(Waiting { head, replicas, entry, answer }) = batch.next() {
                     let (mut entries, mut answers) = (vec![entry], vec![answer]);
-                    while let Some(next) = batch.next_if(|next| next.head == head) {
+                    while let Some(next) = batch.next_if(|next| next.head == head && next.replicas == replicas) {
                         entries.push(next.entry);
                         answers.push(next.answer);
                     }
                     // The caller may have gone.
-                    match wire.run_many(script, partition, head, entries).await {
+                    match wire.run_many(script, partition, head, entries, replicas).await {
                         Ok(replies) => answers.into_iter().zip(replies).for_each(|(a, r)| drop(a.send(Ok(r)))),
                         Err(e) => answers.into_iter().for_each(|a| drop(a.send(Err(e.clone())))),
                     }
@@ -54,11 +56,12 @@ impl Group {
         Self { sender }
     }
 
-    /// Sends one entry, in one call with the others of this `head` that are waiting. Returns its element of the reply.
-    pub(crate) async fn call(&self, head: Args, entry: Args) -> Result<Value> {
+    /// Sends one entry, in one call with the others of this `head` that are waiting. Returns its element of the reply,
+    /// once so many replicas have what it wrote; 0: at once.
+    pub(crate) async fn call(&self, head: Args, entry: Args, replicas: u8) -> Result<Value> {
         let (answer, reply) = oneshot::channel();
         let gone = || Error::Unavailable("the store is shutting down".into());
-        self.sender.send(Waiting { head, entry, answer }).await.map_err(|_| gone())?;
+        self.sender.send(Waiting { head, replicas, entry, answer }).await.map_err(|_| gone())?;
         // It may have been sent: only repeating it can tell.
         reply.await.map_err(|_| Error::OutcomeUnknown("the store stopped before the answer came".into()))?
     }

@@ -7,10 +7,11 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::config::RedisDurability;
 use crate::metrics::quick_histogram;
 use crate::{Error, Result};
 
@@ -30,6 +31,7 @@ struct Verb {
 pub struct Metrics {
     calls: Family<Call, Counter>,
     took: Family<Verb, Histogram, fn() -> Histogram>,
+    managed: Gauge,
     pools: Pools,
 }
 
@@ -38,6 +40,7 @@ impl Default for Metrics {
         Self {
             calls: Family::default(),
             took: Family::new_with_constructor(quick_histogram),
+            managed: Gauge::default(),
             pools: Pools(Arc::default()),
         }
     }
@@ -49,7 +52,14 @@ impl Metrics {
         registry.register("redis_calls", "Calls sent to Redis, each try of one that was repeated", self.calls.clone());
         let help = "What a call to Redis took, the wait for a connection included";
         registry.register("redis_call_duration_seconds", help, self.took.clone());
+        let help = "1 when redis.durability is managed: nothing checks that Redis keeps its data";
+        registry.register("redis_durability_managed", help, self.managed.clone());
         registry.register_collector(Box::new(self.pools.clone()));
+    }
+
+    /// Shows `redis.durability`.
+    pub(crate) fn durability(&self, durability: RedisDurability) {
+        self.managed.set((durability == RedisDurability::Managed).into());
     }
 
     /// Counts a call, answered or not, and its duration.
@@ -76,7 +86,7 @@ impl Metrics {
 fn outcome(error: &Error) -> &'static str {
     match error {
         Error::Unavailable(_) => "unavailable",
-        Error::OutcomeUnknown(_) => "unknown",
+        Error::OutcomeUnknown(_) | Error::TooFewReplicas { .. } => "unknown",
         Error::Full(_) => "full",
         Error::Refused(_) | Error::Config(_) => "refused",
         Error::Corrupt { .. } => "corrupt",

@@ -16,6 +16,7 @@ pub(crate) struct Script {
 
 const BASE: &str = include_str!("../lua/base.lua");
 const FINISH: &str = include_str!("../lua/finish.lua");
+const TOKENS: &str = include_str!("../lua/tokens.lua");
 const CLOCK: &str = include_str!("../lua/clock.lua");
 
 /// The constants of `limits.rs` that the scripts need.
@@ -23,6 +24,7 @@ fn constants() -> String {
     let kept = Retention::default();
     format!(
         "local HISTORY_MAX, OPEN_MS, RECORD_VERSION, CLAIMED_MAX, WORKER_FORGET_MS, BATCH_BYTES_MAX, DEAD_WINDOW = {}, {}, {}, {}, {}, {}, {}\n\
+         local TOKEN_MAX = {}\n\
          local RETENTION_DEFAULT = '{} {} {}'\n",
         limits::HISTORY_MAX,
         limits::OPEN_MS,
@@ -31,6 +33,7 @@ fn constants() -> String {
         limits::WORKER_FORGET_MS,
         limits::BATCH_BYTES_MAX,
         limits::DEAD_WINDOW,
+        limits::TOKEN_MAX,
         kept.completed_ms,
         kept.failed_ms,
         kept.cancelled_ms,
@@ -65,8 +68,8 @@ const NO_WRITES: &str = " flags=no-writes";
 scripts! {
     SUBMIT = "submit", "", [FINISH];
     ITEMS = "items", "", [FINISH];
-    CLAIM = "claim", ALLOW_OOM, [];
-    RENEW = "renew", ALLOW_OOM, [CLOCK];
+    CLAIM = "claim", ALLOW_OOM, [TOKENS];
+    RENEW = "renew", ALLOW_OOM, [CLOCK, TOKENS];
     SETTLE = "settle", ALLOW_OOM, [FINISH];
     REPORT = "report", ALLOW_OOM, [];
     PROMOTE = "promote", ALLOW_OOM, [];
