@@ -19,8 +19,10 @@ use crate::{Error, JobId, Result, limits};
 
 /// How long a bucket may take to answer at start, its repeated requests included.
 const OPEN_LIMIT: Duration = Duration::from_secs(60);
-/// How long a removal may hold up whoever waits for it; the sweep finds what is left.
+/// How long a removal may hold up whoever waits for it, and how much longer for each folder; the sweep finds what is
+/// left.
 const REMOVE_LIMIT: Duration = Duration::from_secs(10);
+const REMOVE_LIMIT_EACH: Duration = Duration::from_millis(50);
 /// Folders removed at once.
 const REMOVE_AT_ONCE: usize = 16;
 
@@ -64,6 +66,7 @@ impl FileStore {
 
     /// Removes everything below these prefixes. Whatever could not be removed is left to the sweep.
     pub(super) async fn remove_below(&self, prefixes: Vec<String>) {
+        let limit = REMOVE_LIMIT + REMOVE_LIMIT_EACH * u32::try_from(prefixes.len()).unwrap_or(u32::MAX);
         let removing = futures_util::stream::iter(prefixes).for_each_concurrent(REMOVE_AT_ONCE, |prefix| async move {
             let listed = self.objects.list(Some(&at(&prefix))).map_ok(|object| object.location);
             let mut removed = self.objects.delete_stream(listed.boxed());
@@ -77,8 +80,8 @@ impl FileStore {
                 }
             }
         });
-        if tokio::time::timeout(REMOVE_LIMIT, removing).await.is_err() {
-            tracing::warn!("files were not removed within {} s and are left to the file sweep", REMOVE_LIMIT.as_secs());
+        if tokio::time::timeout(limit, removing).await.is_err() {
+            tracing::warn!("files were not removed within {} s and are left to the file sweep", limit.as_secs());
         }
     }
 

@@ -75,17 +75,22 @@ pub(super) fn explain(url: &BucketUrl, action: &str, error: &Error) -> String {
     let said = brief(error);
     // The error of a listing has its status in the text only.
     let is = |status: u16| said.contains(&format!("status code: {status}"));
+    // What the metadata service answers is not about the bucket.
+    let is_metadata = ["/latest/", "computeMetadata", "/metadata/identity"].iter().any(|path| said.contains(path));
     match error {
+        _ if is_metadata && !has_credentials(url.cloud) => without_credentials(url, action, &said),
         Error::NotFound { .. } => missing(url, &said),
         _ if is(404) => missing(url, &said),
         Error::PermissionDenied { .. } => denied(url, action, &said),
         _ if is(403) => denied(url, action, &said),
         Error::Unauthenticated { .. } => format!("{action} was refused; {}: {said}", credentials(url.cloud)),
-        _ if !has_credentials(url.cloud) => {
-            format!("{action} failed, and the environment has no credentials; {}: {said}", credentials(url.cloud))
-        }
+        _ if !has_credentials(url.cloud) => without_credentials(url, action, &said),
         _ => format!("{action} failed; check {}: {said}", endpoint(url.cloud)),
     }
+}
+
+fn without_credentials(url: &BucketUrl, action: &str, said: &str) -> String {
+    format!("{action} failed, and the environment has no credentials; {}: {said}", credentials(url.cloud))
 }
 
 fn missing(url: &BucketUrl, said: &str) -> String {

@@ -75,9 +75,30 @@ impl Store {
         array(answers)
     }
 
+    /// [`Store::discard`] for a sweep: see [`Store::delete_files_of_sweep`].
+    pub(super) async fn discard_of_sweep<'a>(&self, reply: &'a Value) -> &'a [Value] {
+        let [with_files, answers] = array(reply) else { return &[] };
+        self.delete_files_of_sweep(array(with_files)).await;
+        array(answers)
+    }
+
+    /// Deletes the files of jobs that a sweep has removed. Requests to a bucket are not waited for: the sweep also
+    /// reclaims jobs, which must not depend on an object store that is away.
+    pub(super) async fn delete_files_of_sweep(&self, ids: &[Value]) {
+        let ids = job_ids(ids);
+        match self.files().filter(|_| !ids.is_empty()) {
+            Some(files) if files.is_remote() => {
+                let files = files.clone();
+                tokio::spawn(async move { files.remove(ids).await });
+            }
+            Some(files) => files.remove(ids).await,
+            None => {}
+        }
+    }
+
     /// Deletes the files of removed jobs.
     pub(super) async fn delete_files(&self, ids: &[Value]) {
-        let ids: Vec<JobId> = ids.iter().filter_map(|v| JobId::parse(&text(v)).ok()).collect();
+        let ids = job_ids(ids);
         // A process without a file store leaves them to the sweep of one that has it.
         if let Some(files) = self.files().filter(|_| !ids.is_empty()) {
             files.remove(ids).await;
@@ -213,6 +234,10 @@ async fn missing(files: &FileStore, id: &JobId, place: Place, file: &FileEntry) 
         Some(size) => Some(format!("its file {name:?} has {size} bytes in the file store, expected {bytes}")),
         None => Some(format!("its file {name:?} is missing from the file store")),
     })
+}
+
+fn job_ids(ids: &[Value]) -> Vec<JobId> {
+    ids.iter().filter_map(|v| JobId::parse(&text(v)).ok()).collect()
 }
 
 fn unusable(error: FileError) -> Error {

@@ -177,7 +177,7 @@ impl Store {
         let mut pruned = 0;
         for _ in 0..limits::SWEEP_STEPS {
             let reply = self.inner.wire.run(&scripts::REMOVE, partition, &args, Repeat::Safe).await?;
-            let answers = self.discard(&reply).await;
+            let answers = self.discard_of_sweep(&reply).await;
             pruned += answers.len();
             if answers.len() < limits::SWEEP_BATCH {
                 break;
@@ -243,7 +243,7 @@ impl Store {
         let args = args.texts(items.iter().map(JobId::as_str));
         let reply = self.inner.wire.run(&scripts::CASCADE, partition, &args, Repeat::Safe).await?;
         let reply = array(&reply);
-        self.delete_files(reply.get(1..).unwrap_or_default()).await;
+        self.delete_files_of_sweep(reply.get(1..).unwrap_or_default()).await;
         walk.from = to;
         Ok(reply.first().map(text).as_deref() == Some("more"))
     }

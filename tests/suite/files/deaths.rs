@@ -202,7 +202,7 @@ async fn a_folder_with_other_things_or_of_another_redis_is_refused_at_the_start(
     for (storage, said) in [
         (storage.as_str(), "this Redis has no such folder"),
         (&home, "so name a folder that is empty or does not exist yet"),
-        ("s3://bucket", "write file:///an/absolute/folder"),
+        ("ftp://host/files", "write file:///an/absolute/folder"),
     ] {
         for binary in ["leasehold-api", "leasehold-worker"] {
             let url = other.redis().url();

@@ -14,6 +14,7 @@ use tokio::io::AsyncRead;
 use super::files::Files;
 use super::report::{ProgressHandle, Reporter};
 use crate::error::CheckpointError;
+#[cfg(feature = "web")]
 use crate::failure::Failure;
 use crate::slots::Slot;
 use crate::stop::{Stop, StopReason};
