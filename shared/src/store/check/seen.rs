@@ -159,6 +159,7 @@ impl Seen {
                 "cancelling" | "kinds" | "queues" | "paused" => Some(Sort::Set),
                 "running" | "cascades" | "quarantine" | "clock" | "retention" | "published" => Some(Sort::Hash),
                 "tokens" => Some(Sort::Text),
+                "replicated" => None,
                 place if PLACES.iter().any(|(p, _)| *p == place) => Some(Sort::Ranked),
                 _ => self.foreign(name),
             },
