@@ -224,7 +224,7 @@ impl Ground {
     }
 
     pub async fn sweep(&self) -> Vec<Swept> {
-        let request = SweepRequest { lease_ms: LEASE, max_crashes: 3 };
+        let request = SweepRequest { lease_ms: LEASE, max_crashes: 3, interval_ms: 0 };
         let mut swept = Vec::new();
         for partition in 0..self.store.partitions() {
             swept.push(self.store.sweep(partition, &request).await.unwrap());

@@ -14,6 +14,7 @@ mod docs;
 mod doctor;
 mod examples;
 mod files;
+mod idle;
 mod import;
 mod kinds_agreement;
 mod lease_tokens;

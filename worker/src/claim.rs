@@ -23,7 +23,7 @@ use crate::running::Running;
 use budget::Budgets;
 use pops::{List, Pops};
 
-/// How often the claim script is called for a list without a pop.
+/// How often a list without a pop is looked at.
 const PASS_EVERY: Duration = Duration::from_millis(500);
 /// How often the claim script is called while Redis refuses pops, because it is out of memory or a queue's key is not a
 /// list.
@@ -39,8 +39,11 @@ const UNBLOCK_WITHIN: Duration = Duration::from_secs(1);
 struct Partition {
     /// The claim script should be called.
     due: bool,
-    /// When the partition becomes due at the latest.
-    due_at: Option<Instant>,
+    /// Its lists should be looked at, to see whether it is due: cheaper than a claim, which an idle worker with many
+    /// partitions would call for each of them.
+    look: bool,
+    /// When they should be looked at at the latest.
+    look_at: Option<Instant>,
     /// The earliest time of the next call, after a failed one.
     not_before: Instant,
     /// Reservations made by pops, each with the call that ends once it is leased.
@@ -48,8 +51,8 @@ struct Partition {
 }
 
 impl Partition {
-    fn due_by(&mut self, by: Instant) {
-        self.due_at = Some(self.due_at.map_or(by, |at| at.min(by)));
+    fn look_by(&mut self, by: Instant) {
+        self.look_at = Some(self.look_at.map_or(by, |at| at.min(by)));
     }
 }
 
@@ -73,7 +76,8 @@ pub(crate) struct Claimer {
 impl Claimer {
     pub fn new(running: Arc<Running>, events: UnboundedReceiver<Event>) -> Self {
         let wait = Duration::from_millis(limits::POP_MS_MAX.min(running.config.lease_ms / 3));
-        let share = || Partition { due: true, due_at: None, not_before: Instant::now(), reserved: Vec::new() };
+        let share =
+            || Partition { due: true, look: false, look_at: None, not_before: Instant::now(), reserved: Vec::new() };
         Self {
             pops: Pops::new(Arc::clone(&running), running.events.clone(), wait),
             budgets: Budgets::new(&running.queues),
@@ -98,6 +102,9 @@ impl Claimer {
             self.update_due();
             if let Some(partition) = self.next_due() {
                 self.claim(partition).await;
+                continue;
+            }
+            if self.look().await {
                 continue;
             }
             self.update_pops();
@@ -132,7 +139,7 @@ impl Claimer {
                 self.backoff.reset();
                 match reserved {
                     Some(reservation) => share.reserved.push((reservation, popped.call)),
-                    None => share.due = true,
+                    None => share.look = true,
                 }
             }
             Err(Error::Full(reason)) => {
@@ -168,8 +175,8 @@ impl Claimer {
     fn update_due(&mut self) {
         let now = Instant::now();
         for (partition, share) in (0..).zip(&mut self.partitions) {
-            if share.due_at.is_some_and(|at| at <= now) {
-                (share.due, share.due_at) = (true, None);
+            if share.look_at.is_some_and(|at| at <= now) {
+                (share.look, share.look_at) = (true, None);
             }
             share.due |= self.running.slots.look_again(partition);
         }
@@ -189,6 +196,38 @@ impl Claimer {
         let at = (0..count).map(|step| (self.turn + step) % count).find(is_due)?;
         self.turn = at + 1;
         u16::try_from(at).ok()
+    }
+
+    /// Looks, in one call, whether jobs wait in the partitions in which that is wanted. Returns whether any is due now.
+    async fn look(&mut self) -> bool {
+        let (now, running) = (Instant::now(), Arc::clone(&self.running));
+        if running.slots.free() == 0 {
+            return false;
+        }
+        let wants = |(partition, share): &(u16, &mut Partition)| {
+            share.look && !share.due && share.not_before <= now && running.leases.is_fresh(*partition)
+        };
+        let shares: Vec<_> = (0..).zip(&mut self.partitions).filter(wants).collect();
+        if shares.is_empty() {
+            return false;
+        }
+        let partitions: Vec<u16> = shares.iter().map(|(partition, _)| *partition).collect();
+        match running.store.waiting(&partitions, &running.queues).await {
+            Ok(found) => {
+                for ((partition, share), found) in shares.into_iter().zip(found) {
+                    // Only a claim reports that a queue was resumed.
+                    let paused = self.pops.lists.iter().any(|list| list.partition == partition && list.paused);
+                    (share.look, share.due) = (false, found || paused);
+                }
+                self.partitions.iter().any(|share| share.due)
+            }
+            Err(e) => {
+                running.redis.failed("looking for jobs", &e);
+                let again = now + self.backoff.delay();
+                shares.into_iter().for_each(|(_, share)| share.not_before = again);
+                false
+            }
+        }
     }
 
     async fn claim(&mut self, partition: u16) {
@@ -236,7 +275,7 @@ impl Claimer {
             list.paused = claimed.paused.contains(&list.queue);
         }
         if !claimed.paused.is_empty() {
-            share.due_by(Instant::now() + PAUSED_EVERY);
+            share.look_by(Instant::now() + PAUSED_EVERY);
         }
         let work = self.running.work();
         for job in claimed.jobs {
@@ -257,7 +296,7 @@ impl Claimer {
                 // If one still returns a reservation, the script returns it to its queue.
                 self.unblock(|_| true);
             }
-            self.partitions.iter_mut().for_each(|share| share.due_by(now + PASS_EVERY));
+            self.partitions.iter_mut().for_each(|share| share.look_by(now + PASS_EVERY));
             return;
         }
         self.was_full = false;
@@ -267,7 +306,7 @@ impl Claimer {
             let share = &partitions[usize::from(list.partition)];
             list.not_before <= now && share.not_before <= now && !share.due && running.leases.is_fresh(list.partition)
         });
-        without.into_iter().for_each(|partition| self.partitions[usize::from(partition)].due_by(now + PASS_EVERY));
+        without.into_iter().for_each(|partition| self.partitions[usize::from(partition)].look_by(now + PASS_EVERY));
         self.unblock(|list| list.paused);
     }
 
@@ -284,7 +323,7 @@ impl Claimer {
         let now = Instant::now();
         let mut next = now + STALE_EVERY;
         for share in &self.partitions {
-            next = share.due_at.map_or(next, |at| next.min(at));
+            next = share.look_at.map_or(next, |at| next.min(at));
             if share.not_before > now {
                 next = next.min(share.not_before);
             }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use leasehold::store::SweepRequest;
+use futures_util::future::join_all;
+use leasehold::store::{SweepRequest, Swept};
+use tokio::sync::Semaphore;
 
 use crate::event::Event;
 use crate::outage::is_outage;
@@ -12,14 +14,35 @@ use crate::running::Running;
 /// The pause between two sweeps of a backlog, so that other clients of Redis are served too.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(20);
 
-/// Sweeps every partition every `worker.sweep_ms`, until the worker has ended.
+/// Partitions that one worker sweeps at once.
+const SWEEPS_AT_ONCE: usize = 8;
+/// The longest pause between two looks at a partition that others sweep, in intervals.
+const PAUSE_MAX: u32 = 30;
+
+/// Sweeps the partitions, each every `worker.sweep_ms`, until the worker has ended. Workers share them: each partition
+/// is left to whoever swept it last, and the others look more and more rarely whether that one still does.
 pub(crate) async fn run(running: Arc<Running>) {
+    let permits = Semaphore::new(SWEEPS_AT_ONCE);
+    // Concurrently, since a partition may be slow or out of reach.
+    join_all((0..running.store.partitions()).map(|partition| sweep_on(&running, partition, &permits))).await;
+}
+
+async fn sweep_on(running: &Running, partition: u16, permits: &Semaphore) {
     let every = Duration::from_millis(running.config.worker.sweep_ms);
-    let mut pause = every;
+    let (mut pause, mut intervals, mut backlog) = (every, 1, false);
     loop {
-        // Jitter spreads the sweeps of many workers. With a backlog, sweep again after a short pause.
+        // Jitter spreads the sweeps of many workers and partitions.
         tokio::time::sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
-        pause = if sweep(&running).await { every.min(BACKLOG_PAUSE) } else { every };
+        let _permit = permits.acquire().await.expect("never closed");
+        let Some(swept) = sweep(running, partition, backlog).await else {
+            (pause, backlog) = (every, false);
+            continue;
+        };
+        // With more workers each looks less often; together they notice within two intervals or so.
+        let rarest = u32::try_from(swept.workers / 2).unwrap_or(PAUSE_MAX).clamp(2, PAUSE_MAX);
+        intervals = if swept.fresh { (intervals + 1).min(rarest) } else { 1 };
+        backlog = swept.more;
+        pause = if backlog { every.min(BACKLOG_PAUSE) } else { every * intervals };
     }
 }
 
@@ -42,27 +65,26 @@ pub(crate) async fn sweep_files(running: Arc<Running>) {
     }
 }
 
-/// Sweeps every partition once; wakes the claim loop where jobs were queued. Returns whether more is left to do.
-async fn sweep(running: &Running) -> bool {
-    let request = SweepRequest { lease_ms: running.config.lease_ms, max_crashes: running.config.max_crashes };
-    let mut more = false;
-    for partition in 0..running.store.partitions() {
-        let swept = match running.store.sweep(partition, &request).await {
-            Ok(swept) => swept,
-            Err(e) => {
-                running.redis.failed("sweeping", &e);
-                continue;
-            }
-        };
-        running.redis.answered();
-        more |= swept.more;
-        running.metrics.swept(&swept);
-        for id in &swept.reclaimed {
-            tracing::info!(job = %id, "reclaimed: its worker let the lease expire");
+/// Sweeps a partition once, unless another has just swept it; with a backlog in any case. Wakes the claim loop if jobs
+/// were queued. `None`: it failed.
+async fn sweep(running: &Running, partition: u16, backlog: bool) -> Option<Swept> {
+    let config = &running.config;
+    let interval_ms = if backlog { 0 } else { config.worker.sweep_ms };
+    let request = SweepRequest { lease_ms: config.lease_ms, max_crashes: config.max_crashes, interval_ms };
+    let swept = match running.store.sweep(partition, &request).await {
+        Ok(swept) => swept,
+        Err(e) => {
+            running.redis.failed("sweeping", &e);
+            return None;
         }
-        if swept.queued_any() {
-            running.tell_claimer(Event::Look(partition));
-        }
+    };
+    running.redis.answered();
+    running.metrics.swept(&swept);
+    for id in &swept.reclaimed {
+        tracing::info!(job = %id, "reclaimed: its worker let the lease expire");
     }
-    more
+    if swept.queued_any() {
+        running.tell_claimer(Event::Look(partition));
+    }
+    Some(swept)
 }

@@ -1,12 +1,14 @@
 //! Pop: the blocking wait for an id in a queue, which a claim then leases.
 use std::time::Duration;
 
+use redis::Value;
 use redis::aio::MultiplexedConnection;
 
 use super::Store;
 use super::wire::connection::classify;
 use super::wire::keys;
 use super::wire::metrics::Metrics;
+use super::wire::reply::number;
 use crate::{Error, JobId, QueueName, Result, WorkerId, limits};
 
 /// How much longer than requested a pop may take before its connection is dropped.
@@ -40,6 +42,22 @@ impl Store {
         let id = tokio::time::timeout(POP_MARGIN, asking.query_async(&mut connection)).await;
         let id = id.map_err(|_| Error::Unavailable("no answer to CLIENT ID".into()))?.map_err(|e| classify(&e))?;
         Ok(Popper { connection, id, metrics: self.inner.wire.connections().metrics().clone() })
+    }
+
+    /// Whether any id waits in one of the queues, for each partition: a cheap look at lists that no pop watches. A
+    /// single attempt. The ids may be of jobs that cannot be claimed, such as those of other kinds.
+    ///
+    /// # Errors
+    /// Those of any call.
+    pub async fn waiting(&self, partitions: &[u16], queues: &[(QueueName, u32)]) -> Result<Vec<bool>> {
+        let mut pipeline = redis::pipe();
+        for partition in partitions {
+            let keys = queues.iter().flat_map(|(queue, _)| keys::waiting(*partition, queue));
+            pipeline.cmd("EXISTS").arg(keys.collect::<Vec<_>>());
+        }
+        let replies = self.inner.wire.connections().pipe(&pipeline).await?;
+        let exists = |reply: Value| reply.extract_error().map_err(|e| classify(&e)).map(|v| number(&v) > Some(0));
+        replies.into_iter().map(exists).collect()
     }
 
     /// Ends the waits of those poppers at once; each returns `None`.

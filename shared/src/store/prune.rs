@@ -200,19 +200,18 @@ impl Store {
         let suffix = keys::finished_suffix(kind);
         let mut pruned = 0;
         for _ in 0..limits::SWEEP_STEPS {
+            // Usually nothing is over, and the counts say so.
+            if self.count_finished(&suffix).await? <= keep {
+                break;
+            }
             let mut pipeline = redis::pipe();
-            // Looked at before they are counted: what another sweep removes in between makes the excess less, never
-            // more.
             for partition in 0..self.partitions() {
                 let key = keys::fixed(partition, &suffix);
                 pipeline.cmd("ZRANGE").arg(key).arg(0).arg(limits::SWEEP_BATCH - 1).arg("WITHSCORES");
             }
-            for partition in 0..self.partitions() {
-                pipeline.cmd("ZCARD").arg(keys::fixed(partition, &suffix));
-            }
-            let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
-            let (oldest, counts) = replies.split_at(usize::from(self.partitions()));
-            let total: u64 = counts.iter().filter_map(number).filter_map(|n| u64::try_from(n).ok()).sum();
+            let oldest = self.inner.wire.pipe_leniently(&pipeline).await?;
+            // Counted after they were read: what another sweep removes in between makes the excess less, never more.
+            let total = self.count_finished(&suffix).await?;
             let excess = usize::try_from(total.saturating_sub(keep)).unwrap_or(usize::MAX).min(limits::SWEEP_BATCH);
             if excess == 0 {
                 break;
@@ -227,6 +226,18 @@ impl Store {
             }
         }
         Ok(pruned)
+    }
+}
+
+impl Store {
+    /// The ended jobs of a kind over all partitions, by the key of its index.
+    async fn count_finished(&self, suffix: &str) -> Result<u64> {
+        let mut pipeline = redis::pipe();
+        for partition in 0..self.partitions() {
+            pipeline.cmd("ZCARD").arg(keys::fixed(partition, suffix));
+        }
+        let counts = self.inner.wire.pipe_leniently(&pipeline).await?;
+        Ok(counts.iter().filter_map(number).filter_map(|n| u64::try_from(n).ok()).sum())
     }
 }
 

@@ -1,6 +1,9 @@
 //! Status for operators: queues, workers, and the number of jobs.
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use redis::Value;
 use serde::{Deserialize, Serialize};
 
 use super::Store;
@@ -8,6 +11,9 @@ use super::list::state_suffix;
 use super::wire::reply::{array, count, number, text};
 use super::wire::{Args, Repeat, keys, scripts};
 use crate::{JobId, Kind, QueueName, Result, State, Timestamp, WorkerId, limits};
+
+/// Partitions that are read at once.
+const AT_ONCE: usize = 8;
 
 /// The status of a queue.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -204,16 +210,18 @@ impl Store {
         let (workers, startable) = (self.workers().await?, self.startable().await?);
         let mut queues: BTreeMap<QueueName, QueueStatus> = BTreeMap::new();
         let unused = |name: &QueueName| QueueStatus::unused(name.clone(), self.partitions());
-        for partition in 0..self.partitions() {
-            let args = Args::default().text(only.map_or("", QueueName::as_str)).count(limits::DEMAND_SCAN);
-            let reply = self.inner.wire.run(&scripts::QUEUES, partition, &args, Repeat::Safe).await?;
-            let now = array(&reply).first().and_then(number).unwrap_or(0);
-            for entry in array(&reply).iter().skip(1).map(array) {
+        let scan = (limits::DEMAND_SCAN / usize::from(self.partitions())).max(limits::DEMAND_SCAN_MIN);
+        let args = Args::default().text(only.map_or("", QueueName::as_str)).count(scan);
+        let read = |partition| self.inner.wire.run(&scripts::QUEUES, partition, &args, Repeat::Safe);
+        let replies: Vec<Value> = stream::iter(0..self.partitions()).map(read).buffered(AT_ONCE).try_collect().await?;
+        for (partition, reply) in replies.iter().enumerate() {
+            let now = array(reply).first().and_then(number).unwrap_or(0);
+            for entry in array(reply).iter().skip(1).map(array) {
                 let Ok(name) = QueueName::parse(&text(&entry[0])) else { continue };
                 let queue = queues.entry(name.clone()).or_insert_with(|| unused(&name));
                 let depth = count(&entry[1]);
                 queue.queued += depth;
-                queue.partitions[usize::from(partition)] = depth;
+                queue.partitions[partition] = depth;
                 let wait = number(&entry[2]).map(|created| u64::try_from(now - created).unwrap_or(0));
                 queue.oldest_wait_ms = queue.oldest_wait_ms.max(wait);
                 queue.paused |= number(&entry[3]) == Some(1);
@@ -242,37 +250,50 @@ impl Store {
     /// Those of any call.
     pub async fn workers(&self) -> Result<Vec<WorkerStatus>> {
         let mut workers: BTreeMap<WorkerId, WorkerStatus> = BTreeMap::new();
-        for partition in 0..self.partitions() {
-            let mut pipeline = redis::pipe();
-            pipeline
-                .cmd("ZREVRANGE")
-                .arg(keys::fixed(partition, "workers"))
-                .arg(0)
-                .arg(limits::PAGE_MAX - 1)
-                .cmd("TIME");
-            let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
-            let now = array(&replies[1]).first().and_then(number).unwrap_or(0) * 1_000;
-            let ids: Vec<WorkerId> = array(&replies[0]).iter().filter_map(|v| WorkerId::parse(&text(v)).ok()).collect();
-            let mut pipeline = redis::pipe();
-            for id in &ids {
-                pipeline.cmd("HMGET").arg(keys::worker(partition, id)).arg("info").arg("seen_at");
-                pipeline.cmd("LRANGE").arg(keys::claimed(partition, id)).arg(0).arg(limits::CLAIMED_MAX - 1);
-            }
-            let replies = if ids.is_empty() { Vec::new() } else { self.inner.wire.pipe_leniently(&pipeline).await? };
-            for (id, reply) in ids.into_iter().zip(replies.chunks_exact(2)) {
-                // An unreadable worker record is omitted; `doctor` reports it.
-                let [info, seen_at] = array(&reply[0]) else { continue };
-                let Ok(info) = serde_json::from_str::<WorkerInfo>(&text(info)) else { continue };
-                let seen_at = Timestamp(number(seen_at).unwrap_or(0));
-                let alive = now - seen_at.0 < i64::try_from(info.lease_ms).unwrap_or(i64::MAX);
-                let held = array(&reply[1]).iter().filter_map(|v| JobId::parse(&text(v)).ok());
-                let worker = workers.entry(id).or_insert_with(|| WorkerStatus::new(info, seen_at, alive));
-                worker.alive &= alive;
-                worker.seen_at = worker.seen_at.max(seen_at);
-                worker.running.extend(held);
+        let read = |partition| self.workers_in(partition);
+        let mut partitions = stream::iter(0..self.partitions()).map(read).buffered(AT_ONCE);
+        while let Some(seen) = partitions.try_next().await? {
+            for mut here in seen {
+                match workers.entry(here.id.clone()) {
+                    Entry::Vacant(place) => drop(place.insert(here)),
+                    Entry::Occupied(mut place) => {
+                        let worker = place.get_mut();
+                        worker.alive &= here.alive;
+                        worker.seen_at = worker.seen_at.max(here.seen_at);
+                        worker.running.append(&mut here.running);
+                    }
+                }
             }
         }
         Ok(workers.into_values().collect())
+    }
+
+    /// The workers as one partition knows them.
+    async fn workers_in(&self, partition: u16) -> Result<Vec<WorkerStatus>> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("ZREVRANGE").arg(keys::fixed(partition, "workers")).arg(0).arg(limits::PAGE_MAX - 1).cmd("TIME");
+        let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
+        let now = array(&replies[1]).first().and_then(number).unwrap_or(0) * 1_000;
+        let ids: Vec<WorkerId> = array(&replies[0]).iter().filter_map(|v| WorkerId::parse(&text(v)).ok()).collect();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = redis::pipe();
+        for id in &ids {
+            pipeline.cmd("HMGET").arg(keys::worker(partition, id)).arg("info").arg("seen_at");
+            pipeline.cmd("LRANGE").arg(keys::claimed(partition, id)).arg(0).arg(limits::CLAIMED_MAX - 1);
+        }
+        let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
+        let of_each = replies.chunks_exact(2).filter_map(|reply| {
+            // An unreadable worker record is omitted; `doctor` reports it.
+            let [info, seen_at] = array(&reply[0]) else { return None };
+            let info = serde_json::from_str::<WorkerInfo>(&text(info)).ok()?;
+            let seen_at = Timestamp(number(seen_at).unwrap_or(0));
+            let alive = now - seen_at.0 < i64::try_from(info.lease_ms).unwrap_or(i64::MAX);
+            let running = array(&reply[1]).iter().filter_map(|v| JobId::parse(&text(v)).ok()).collect();
+            Some(WorkerStatus { running, ..WorkerStatus::new(info, seen_at, alive) })
+        });
+        Ok(of_each.collect())
     }
 
     /// The kinds and queues that live workers serve.

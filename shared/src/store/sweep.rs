@@ -17,6 +17,8 @@ pub struct SweepRequest {
     pub lease_ms: u64,
     /// Workers a job may lose before it fails.
     pub max_crashes: u32,
+    /// The partition is left alone when anybody has swept it within 0.7 of this time, ms; 0: it is swept in any case.
+    pub interval_ms: u64,
 }
 
 impl SweepRequest {
@@ -43,6 +45,10 @@ pub struct Swept {
     pub closed: usize,
     /// The bound on steps was reached before all work was done: sweep again soon.
     pub more: bool,
+    /// Another has just swept the partition, so nothing was done.
+    pub fresh: bool,
+    /// Workers that have renewed here within a lease.
+    pub workers: usize,
 }
 
 impl Swept {
@@ -61,12 +67,18 @@ impl Store {
         let args = Args::default()
             .number(request.lease_ms)
             .number(gap_max_ms(request.lease_ms))
-            .number(limits::BACKOFF_MS_MAX);
+            .number(limits::BACKOFF_MS_MAX)
+            .number(request.interval_ms * 7 / 10);
         let look = self.inner.wire.run(&scripts::SWEEP, partition, &args, Repeat::Safe).await?;
         let look = array(&look);
-        let at = |n: usize| look.get(n).unwrap_or(&Value::Nil);
+        let word = look.first().map(text);
+        let workers = look.get(1).and_then(number).and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+        let mut swept = Swept { workers, fresh: word.as_deref() == Some("fresh"), ..Swept::default() };
+        let at = |n: usize| look.get(n + 2).unwrap_or(&Value::Nil);
         let has = |n: usize| number(at(n)) == Some(1);
-        let mut swept = Swept::default();
+        if swept.fresh {
+            return Ok(swept);
+        }
         if has(0) {
             swept.promoted = self.promote(partition).await?;
         }
@@ -88,7 +100,9 @@ impl Store {
             self.mend_leases(partition).await?;
         }
         for entry in array(at(7)).iter().map(array) {
-            swept.pruned += self.prune_kept(partition, entry).await?;
+            let pruned = self.prune_kept(partition, entry).await?;
+            swept.pruned += pruned;
+            swept.more |= pruned >= most;
         }
         Ok(swept)
     }

@@ -1,9 +1,15 @@
 -- The first call of a sweep: stamps the clock and returns which steps have work, so that an idle partition costs
 -- one call.
--- KEYS: the partition. ARGV: now, lease_ms, gap_max_ms, backoff_max_ms
--- Returns: {promote 0|1, reclaim 0|1, prune 0|1, workers to recover, unsealed parents to cancel, {parent, step}… of
---   cascades, leases and running records differ 0|1, {kind, how many to keep, ended ones here}…}
+-- KEYS: the partition. ARGV: now, lease_ms, gap_max_ms, backoff_max_ms, fresh_ms (nothing is done when another has
+--   swept within this time)
+-- Returns: {fresh, live workers} | {swept, live workers, promote 0|1, reclaim 0|1, prune 0|1, workers to recover,
+--   unsealed parents to cancel, {parent, step}… of cascades, leases and running records differ 0|1, {kind, how many to
+--   keep, ended ones here}…}
+local workers = call('ZCOUNT', WORKERS, now - tonumber(ARGV[2]), '+inf')
+local swept_at = tonumber(call('HGET', CLOCK, 'swept'))
+if swept_at and now >= swept_at and now - swept_at < tonumber(ARGV[5]) then return { 'fresh', workers } end
 stamp(tonumber(ARGV[2]), tonumber(ARGV[3]))
+call('HSET', CLOCK, 'swept', now)
 local by, lease_max = cutoff()
 local function any(key, from, to) return #call('ZRANGEBYSCORE', key, from, to, 'LIMIT', 0, 1) end
 local function either(a, b) return a + b > 0 and 1 or 0 end
@@ -36,6 +42,8 @@ if call('HLEN', RETENTION) > 0 then
   end
 end
 return {
+  'swept',
+  workers,
   either(either(any(SCHEDULED, '-inf', now), any(RETRYING, '-inf', now)),
     any(RETRYING, '(' .. now + tonumber(ARGV[4]), '+inf')),
   either(any(LEASES, '-inf', by), any(LEASES, '(' .. now + lease_max, '+inf')),

@@ -9,6 +9,7 @@ use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::io::tcp::{TcpSettings, socket2};
 use redis::{AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo, RedisError, Value};
 
+use super::keys;
 use super::metrics::Metrics;
 use super::scripts::Script;
 use crate::{Config, Error, Result};
@@ -103,7 +104,7 @@ impl Connections {
                 }
                 // Only on this connection: a failover ends it, while another might reach a server without the write.
                 let acknowledged = match replicas {
-                    1.. if reply.is_ok() => acknowledged(&mut connection, replicas, self.wait).await,
+                    1.. if reply.is_ok() => acknowledged(&mut connection, prefix, replicas, self.wait).await,
                     _ => Ok(()),
                 };
                 if matches!(acknowledged, Err(Error::OutcomeUnknown(_))) {
@@ -158,13 +159,14 @@ impl Connections {
     }
 }
 
-/// Waits until `replicas` replicas have acknowledged everything that the server has written before the last reply on
-/// this connection.
-async fn acknowledged(connection: &mut Connection, replicas: u8, wait: Duration) -> Result<()> {
+/// Waits until `replicas` replicas have acknowledged everything that the server has written so far.
+async fn acknowledged(connection: &mut Connection, prefix: &str, replicas: u8, wait: Duration) -> Result<()> {
     let within_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-    let mut command = redis::cmd("WAIT");
-    command.arg(replicas).arg(within_ms);
-    match command.query_async::<u64>(&mut **connection).await {
+    let mut pipeline = redis::pipe();
+    // WAIT is about this connection's last write. A repeated submit writes nothing, and its job was written on another.
+    pipeline.cmd("SET").arg(keys::replicated(prefix)).arg(1).arg("PX").arg(within_ms).ignore();
+    pipeline.cmd("WAIT").arg(replicas).arg(within_ms);
+    match pipeline.query_async::<(u64,)>(&mut **connection).await.map(|(count,)| count) {
         Ok(count) if count >= u64::from(replicas) => Ok(()),
         Ok(acknowledged) => Err(Error::TooFewReplicas { acknowledged, requested: replicas, within_ms }),
         // The script has run, whatever the error is.

@@ -11,6 +11,11 @@ pub(crate) fn prefix(partition: u16) -> String {
     format!("lh:{{{partition}}}")
 }
 
+/// A string that is written so that replicas acknowledge it and everything before it.
+pub(crate) fn replicated(prefix: &str) -> String {
+    format!("{prefix}:replicated")
+}
+
 /// The hash of a job.
 pub(crate) fn job(partition: u16, id: &JobId) -> String {
     format!("lh:{{{partition}}}:job:{id}")
@@ -24,6 +29,13 @@ pub(crate) fn history(partition: u16, id: &JobId) -> String {
 /// A queue's own list. The keys of its other lists end in `:high`, `:low` and `:suspect`.
 pub(crate) fn queue(partition: u16, queue: &QueueName) -> String {
     format!("lh:{{{partition}}}:queue:{queue}")
+}
+
+/// All that holds a queue's waiting ids: its lists, and the set of kinds that have a parked list.
+pub(crate) fn waiting(partition: u16, queue: &QueueName) -> Vec<String> {
+    let own = self::queue(partition, queue);
+    let lists = ["", ":high", ":low", ":suspect"].map(|list| format!("{own}{list}"));
+    lists.into_iter().chain([fixed(partition, &format!("parked:{queue}"))]).collect()
 }
 
 /// The ids a worker holds, a list.
@@ -69,14 +81,31 @@ pub(crate) fn partition_of(text: &str, partitions: u16) -> u16 {
     CRC16.checksum(text.as_bytes()) % partitions
 }
 
-/// A new id that belongs to `partition`, or to any: a UUIDv7 is drawn until it does.
+/// The digits at the end of a new id that are chosen so that it belongs to its partition.
+const CHOSEN: usize = 4;
+
+/// A new id that belongs to `partition`, or to any: a UUIDv7 whose last digits are taken from a random start on until
+/// it does.
 pub(crate) fn mint(partition: Option<u16>, partitions: u16) -> JobId {
-    loop {
-        let id = uuid::Uuid::now_v7().to_string();
-        if partition.is_none_or(|p| partition_of(&id, partitions) == p) {
-            return JobId::parse(&id).expect("a UUID keeps to the alphabet of ids");
-        }
-    }
+    let drawn = uuid::Uuid::now_v7().to_string();
+    let (stem, digits) = drawn.split_at(drawn.len() - CHOSEN);
+    let start = u16::from_str_radix(digits, 16).expect("a UUID ends in hex digits");
+    let mut checksum = CRC16.digest();
+    checksum.update(stem.as_bytes());
+    let belongs = |number: &u16| {
+        let mut whole = checksum.clone();
+        whole.update(hex(*number).as_slice());
+        partition.is_none_or(|p| whole.finalize() % partitions == p)
+    };
+    let number = (0..=u16::MAX).map(|step| start.wrapping_add(step)).find(belongs);
+    let number = number.expect("the last two bytes of a text reach every checksum");
+    let digits = String::from_utf8(hex(number).to_vec()).expect("hex digits are ASCII");
+    JobId::parse(&format!("{stem}{digits}")).expect("a UUID keeps to the alphabet of ids")
+}
+
+/// Four hex digits.
+fn hex(number: u16) -> [u8; CHOSEN] {
+    [12, 8, 4, 0].map(|shift| b"0123456789abcdef"[usize::from(number >> shift & 15)])
 }
 
 /// The id of item `number` of `parent`, in its parent's partition: `<parent>-<number>`, with the first `-<k>` behind it
@@ -85,12 +114,18 @@ pub(crate) fn item(parent: &JobId, number: u64, partitions: u16) -> JobId {
     let home = partition_of(parent.as_str(), partitions);
     // An imported parent's id may be as long as an id may be; its digest is used then.
     let stem = if parent.as_str().len() <= 44 { parent.to_string() } else { digest(parent.as_str()) };
-    let plain = format!("{stem}-{number}");
-    let mut id = plain.clone();
-    let mut nonce = 0_u32;
-    while partition_of(&id, partitions) != home {
-        nonce += 1;
-        id = format!("{plain}-{nonce}");
+    let mut id = format!("{stem}-{number}");
+    if partition_of(&id, partitions) != home {
+        id.push('-');
+        let mut checksum = CRC16.digest();
+        checksum.update(id.as_bytes());
+        let belongs = |nonce: &u32| {
+            let mut whole = checksum.clone();
+            whole.update(nonce.to_string().as_bytes());
+            whole.finalize() % partitions == home
+        };
+        let nonce = (1..).find(belongs).expect("some number fits");
+        id.push_str(&nonce.to_string());
     }
     JobId::parse(&id).expect("44 bytes leave room for the number and the nonce")
 }
@@ -111,11 +146,24 @@ mod tests {
     }
 
     #[test]
+    fn items_have_the_ids_that_older_versions_gave_them() {
+        let parent = JobId::parse("01a2045e-d7b2-705c-9997-0a3345756cc0").unwrap();
+        for number in 0..50 {
+            let plain = format!("{parent}-{number}");
+            let home = partition_of(parent.as_str(), 16);
+            let nonces = (1..).map(|nonce| format!("{plain}-{nonce}"));
+            let first = std::iter::once(plain.clone()).chain(nonces).find(|id| partition_of(id, 16) == home);
+            assert_eq!(item(&parent, number, 16).as_str(), first.unwrap());
+        }
+    }
+
+    #[test]
     fn ids_belong_where_they_were_minted_for() {
-        for partitions in [1, 4, 256] {
+        for partitions in [1, 4, 255, 256] {
             for home in [0, partitions - 1] {
                 let id = mint(Some(home), partitions);
                 assert_eq!(partition_of(id.as_str(), partitions), home);
+                assert_eq!(uuid::Uuid::parse_str(id.as_str()).expect("a UUID").get_version_num(), 7);
                 let items: Vec<_> = (0..20).map(|k| item(&id, k, partitions)).collect();
                 assert!(items.iter().all(|i| partition_of(i.as_str(), partitions) == home));
                 assert_eq!(items, (0..20).map(|k| item(&id, k, partitions)).collect::<Vec<_>>());
