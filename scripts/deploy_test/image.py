@@ -1,12 +1,15 @@
 """The images: Debian's base, the services from Debian's packages, and Leasehold's from its Dockerfile."""
 import shutil
 import subprocess
+import tomllib
+from pathlib import Path
 
 from .machine import need
 
 DEBIAN = "localhost/debian:bookworm-slim"
-VERSION = "0.1.0"
-NEXT = "0.1.1-test"
+ROOT = Path(__file__).resolve().parent.parent.parent
+VERSION = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
+NEXT = f"{VERSION}-next"
 # In place of the images of Redis, HAProxy and Prometheus, with the users and paths that those have.
 SERVICES = f"""FROM {DEBIAN} AS redis
 RUN groupadd -r -g 999 redis && useradd -r -g redis -u 999 redis \\
@@ -67,9 +70,11 @@ def prepare(machine, binaries):
 
 def image(machine):
     """The image by itself: read-only, not root, without curl, with a health check, and reaping as process 1."""
-    config = machine.inspect(f"localhost/leasehold:{VERSION}")["Config"]
+    shown = machine.inspect(f"localhost/leasehold:{VERSION}")
+    config = shown["Config"]
     assert config["User"] == "10001:10001", config["User"]
-    assert config["Healthcheck"]["Test"] == ["CMD", "leasehold", "health"], config
+    check = shown.get("Healthcheck") or config["Healthcheck"]
+    assert check["Test"] == ["CMD", "leasehold", "health"], check
     run = ["run", "--rm", "--read-only", "--cap-drop", "all", "--tmpfs", "/tmp", "--network", "none"]
     name = f"localhost/leasehold:{VERSION}"
     for program in ("leasehold", "leasehold-api", "leasehold-worker"):

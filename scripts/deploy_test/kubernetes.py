@@ -1,2 +1,136 @@
-def manifests(m): return ''
-def pods(m): return ''
+"""The Kubernetes manifests: rendered, checked against schemas, and their pods played."""
+import json
+import re
+import subprocess
+
+import yaml
+
+from .image import DEBIAN, VERSION
+from .machine import TOKEN, CannotRun, eventually, free_port, need, request
+
+OVERLAYS = ("dev", "production")
+# Kinds that are not the API server's, each with the npm package that has its types.
+CUSTOM = {
+    "ScaledObject": "@kubernetes-models/keda/keda.sh/v1alpha1/ScaledObject",
+    "TriggerAuthentication": "@kubernetes-models/keda/keda.sh/v1alpha1/TriggerAuthentication",
+    "PodMonitor": "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/PodMonitor",
+}
+TYPES = ["@kubernetes-models/keda@2.0.0", "@kubernetes-models/prometheus-operator@6.0.0",
+         "@kubernetes-models/base@6.0.1", "typescript@5.9.3"]
+
+
+def render(machine, overlay):
+    """The documents of an overlay."""
+    need("kubectl")
+    words = ["kubectl", "kustomize", machine.root / "k8s/overlays" / overlay]
+    text = subprocess.run(words, capture_output=True, text=True)
+    assert text.returncode == 0, text.stderr
+    return list(yaml.safe_load_all(text.stdout))
+
+
+def manifests(machine):
+    """Every manifest is valid for its schema, strictly: an unknown field fails."""
+    rendered = {overlay: render(machine, overlay) for overlay in OVERLAYS}
+    plain, custom = 0, []
+    for overlay, documents in rendered.items():
+        own = [document for document in documents if document["kind"] in CUSTOM]
+        custom += own
+        file = machine.folder / f"{overlay}.yaml"
+        file.write_text(yaml.safe_dump_all(document for document in documents if document not in own))
+        words = [machine.folder / "venv/bin/kubernetes-validate", "--strict", "--quiet", file]
+        checked = subprocess.run(words, capture_output=True, text=True)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+        plain += len(documents) - len(own)
+    assert {document["kind"] for document in custom} == set(CUSTOM)
+    _check_custom(machine, custom)
+    pods = sum(_check_pod(document) for documents in rendered.values() for document in documents)
+    return f"{plain} of Kubernetes and {len(custom)} of KEDA and the Prometheus operator are valid; {pods} are restricted"
+
+
+def _check_custom(machine, documents):
+    """Compiles the documents as literals of their TypeScript types, which refuse an unknown field."""
+    need("node", "npm")
+    folder = machine.folder / "types"
+    folder.mkdir(exist_ok=True)
+    if not (folder / "node_modules/typescript").exists():
+        words = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", folder, *TYPES]
+        subprocess.run(words, check=True, capture_output=True, cwd=folder)
+    lines = [f'import type {{ I{kind} }} from "{module}";' for kind, module in CUSTOM.items()]
+    lines += [f"const d{at}: I{document['kind']} = {json.dumps(document)};" for at, document in enumerate(documents)]
+    lines += [f"export default [{', '.join(f'd{at}' for at in range(len(documents)))}];"]
+    (folder / "documents.ts").write_text("\n".join(lines) + "\n")
+    words = ["node", "node_modules/typescript/bin/tsc", "--noEmit", "--strict", "--skipLibCheck", "--target", "es2022",
+             "--module", "nodenext", "--moduleResolution", "nodenext", "documents.ts"]
+    checked = subprocess.run(words, capture_output=True, text=True, cwd=folder)
+    assert checked.returncode == 0, checked.stdout
+
+
+def _check_pod(document):
+    """What the restricted pod security standard asks of a pod; 1 if the document has one."""
+    if document["kind"] not in ("Deployment", "StatefulSet"):
+        return 0
+    pod = document["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] > 0
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    for container in pod["containers"]:
+        security = container["securityContext"]
+        assert security == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True,
+                            "capabilities": {"drop": ["ALL"]}}, security
+    return 1
+
+
+def pods(machine):
+    """The pods of the dev overlay, played by podman, which ignores Services and what needs a controller."""
+    if "stack" in machine.state:
+        machine.state.pop("stack").compose("down", "--volumes")
+    documents = [_playable(document) for document in render(machine, "dev")]
+    documents = [document for document in documents if document]
+    port = free_port()
+    machine.podman("network", "create", "leasehold-pods")
+    # What the Service would do: the name of Redis, and a port of the API.
+    for name, network, ports in (
+        ("leasehold-redis", "leasehold-pods:alias=leasehold-redis", []),
+        ("leasehold-api", "leasehold-pods", ["--publish", f"127.0.0.1:{port}:8080"]),
+        ("leasehold-worker", "leasehold-pods", []),
+    ):
+        mine = [d for d in documents if d["kind"] not in ("Pod", "Deployment") or d["metadata"]["name"] == name]
+        file = machine.folder / f"{name}.yaml"
+        file.write_text(yaml.safe_dump_all(mine))
+        machine.podman("play", "kube", "--network", network, *ports, file)
+    url = f"http://127.0.0.1:{port}"
+    eventually("the API's pod is ready", lambda: request(f"{url}/readyz")[0] == 200)
+    body = {"kind": "word-count", "payload": {"text": "one two three"}}
+    status, text = request(f"{url}/api/v1/jobs", body)
+    assert status == 202, f"{status} {text}"
+
+    def completed():
+        job = json.loads(request(f"{url}/api/v1/jobs/{json.loads(text)['id']}")[1])
+        return job["state"] == "completed" and job["result"] == {"words": 3}
+
+    eventually("the job is completed", completed)
+    workers = json.loads(request(f"{url}/api/v1/workers")[1])["workers"]
+    assert len(workers) == 2, workers
+    return "the pods of Redis, the API and two workers run; Services, policies and autoscalers were not played"
+
+
+def _playable(document):
+    """A document as podman plays it: a StatefulSet as a Pod, images of this test, no probes (they would need curl)."""
+    kind = document["kind"]
+    if kind == "Secret":
+        return document
+    if kind == "ConfigMap":
+        return document
+    if kind not in ("Deployment", "StatefulSet"):
+        return None
+    pod = document["spec"]["template"]["spec"]
+    for container in pod["containers"]:
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe", "lifecycle"):
+            container.pop(probe, None)
+        name = re.sub(r"^.*/|:.*$", "", container["image"])
+        container["image"] = f"localhost/{name}:{'test' if name == 'redis' else VERSION}"
+    pod.pop("topologySpreadConstraints", None)
+    if kind == "Deployment":
+        return document
+    pod["volumes"] += [{"name": claim["metadata"]["name"], "emptyDir": {}} for claim in document["spec"]["volumeClaimTemplates"]]
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": document["metadata"], "spec": pod}

@@ -68,8 +68,8 @@ class Machine:
             left += self.podman("images", "--quiet", check=False).split()
             for mount in (self.folder / "storage/overlay", self.folder / "storage"):
                 subprocess.run(["umount", mount], capture_output=True)
-        running = subprocess.run(["pgrep", "-af", str(self.folder)], capture_output=True, text=True).stdout
-        left += [line for line in running.splitlines() if not line.startswith(f"{os.getpid()} ")]
+        running = subprocess.run(["pgrep", "-af", f"{self.folder}/(storage|run)"], capture_output=True, text=True).stdout
+        left += running.splitlines()
         return left
 
 

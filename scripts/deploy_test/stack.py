@@ -28,6 +28,8 @@ class Stack:
         """Runs podman-compose with the images of this test."""
         environment = dict(
             os.environ,
+            APIS=str(APIS),
+            WORKERS=str(WORKERS),
             PUBLISH=f"127.0.0.1:{self.port}",
             PROMETHEUS_PUBLISH=f"127.0.0.1:{self.prometheus}",
             IMAGE=f"localhost/leasehold:{self.version}",
@@ -44,9 +46,9 @@ class Stack:
             if done.returncode != 0:
                 raise RuntimeError(f"podman-compose {' '.join(words)}: {log.read()[-2000:]}")
 
-    def up(self, apis=APIS, workers=WORKERS, *more):
-        scales = ["--scale", f"api={apis}", "--scale", f"worker={workers}"]
-        self.compose("up", "--detach", "--no-build", "--no-recreate", *scales, *more)
+    def up(self):
+        """Starts what is missing."""
+        self.compose("up", "--detach", "--no-build", "--no-recreate")
 
     def containers(self, service, running=True):
         """The names of a service's containers."""

@@ -18,6 +18,7 @@ mod health;
 mod import;
 mod kinds_agreement;
 mod lifecycle;
+mod manifests;
 mod metrics;
 mod openapi;
 mod process_one;
