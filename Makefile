@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check build
+.PHONY: help demo up test check build deploy-test
 
 # Where rustup puts cargo, for shells that have not read its settings yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -13,7 +13,7 @@ TOOLS := scripts/install-tools.sh
 QUICK_BUILD := cargo build --profile demo --locked -p leasehold-cli -p leasehold-api -p leasehold-worker
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-6s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' Makefile
 
 demo: ## Install what is missing, build, run a real job on a private system, show its results, and stop.
 	$(TOOLS) cargo cc redis python3
@@ -38,3 +38,8 @@ check: ## Check the formatting, the lints and the docs; a warning is an error.
 
 build: ## Build all binaries for speed, into target/release.
 	cargo build --release --workspace --locked
+
+deploy-test: ## Run the image, the compose file and the Kubernetes manifests with podman; needs root. BINARIES=folder skips the build.
+	$(TOOLS) $(if $(BINARIES),,cargo cc) python3 venv node containers
+	$(if $(BINARIES),,cargo build --release --locked -p leasehold-api -p leasehold-worker -p leasehold-cli)
+	python3 scripts/deploy-test.py --binaries $(or $(BINARIES),$(TARGET_DIR)/release) $(if $(CACHE),--cache $(CACHE))

@@ -16,6 +16,7 @@ import traceback
 import venv
 from pathlib import Path
 
+sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).parent))
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ["podman-compose==1.6.0", "kubernetes-validate==1.37.0", "pyyaml==6.0.3"]

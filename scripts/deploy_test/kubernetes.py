@@ -8,6 +8,8 @@ import yaml
 from .image import DEBIAN, VERSION
 from .machine import TOKEN, CannotRun, eventually, free_port, need, request
 
+# Its kustomize has components, labels with includeTemplates, and replicas.
+KUBECTL_MINOR = 27
 OVERLAYS = ("dev", "production")
 # Kinds that are not the API server's, each with the npm package that has its types.
 CUSTOM = {
@@ -22,6 +24,10 @@ TYPES = ["@kubernetes-models/keda@2.0.0", "@kubernetes-models/prometheus-operato
 def render(machine, overlay):
     """The documents of an overlay."""
     need("kubectl")
+    words = ["kubectl", "version", "--client", "--output", "json"]
+    version = json.loads(subprocess.run(words, capture_output=True, text=True).stdout)["clientVersion"]
+    if int(version["minor"].rstrip("+")) < KUBECTL_MINOR:
+        raise CannotRun(f"kubectl {version['gitVersion']} is too old to render them; install 1.{KUBECTL_MINOR} or later")
     words = ["kubectl", "kustomize", machine.root / "k8s/overlays" / overlay]
     text = subprocess.run(words, capture_output=True, text=True)
     assert text.returncode == 0, text.stderr

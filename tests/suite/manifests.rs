@@ -1,5 +1,5 @@
-//! The compose file and the Kubernetes manifests against the programs: every setting in them exists and has a value that
-//! is allowed, versions are this version, and a stop leaves the programs the time that they need.
+//! The compose file and the Kubernetes manifests against the programs: every setting in them exists and has an allowed
+//! value, versions are this version, and a stop leaves the programs the time that they need.
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -105,13 +105,13 @@ async fn every_setting_of_the_compose_file_and_the_manifests_is_one() {
     let mut of_manifests = Vec::new();
     for (path, text) in files("k8s").into_iter().filter(|(path, _)| path.ends_with(".yaml")) {
         let found = variables(&text);
-        settings(None, &found).await;
+        drop(settings(None, &found).await);
         of_manifests.extend(found.into_iter().map(|(name, _)| (path.clone(), name)));
     }
     assert!(of_manifests.iter().any(|(path, _)| path.ends_with("worker.yaml")), "{of_manifests:?}");
     let mut read = 0;
     for (path, _) in files("k8s").into_iter().filter(|(path, _)| path.ends_with("leasehold.toml")) {
-        settings(Some(&path), &[]).await;
+        drop(settings(Some(&path), &[]).await);
         read += 1;
     }
     assert!(read > 0);
