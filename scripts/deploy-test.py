@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Runs the image, the compose file and the Kubernetes manifests with podman, as `make deploy-test` does.
 
-Needs root on a Debian-like system; scripts/install-tools.sh has installed podman and the rest. Nothing is pulled from a
-registry of images: the base image is made by debootstrap, and Redis, HAProxy and Prometheus come from Debian's packages.
-Everything is made in one folder and removed at the end, unless --cache names a folder to keep for the next run.
+Needs root on a Debian-like system; scripts/install-tools.sh has installed podman and the rest. No image is pulled: the
+base image is made by debootstrap, and Redis, HAProxy and Prometheus come from Debian's packages. Everything is made in
+one folder and removed at the end, unless --cache names a folder to keep for the next run.
 """
 import argparse
 import os

@@ -5,8 +5,8 @@ import subprocess
 
 import yaml
 
-from .image import DEBIAN, VERSION
-from .machine import TOKEN, CannotRun, eventually, free_port, need, request
+from .image import VERSION
+from .machine import CannotRun, eventually, need, request
 
 # Its kustomize has components, labels with includeTemplates, and replicas.
 KUBECTL_MINOR = 27
@@ -17,8 +17,12 @@ CUSTOM = {
     "TriggerAuthentication": "@kubernetes-models/keda/keda.sh/v1alpha1/TriggerAuthentication",
     "PodMonitor": "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/PodMonitor",
 }
-TYPES = ["@kubernetes-models/keda@2.0.0", "@kubernetes-models/prometheus-operator@6.0.0",
-         "@kubernetes-models/base@6.0.1", "typescript@5.9.3"]
+TYPES = [
+    "@kubernetes-models/keda@2.0.0",
+    "@kubernetes-models/prometheus-operator@6.0.0",
+    "@kubernetes-models/base@6.0.1",
+    "typescript@5.9.3",
+]
 
 
 def render(machine, overlay):
@@ -27,7 +31,7 @@ def render(machine, overlay):
     words = ["kubectl", "version", "--client", "--output", "json"]
     version = json.loads(subprocess.run(words, capture_output=True, text=True).stdout)["clientVersion"]
     if int(version["minor"].rstrip("+")) < KUBECTL_MINOR:
-        raise CannotRun(f"kubectl {version['gitVersion']} is too old to render them; install 1.{KUBECTL_MINOR} or later")
+        raise CannotRun(f"kubectl {version['gitVersion']} is too old to render; install 1.{KUBECTL_MINOR} or newer")
     words = ["kubectl", "kustomize", machine.root / "k8s/overlays" / overlay]
     text = subprocess.run(words, capture_output=True, text=True)
     assert text.returncode == 0, text.stderr
@@ -50,7 +54,8 @@ def manifests(machine):
     assert {document["kind"] for document in custom} == set(CUSTOM)
     _check_custom(machine, custom)
     pods = sum(_check_pod(document) for documents in rendered.values() for document in documents)
-    return f"{plain} of Kubernetes and {len(custom)} of KEDA and the Prometheus operator are valid; {pods} are restricted"
+    valid = f"{plain} documents of Kubernetes and {len(custom)} of KEDA and the Prometheus operator are valid"
+    return f"{valid}; all {pods} pods are restricted"
 
 
 def _check_custom(machine, documents):
@@ -92,19 +97,14 @@ def pods(machine):
         machine.state.pop("stack").compose("down", "--volumes")
     documents = [_playable(document) for document in render(machine, "dev")]
     documents = [document for document in documents if document]
-    port = free_port()
     machine.podman("network", "create", "leasehold-pods")
-    # What the Service would do: the name of Redis, and a port of the API.
-    for name, network, ports in (
-        ("leasehold-redis", "leasehold-pods:alias=leasehold-redis", []),
-        ("leasehold-api", "leasehold-pods", ["--publish", f"127.0.0.1:{port}:8080"]),
-        ("leasehold-worker", "leasehold-pods", []),
-    ):
+    for name in ("leasehold-redis", "leasehold-api", "leasehold-worker"):
         mine = [d for d in documents if d["kind"] not in ("Pod", "Deployment") or d["metadata"]["name"] == name]
         file = machine.folder / f"{name}.yaml"
         file.write_text(yaml.safe_dump_all(mine))
-        machine.podman("play", "kube", "--network", network, *ports, file)
-    url = f"http://127.0.0.1:{port}"
+        # The alias is the name that the Service would have.
+        machine.podman("play", "kube", "--network", f"leasehold-pods:alias={name}", file)
+    url = f"http://{_address(machine, 'leasehold-api')}:8080"
     eventually("the API's pod is ready", lambda: request(f"{url}/readyz")[0] == 200)
     body = {"kind": "word-count", "payload": {"text": "one two three"}}
     status, text = request(f"{url}/api/v1/jobs", body)
@@ -120,12 +120,21 @@ def pods(machine):
     return "the pods of Redis, the API and two workers run; Services, policies and autoscalers were not played"
 
 
+def _address(machine, deployment):
+    """The address of the first pod of a deployment."""
+    names = machine.podman("ps", "--filter", f"pod={deployment}", "--format", "{{.Names}}").split()
+    names = names or machine.podman("ps", "--filter", f"name={deployment}", "--format", "{{.Names}}").split()
+    for name in names:
+        for network in machine.inspect(name)["NetworkSettings"]["Networks"].values():
+            if network["IPAddress"]:
+                return network["IPAddress"]
+    raise AssertionError(f"no pod of {deployment} has an address: {names}")
+
+
 def _playable(document):
     """A document as podman plays it: a StatefulSet as a Pod, images of this test, no probes (they would need curl)."""
     kind = document["kind"]
-    if kind == "Secret":
-        return document
-    if kind == "ConfigMap":
+    if kind in ("ConfigMap", "Secret"):
         return document
     if kind not in ("Deployment", "StatefulSet"):
         return None
@@ -138,5 +147,6 @@ def _playable(document):
     pod.pop("topologySpreadConstraints", None)
     if kind == "Deployment":
         return document
-    pod["volumes"] += [{"name": claim["metadata"]["name"], "emptyDir": {}} for claim in document["spec"]["volumeClaimTemplates"]]
+    claims = document["spec"]["volumeClaimTemplates"]
+    pod["volumes"] += [{"name": claim["metadata"]["name"], "emptyDir": {}} for claim in claims]
     return {"apiVersion": "v1", "kind": "Pod", "metadata": document["metadata"], "spec": pod}

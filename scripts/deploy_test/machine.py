@@ -68,9 +68,9 @@ class Machine:
             left += self.podman("images", "--quiet", check=False).split()
             for mount in (self.folder / "storage/overlay", self.folder / "storage"):
                 subprocess.run(["umount", mount], capture_output=True)
-        running = subprocess.run(["pgrep", "-af", f"{self.folder}/(storage|run)"], capture_output=True, text=True).stdout
-        left += running.splitlines()
-        return left
+        words = ["pgrep", "--full", "--list-full", f"{self.folder}/(storage|run)"]
+        running = subprocess.run(words, capture_output=True, text=True).stdout
+        return left + running.splitlines()
 
 
 def need(*programs):
