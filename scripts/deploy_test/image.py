@@ -4,7 +4,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 
-from .machine import need
+from .machine import CannotRun, need
 
 DEBIAN = "localhost/debian:bookworm-slim"
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -32,7 +32,10 @@ ENTRYPOINT ["prometheus"]
 
 def prepare(machine, binaries):
     """Builds the images that are not there yet; Leasehold's always."""
-    need("podman", "buildah", "runc", "debootstrap", "strip")
+    need("podman", "buildah", "runc", "debootstrap", "strip", "unshare")
+    tried = subprocess.run(["unshare", "--mount", "--net", "--pid", "--fork", "true"], capture_output=True, text=True)
+    if tried.returncode != 0:
+        raise CannotRun(f"this machine runs no containers: {tried.stderr.strip()}")
     if not machine.podman("images", "--quiet", DEBIAN):
         print("--- base image, by debootstrap", flush=True)
         base = machine.folder / "base"

@@ -95,8 +95,10 @@ def pods(machine):
     """The pods of the dev overlay, played by podman, which ignores Services and what needs a controller."""
     if "stack" in machine.state:
         machine.state.pop("stack").compose("down", "--volumes")
-    documents = [_playable(document) for document in render(machine, "dev")]
-    documents = [document for document in documents if document]
+    rendered = render(machine, "dev")
+    named = {document["metadata"]["name"]: document for document in rendered if document["kind"] == "Secret"}
+    secrets = {name: document["stringData"] for name, document in named.items()}
+    documents = [document for document in (_playable(document, secrets) for document in rendered) if document]
     machine.podman("network", "create", "leasehold-pods")
     for name in ("leasehold-redis", "leasehold-api", "leasehold-worker"):
         mine = [d for d in documents if d["kind"] not in ("Pod", "Deployment") or d["metadata"]["name"] == name]
@@ -131,20 +133,33 @@ def _address(machine, deployment):
     raise AssertionError(f"no pod of {deployment} has an address: {names}")
 
 
-def _playable(document):
-    """A document as podman plays it: a StatefulSet as a Pod, images of this test, no probes (they would need curl)."""
+def _playable(document, secrets):
+    """A document as podman 4.3 plays it: a StatefulSet as a Pod, images of this test, no probes.
+
+    It would run probes by curl, and publish ports on this machine.
+    """
     kind = document["kind"]
-    if kind in ("ConfigMap", "Secret"):
+    if kind == "ConfigMap":
         return document
+    if kind == "Secret":
+        # It would mount a Secret's values in base64, and cannot set variables from them.
+        data = secrets[document["metadata"]["name"]]
+        return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": document["metadata"], "data": data}
     if kind not in ("Deployment", "StatefulSet"):
         return None
     pod = document["spec"]["template"]["spec"]
     for container in pod["containers"]:
-        for probe in ("startupProbe", "livenessProbe", "readinessProbe", "lifecycle"):
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe", "lifecycle", "ports"):
             container.pop(probe, None)
+        for variable in container.get("env", []):
+            source = variable.pop("valueFrom")["secretKeyRef"]
+            variable["value"] = secrets[source["name"]][source["key"]]
         name = re.sub(r"^.*/|:.*$", "", container["image"])
         container["image"] = f"localhost/{name}:{'test' if name == 'redis' else VERSION}"
     pod.pop("topologySpreadConstraints", None)
+    for volume in pod["volumes"]:
+        if "secret" in volume:
+            volume["configMap"] = {"name": volume.pop("secret")["secretName"]}
     if kind == "Deployment":
         return document
     claims = document["spec"]["volumeClaimTemplates"]

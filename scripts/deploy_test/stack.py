@@ -116,7 +116,7 @@ class Load:
                 raise AssertionError(f"{key} was never accepted: {status} {text[:300]}")
             self.acknowledged[json.loads(text)["id"]] = words
             count += 1
-            time.sleep(0.03)
+            time.sleep(0.15)
 
     def __enter__(self):
         return self
