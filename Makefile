@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check build next
+.PHONY: help demo up test check build next deploy-test
 
 # Where rustup puts cargo, for shells that have not read its settings yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -13,7 +13,7 @@ TOOLS := scripts/install-tools.sh
 QUICK_BUILD := cargo build --profile demo --locked -p leasehold-cli -p leasehold-api -p leasehold-worker
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-6s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' Makefile
 
 demo: ## Install what is missing, build, run a real job on a private system, show its results, and stop.
 	$(TOOLS) cargo cc redis python3
@@ -42,3 +42,8 @@ build: ## Build all binaries for speed, into target/release.
 next: ## Build the API and the worker of a next version, for the test of a rolling upgrade.
 	cargo build --profile demo --locked -p leasehold-api -p leasehold-worker --no-default-features \
 	  --features leasehold-api/next-record,leasehold-worker/next-record --target-dir $(TARGET_DIR)/next
+
+deploy-test: ## Run the image, the compose file and the Kubernetes manifests with podman; needs root. BINARIES=folder skips the build.
+	$(TOOLS) $(if $(BINARIES),,cargo cc) python3 venv node containers
+	$(if $(BINARIES),,cargo build --release --locked -p leasehold-api -p leasehold-worker -p leasehold-cli)
+	python3 scripts/deploy-test.py --binaries $(or $(BINARIES),$(TARGET_DIR)/release) $(if $(CACHE),--cache $(CACHE))

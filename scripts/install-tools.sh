@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes sure of the tools named as arguments: make, cc, cargo, lint, redis, python3, venv,
-# node, chromium.
+# node, chromium, containers.
 #
 # What is missing comes from the system's packages (apt-get, through sudo when not root). Where that
 # cannot be done, the command that mends it is named, and nothing is changed.
@@ -108,6 +108,20 @@ need_node() {
         fail "$(command -v node) is too old ($(node --version)): install Node.js 18.18 or newer (https://nodejs.org)"
 }
 
+# What scripts/deploy-test.py runs containers with. Without a recent kubectl,
+# which Debian 12 does not have, it leaves the manifests out and says so.
+need_containers() {
+    local pair
+    [ "$(id -u)" -eq 0 ] || fail "the deployment test needs root: it runs containers with networks of their own"
+    for pair in podman:podman buildah:buildah runc:runc debootstrap:debootstrap strip:binutils pgrep:procps \
+        iptables:iptables; do
+        has "${pair%%:*}" || apt_install "${pair#*:}"
+    done
+    [ -e /usr/libexec/podman/catatonit ] || has catatonit || apt_install catatonit
+    [ -e /usr/lib/podman/netavark ] || apt_install netavark
+    [ -e /usr/lib/podman/aardvark-dns ] || apt_install aardvark-dns
+}
+
 need_chromium() {
     local name
     for name in chromium chromium-browser google-chrome google-chrome-stable; do
@@ -120,7 +134,7 @@ for tool in "$@"; do
     case $tool in
     make | python3) has "$tool" || apt_install "$tool" ;;
     cc) has cc || apt_install build-essential ;;
-    cargo | chromium | lint | node | redis | venv) "need_$tool" ;;
+    cargo | chromium | containers | lint | node | redis | venv) "need_$tool" ;;
     *) fail "no such tool: $tool" ;;
     esac
 done

@@ -6,6 +6,7 @@ mod completions;
 mod demo;
 mod doctor;
 mod failure;
+mod health;
 mod import;
 mod jobs;
 mod local;
@@ -69,6 +70,8 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Prepare the jobs in Redis for this version, once every API and worker of an earlier one is stopped.
     Migrate(migrate::Arguments),
+    /// Ask an API or a worker whether it is ready; for health checks of containers.
+    Health(health::Arguments),
     /// Print the settings in effect, and where each comes from.
     Config(settings::Arguments),
     /// Print a script that makes a shell complete this command.
@@ -76,6 +79,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    leasehold::init::leave_process_one();
     let arguments = Arguments::parse();
     rustls::crypto::ring::default_provider().install_default().expect("the first call in this process");
     // One thread: children are killed with the thread that forked them, so it must be the one that never ends.
@@ -97,6 +101,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Tokens(command) => tokens::run(command),
         Command::Doctor(arguments) => doctor::run(arguments).await,
         Command::Migrate(arguments) => migrate::run(&arguments).await,
+        Command::Health(arguments) => health::run(arguments).await,
         Command::Config(arguments) => settings::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, &mut Arguments::command()),
     }

@@ -90,8 +90,9 @@ class Chromium:
             "--proxy-bypass-list=<-loopback>",
             "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
         ]
-        if os.geteuid() == 0:
-            flags.append("--no-sandbox")  # Its sandbox refuses to run as root.
+        # Its sandbox refuses to run as root, and cannot be set up in a container that may not make namespaces.
+        if os.geteuid() == 0 or os.environ.get("CHROMIUM_SANDBOX") == "off":
+            flags.append("--no-sandbox")
         self._start([program, *flags, "about:blank"], home)
         self._open_page(width, height)
 

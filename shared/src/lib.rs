@@ -6,7 +6,7 @@
 //!    [`draft`] what makes a request a job, [`limits`] every bound, and [`error`] what a caller can act on.
 //! 2. [`config`], [`kinds`] and [`tokens`] read what operators write.
 //! 3. [`files`] stores the files of jobs, and [`store`] everything else.
-//! 4. [`log`], [`metrics`] and [`server`] are what every process needs.
+//! 4. [`init`], [`log`], [`metrics`] and [`server`] are what every process needs.
 //!
 //! The API and the worker are thin shells over [`Store`]; neither spells a Redis key.
 pub mod canonical;
@@ -16,6 +16,7 @@ pub mod duration;
 pub mod error;
 pub mod files;
 pub mod followed;
+pub mod init;
 pub mod job;
 pub mod json;
 pub mod kinds;
