@@ -142,6 +142,7 @@ impl Api {
         while stopping.run_until_cancelled(tokio::time::sleep(KINDS_EVERY)).await.is_some() {
             // An outage is reported by the requests that meet it; a record that cannot be read by the doctor.
             let _ = self.adopt_kinds(&store).await;
+            let _ = store.check_new_masters().await;
             if let Ok(differing) = agreement.check(&store).await {
                 *self.0.differing.write().unwrap_or_else(PoisonError::into_inner) = differing.to_vec();
             }

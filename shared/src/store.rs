@@ -61,7 +61,7 @@ pub use status::{Counts, QueueStatus, Serving, WorkerInfo, WorkerStatus};
 pub use submit::{Accepted, Submitted};
 pub use sweep::{SweepRequest, Swept};
 pub use watch::{Watch, Watcher};
-pub use wire::connection::address;
+pub use wire::address::address;
 pub use wire::metrics::Metrics;
 pub use wire::scripts::script_sha;
 
@@ -88,6 +88,8 @@ struct Inner {
     /// The file store; `None` when no folder is configured. That it belongs to this Redis is checked before the first
     /// call.
     files: Option<FileStore>,
+    /// The checks of masters, shared with the stores apart.
+    checked: Arc<server::Checked>,
     /// The group commits of submits, one per partition, since a script runs in one partition. Started at the first use,
     /// on the runtime that uses them.
     submits: OnceLock<Vec<Group>>,
@@ -96,9 +98,9 @@ struct Inner {
 }
 
 impl Store {
-    fn new(wire: Wire, partitions: u16, files: Option<FileStore>) -> Self {
+    fn new(wire: Wire, partitions: u16, files: Option<FileStore>, checked: Arc<server::Checked>) -> Self {
         let (wire, submits, settles) = (Arc::new(wire), OnceLock::new(), OnceLock::new());
-        Self { inner: Arc::new(Inner { wire, partitions, files, submits, settles }) }
+        Self { inner: Arc::new(Inner { wire, partitions, files, checked, submits, settles }) }
     }
 
     /// A group commit of a script in each partition.

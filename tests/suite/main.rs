@@ -22,6 +22,7 @@ mod openapi;
 mod reference_model;
 mod retention;
 mod running_jobs;
+mod sentinel;
 mod start;
 mod steered_command;
 mod store;

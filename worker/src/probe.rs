@@ -121,7 +121,12 @@ async fn ready(State(probe): State<Arc<Probe>>) -> Response {
     if let Some(partition) = (0..store.partitions()).find(|partition| !running.leases.is_fresh(*partition)) {
         return refused(&format!("the leases of partition {partition} have not been renewed for half a lease"));
     }
-    Json(json!({ "status": "ready", "redis": store.address(), "worker": running.worker })).into_response()
+    let mut answer = json!({ "status": "ready", "redis": store.address(), "worker": running.worker });
+    let faults = store.fatal_faults();
+    if !faults.is_empty() {
+        answer["redis_faults"] = json!(faults);
+    }
+    Json(answer).into_response()
 }
 
 async fn metrics(State(probe): State<Arc<Probe>>) -> impl IntoResponse {

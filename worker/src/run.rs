@@ -106,6 +106,7 @@ async fn register(running: Arc<Running>) {
                 running.store.register_kinds(&running.kinds).await?;
             }
             agreement.check(&running.store).await?;
+            running.store.check_new_masters().await?;
             Ok(emptied_at)
         };
         match check.await {

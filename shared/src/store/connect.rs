@@ -35,10 +35,10 @@ impl Store {
     }
 
     async fn connect_over(wire: Wire, config: &Config) -> Result<Self> {
-        server::check(&wire).await?;
+        let checked = Arc::new(server::check(&wire).await?);
         let partitions = meta::agree_partitions(&wire, config.partitions, true).await?;
         let files = files::open(&wire, config).await?;
-        Ok(Self::new(wire, partitions, files))
+        Ok(Self::new(wire, partitions, files, checked))
     }
 
     /// [`Store::connect`] for the doctor: accepts a Redis that is not fit ([`Store::server_faults`] reports why), and
@@ -57,7 +57,7 @@ impl Store {
             }
             opened => opened?,
         };
-        Ok(Self::new(wire, partitions, files))
+        Ok(Self::new(wire, partitions, files, Arc::default()))
     }
 
     /// The same key space over separate connections, as `config` has them: for another runtime, or other timeouts. Its
@@ -66,6 +66,7 @@ impl Store {
     /// # Errors
     /// [`Error::Config`] when the address cannot be read.
     pub fn apart(&self, config: &Config) -> Result<Self> {
-        Ok(Self::new(self.inner.wire.apart(config)?, self.partitions(), self.inner.files.clone()))
+        let (wire, checked) = (self.inner.wire.apart(config)?, Arc::clone(&self.inner.checked));
+        Ok(Self::new(wire, self.partitions(), self.inner.files.clone(), checked))
     }
 }

@@ -1,12 +1,12 @@
 //! Pop: the blocking wait for an id in a queue, which a claim then leases.
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 
 use super::Store;
-use super::wire::connection::classify;
-use super::wire::keys;
-use super::wire::metrics::Metrics;
+use super::wire::fault::classify;
+use super::wire::{Node, Wire, keys};
 use crate::{Error, JobId, QueueName, Result, WorkerId, limits};
 
 /// How much longer than requested a pop may take before its connection is dropped.
@@ -26,7 +26,8 @@ pub struct Reservation {
 pub struct Popper {
     connection: MultiplexedConnection,
     id: i64,
-    metrics: Metrics,
+    node: Arc<Node>,
+    wire: Arc<Wire>,
 }
 
 impl Store {
@@ -35,11 +36,11 @@ impl Store {
     /// # Errors
     /// [`Error::Unavailable`].
     pub async fn popper(&self) -> Result<Popper> {
-        let mut connection = self.inner.wire.connections().dedicated().await?;
+        let (mut connection, node) = self.inner.wire.connections().dedicated().await?;
         let asking = redis::cmd("CLIENT").arg("ID").to_owned();
         let id = tokio::time::timeout(POP_MARGIN, asking.query_async(&mut connection)).await;
         let id = id.map_err(|_| Error::Unavailable("no answer to CLIENT ID".into()))?.map_err(|e| classify(&e))?;
-        Ok(Popper { connection, id, metrics: self.inner.wire.connections().metrics().clone() })
+        Ok(Popper { connection, id, node, wire: self.inner.wire.clone() })
     }
 
     /// Ends the waits of those poppers at once; each returns `None`.
@@ -75,7 +76,7 @@ impl Popper {
         wait: Duration,
     ) -> Result<Option<Reservation>> {
         let popped = self.pop(partition, queue, worker, wait).await;
-        self.metrics.answered("pop", &popped);
+        self.wire.connections().metrics().answered("pop", &popped);
         popped
     }
 
@@ -91,7 +92,8 @@ impl Popper {
         pop.arg(keys::queue(partition, queue)).arg(keys::claimed(partition, worker)).arg(wait.as_secs_f64());
         let popping = pop.query_async::<Option<String>>(&mut self.connection);
         let popped = tokio::time::timeout(wait + POP_MARGIN, popping).await;
-        let popped = popped.map_err(|_| Error::OutcomeUnknown("a pop did not come back".into()))?;
+        let popped = popped.unwrap_or_else(|_| Err((redis::ErrorKind::Io, "a pop did not come back").into()));
+        let popped = popped.inspect_err(|e| self.wire.connections().failed(&self.node, e));
         let Some(id) = popped.map_err(|e| classify(&e))? else { return Ok(None) };
         match JobId::parse(&id) {
             Ok(id) => Ok(Some(Reservation { queue: queue.clone(), id })),

@@ -1,10 +1,13 @@
 //! The Redis server: whether its version and settings are suitable, and whether it accepts writes now.
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
 use redis::Value;
 
 use super::Store;
-use super::wire::connection::classify;
+use super::wire::fault::{CLUSTER_ADVICE, classify, unless_refused};
 use super::wire::reply::{array, text};
-use super::wire::{Wire, keys};
+use super::wire::{Node, Wire, keys};
 use crate::{Error, Result};
 
 /// Whether Redis is able to serve requests.
@@ -41,7 +44,41 @@ impl Store {
     /// # Errors
     /// Those of any call.
     pub async fn server_faults(&self) -> Result<Vec<ServerFault>> {
-        server_faults(&self.inner.wire).await
+        let mut faults: Vec<_> =
+            faults_of_masters(&self.inner.wire).await?.into_iter().flat_map(|(_, faults)| faults).collect();
+        faults.sort_by_key(|fault| !fault.fatal);
+        Ok(faults)
+    }
+
+    /// Checks the masters that have taken over since the last check, and logs what is wrong with them. Only the start
+    /// of a process refuses to go on: here the jobs are already on the new master.
+    ///
+    /// # Errors
+    /// Those of any call.
+    pub async fn check_new_masters(&self) -> Result<()> {
+        let (wire, checked) = (&self.inner.wire, &self.inner.checked);
+        let masters = wire.connections().masters().await?;
+        let known = masters.iter().all(|node| checked.masters().contains_key(node.address()));
+        if known && masters.len() == checked.masters().len() {
+            return Ok(());
+        }
+        let masters = faults_of_masters(wire).await?;
+        for fault in masters.iter().filter(|m| !checked.masters().contains_key(&m.0)).flat_map(|(_, faults)| faults) {
+            if fault.fatal {
+                tracing::error!("{}", fault.problem);
+            } else {
+                tracing::warn!("{}", fault.problem);
+            }
+        }
+        *checked.masters() = masters.into_iter().collect();
+        Ok(())
+    }
+
+    /// What [`Store::check_new_masters`] last found with the present masters that would have kept this process from
+    /// starting.
+    pub fn fatal_faults(&self) -> Vec<String> {
+        let masters = self.inner.checked.masters();
+        masters.values().flatten().filter(|fault| fault.fatal).map(|fault| fault.problem.clone()).collect()
     }
 
     /// Whether Redis answers and accepts writes now.
@@ -62,24 +99,65 @@ impl Store {
     }
 }
 
-/// Refuses a Redis that would lose jobs, and warns about one that may.
-pub(super) async fn check(wire: &Wire) -> Result<()> {
-    for fault in server_faults(wire).await? {
-        if fault.fatal {
-            return Err(Error::Config(fault.problem));
-        }
-        tracing::warn!("{}", fault.problem);
+/// The masters whose version and settings were checked, with what was wrong with each.
+#[derive(Default)]
+pub(super) struct Checked(Mutex<BTreeMap<String, Vec<ServerFault>>>);
+
+impl Checked {
+    fn masters(&self) -> MutexGuard<'_, BTreeMap<String, Vec<ServerFault>>> {
+        self.0.lock().expect("lock not poisoned")
     }
-    Ok(())
 }
 
-async fn server_faults(wire: &Wire) -> Result<Vec<ServerFault>> {
-    let mut faults = Vec::new();
+/// Refuses a Redis that would lose jobs, and warns about one that may.
+pub(super) async fn check(wire: &Wire) -> Result<Checked> {
+    let mut checked = BTreeMap::new();
+    for (address, faults) in faults_of_masters(wire).await? {
+        for fault in &faults {
+            if fault.fatal {
+                return Err(Error::Config(fault.problem.clone()));
+            }
+            tracing::warn!("{}", fault.problem);
+        }
+        checked.insert(address, faults);
+    }
+    Ok(Checked(Mutex::new(checked)))
+}
+
+/// Each master by its address, with its problems, worst first.
+async fn faults_of_masters(wire: &Wire) -> Result<Vec<(String, Vec<ServerFault>)>> {
+    wire.patiently(|| look_at_masters(wire)).await
+}
+
+async fn look_at_masters(wire: &Wire) -> Result<Vec<(String, Vec<ServerFault>)>> {
+    let mut masters = Vec::new();
+    for node in wire.connections().masters().await? {
+        let mut faults = faults_of(wire, &node).await?;
+        if wire.connections().changes() {
+            faults.iter_mut().for_each(|fault| fault.problem = format!("{}: {}", node.address(), fault.problem));
+        }
+        masters.push((node.address().to_owned(), faults));
+    }
+    Ok(masters)
+}
+
+async fn ask(wire: &Wire, node: &Arc<Node>, pipeline: &redis::Pipeline) -> Result<Vec<Value>> {
+    wire.connections().pipe_to(node, pipeline).await.and_then(unless_refused)
+}
+
+async fn faults_of(wire: &Wire, node: &Arc<Node>) -> Result<Vec<ServerFault>> {
+    let mut pipeline = redis::pipe();
+    pipeline.cmd("INFO").arg("server");
+    let server = text(&ask(wire, node, &pipeline).await?[0]);
+    if let Some(problem) = misnamed(wire.connections().changes(), &server) {
+        return Ok(vec![ServerFault::fatal(problem)]);
+    }
     let mut pipeline = redis::pipe();
     // While Redis loads its files, INFO reports that its AOF is off. A read is refused then, and the call waits.
-    pipeline.cmd("EXISTS").arg(keys::META).cmd("INFO").arg("server").cmd("INFO").arg("persistence");
-    let replies = wire.pipe(&pipeline).await?;
-    let (server, persistence) = (text(&replies[1]), text(&replies[2]));
+    pipeline.cmd("EXISTS").arg(keys::META).cmd("INFO").arg("persistence");
+    let replies = ask(wire, node, &pipeline).await?;
+    let persistence = text(&replies[1]);
+    let mut faults = Vec::new();
     let version = info_field(&server, "valkey_version").or(info_field(&server, "redis_version")).unwrap_or("unknown");
     let major: u32 = version.split('.').next().and_then(|v| v.parse().ok()).unwrap_or(0);
     if major < 7 {
@@ -95,9 +173,21 @@ async fn server_faults(wire: &Wire) -> Result<Vec<ServerFault>> {
             "Redis cannot write its AOF, and takes no writes until it can; {advice}"
         )));
     }
-    faults.extend(settings_faults(wire).await?);
+    faults.extend(settings_faults(wire, node).await?);
     faults.sort_by_key(|fault| !fault.fatal);
     Ok(faults)
+}
+
+/// What to write when `redis_url` names a server of another sort.
+fn misnamed(by_others: bool, server: &str) -> Option<String> {
+    let mode = info_field(server, "redis_mode").or(info_field(server, "server_mode"));
+    match mode {
+        Some("cluster") if !by_others => Some(format!("redis_url names one node of a Redis Cluster; {CLUSTER_ADVICE}")),
+        Some("sentinel") => {
+            Some("redis_url names a sentinel; write redis+sentinel://host:port/name-of-the-master".to_owned())
+        }
+        _ => None,
+    }
 }
 
 /// A setting of Redis that Leasehold relies on.
@@ -154,12 +244,12 @@ const SETTINGS: &[Setting] = &[
     },
 ];
 
-async fn settings_faults(wire: &Wire) -> Result<Vec<ServerFault>> {
+async fn settings_faults(wire: &Wire, node: &Arc<Node>) -> Result<Vec<ServerFault>> {
     let mut pipeline = redis::pipe();
     for setting in SETTINGS {
         pipeline.cmd("CONFIG").arg("GET").arg(setting.name);
     }
-    let replies = match wire.pipe(&pipeline).await {
+    let replies = match ask(wire, node, &pipeline).await {
         Ok(replies) => replies,
         Err(Error::Unavailable(reason) | Error::OutcomeUnknown(reason)) => return Err(Error::Unavailable(reason)),
         Err(e) => {

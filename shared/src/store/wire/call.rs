@@ -6,8 +6,8 @@ use std::time::Duration;
 use redis::Value;
 use tokio::time::Instant;
 
-use super::connection::{Connections, classify};
-use super::keys;
+use super::connection::Connections;
+use super::fault::{classify, unless_refused};
 use super::metrics::Metrics;
 use super::scripts::Script;
 use crate::{Config, Error, Result};
@@ -52,7 +52,7 @@ impl Wire {
         let now = self.clock.as_ref().map(|c| c.load(Ordering::SeqCst).to_string()).unwrap_or_default();
         let mut patience = Patience::new(self.outage, repeat);
         loop {
-            match self.connections.eval(script, &keys::prefix(partition), &now, &args.0).await {
+            match self.connections.eval(script, partition, &now, &args.0).await {
                 Err(e) => patience.bear(e).await?,
                 reply => return reply,
             }
@@ -83,11 +83,16 @@ impl Wire {
 
     /// [`Wire::pipe`], with the error of each command on a key of the wrong type in its place.
     pub(crate) async fn pipe_leniently(&self, pipeline: &redis::Pipeline) -> Result<Vec<Value>> {
+        self.patiently(|| async { self.connections.pipe(pipeline).await.and_then(unless_refused) }).await
+    }
+
+    /// Makes an attempt, which must be safe to repeat, and repeats it during an outage.
+    pub(crate) async fn patiently<T, F: Future<Output = Result<T>>>(&self, attempt: impl Fn() -> F) -> Result<T> {
         let mut patience = Patience::new(self.outage, Repeat::Safe);
         loop {
-            match self.connections.pipe(pipeline).await.and_then(unless_refused) {
+            match attempt().await {
                 Err(e) => patience.bear(e).await?,
-                replies => return replies,
+                done => return done,
             }
         }
     }
@@ -129,15 +134,6 @@ impl Args {
     pub(crate) fn bytes(&self) -> usize {
         self.0.iter().map(Vec::len).sum()
     }
-}
-
-/// The replies, or the first refusal among them that is not about the type of a key.
-fn unless_refused(replies: Vec<Value>) -> Result<Vec<Value>> {
-    let refusal = replies.iter().find_map(|reply| match reply {
-        Value::ServerError(e) if e.code() != "WRONGTYPE" => Some(classify(&e.clone().into())),
-        _ => None,
-    });
-    refusal.map_or(Ok(replies), Err)
 }
 
 /// The state of a repeated call.
