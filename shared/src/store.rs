@@ -52,7 +52,7 @@ pub use history::HistoryEntry;
 pub use import::{ImportedItem, ImportedJob, Known};
 pub use list::{Cursor, ListQuery, Page};
 pub use past::{Ending, IMPORTED_TOKEN, Past};
-pub use pop::{Popper, Reservation};
+pub use pop::{Popper, PopperId, Reservation};
 pub use prune::{PruneQuery, Pruned};
 pub use renew::{RenewRequest, Renewal, Renewed};
 pub use server::{ServerFault, Standing};

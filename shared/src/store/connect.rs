@@ -60,6 +60,12 @@ impl Store {
         Ok(Self::new(wire, partitions, files, Arc::default()))
     }
 
+    /// The same connections, without repetitions during an outage: for calls that are made again soon anyway.
+    pub fn impatient(&self) -> Self {
+        let (wire, checked) = (self.inner.wire.impatient(), Arc::clone(&self.inner.checked));
+        Self::new(wire, self.partitions(), self.inner.files.clone(), checked)
+    }
+
     /// The same key space over separate connections, as `config` has them: for another runtime, or other timeouts. Its
     /// calls are counted with this one's.
     ///

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::Store;
 use super::wire::reply::{array, number, text};
-use super::wire::{Args, Repeat, keys, scripts};
+use super::wire::{Args, Home, Repeat, keys, scripts};
 use crate::{JobId, Kind, Result, State, limits};
 
 /// The ended jobs to remove: those that match all given criteria. Items are removed with their batch only.
@@ -139,7 +139,7 @@ impl Store {
                     pipeline.cmd("HSTRLEN").arg(&key).arg(field);
                 }
             }
-            let lengths = self.inner.wire.pipe_leniently(&pipeline).await?;
+            let lengths = self.inner.wire.pipe_leniently(Home::Partition(partition), &pipeline).await?;
             bytes += lengths.iter().filter_map(number).filter_map(|n| u64::try_from(n).ok()).sum::<u64>();
             number_of_first = to;
         }
@@ -200,17 +200,20 @@ impl Store {
         let suffix = keys::finished_suffix(kind);
         let mut pruned = 0;
         for _ in 0..limits::SWEEP_STEPS {
-            let mut pipeline = redis::pipe();
+            let mut commands = Vec::new();
             // Looked at before they are counted: what another sweep removes in between makes the excess less, never
             // more.
             for partition in 0..self.partitions() {
                 let key = keys::fixed(partition, &suffix);
-                pipeline.cmd("ZRANGE").arg(key).arg(0).arg(limits::SWEEP_BATCH - 1).arg("WITHSCORES");
+                let range =
+                    redis::cmd("ZRANGE").arg(key).arg(0).arg(limits::SWEEP_BATCH - 1).arg("WITHSCORES").to_owned();
+                commands.push((Home::Partition(partition), range));
             }
             for partition in 0..self.partitions() {
-                pipeline.cmd("ZCARD").arg(keys::fixed(partition, &suffix));
+                let count = redis::cmd("ZCARD").arg(keys::fixed(partition, &suffix)).to_owned();
+                commands.push((Home::Partition(partition), count));
             }
-            let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
+            let replies = self.inner.wire.pipe_each_leniently(&commands).await?;
             let (oldest, counts) = replies.split_at(usize::from(self.partitions()));
             let total: u64 = counts.iter().filter_map(number).filter_map(|n| u64::try_from(n).ok()).sum();
             let excess = usize::try_from(total.saturating_sub(keep)).unwrap_or(usize::MAX).min(limits::SWEEP_BATCH);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use redis::Value;
 
 use super::Store;
-use super::wire::fault::{CLUSTER_ADVICE, classify, unless_refused};
+use super::wire::fault::CLUSTER_ADVICE;
 use super::wire::reply::{array, text};
 use super::wire::{Node, Wire, keys};
 use crate::{Error, Result};
@@ -86,15 +86,28 @@ impl Store {
     /// # Errors
     /// [`Error::Unavailable`] or [`Error::OutcomeUnknown`] when it does not.
     pub async fn standing(&self) -> Result<Standing> {
-        let mut pipeline = redis::pipe();
-        // A write without effect is refused like any other when the disk fails or Redis is a replica.
-        pipeline.cmd("HDEL").arg(keys::META).arg("ready").cmd("INFO").arg("memory");
-        let replies = self.inner.wire.connections().pipe(&pipeline).await?.into_iter();
-        let replies: Vec<Value> =
-            replies.map(|v| v.extract_error().map_err(|e| classify(&e))).collect::<Result<_>>()?;
-        let memory = text(replies.get(1).unwrap_or(&Value::Nil));
-        let field = |name: &str| info_field(&memory, name).and_then(|v| v.parse::<u64>().ok()).unwrap_or(0);
-        let full = field("maxmemory") > 0 && field("used_memory") >= field("maxmemory");
+        let (wire, mut full, mut answered, mut failure) = (&self.inner.wire, false, false, None);
+        for node in wire.connections().masters().await? {
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("INFO").arg("memory");
+            // A write without effect is refused like any other when the disk fails or Redis is a replica.
+            if !wire.connections().is_cluster() {
+                pipeline.cmd("HDEL").arg(keys::META).arg("ready");
+            }
+            match ask(wire, &node, &pipeline).await {
+                Ok(replies) => {
+                    let memory = text(&replies[0]);
+                    let field = |name: &str| info_field(&memory, name).and_then(|v| v.parse::<u64>().ok()).unwrap_or(0);
+                    full |= field("maxmemory") > 0 && field("used_memory") >= field("maxmemory");
+                    answered = true;
+                }
+                Err(e) => failure = Some(e),
+            }
+        }
+        // A cluster without one of its nodes serves the partitions of the others.
+        if let Some(failure) = failure.filter(|_| !answered) {
+            return Err(failure);
+        }
         Ok(if full { Standing::Full } else { Standing::Ready })
     }
 }
@@ -142,7 +155,7 @@ async fn look_at_masters(wire: &Wire) -> Result<Vec<(String, Vec<ServerFault>)>>
 }
 
 async fn ask(wire: &Wire, node: &Arc<Node>, pipeline: &redis::Pipeline) -> Result<Vec<Value>> {
-    wire.connections().pipe_to(node, pipeline).await.and_then(unless_refused)
+    wire.connections().accept(wire.connections().pipe_to(node, pipeline).await?)
 }
 
 async fn faults_of(wire: &Wire, node: &Arc<Node>) -> Result<Vec<ServerFault>> {
@@ -154,9 +167,15 @@ async fn faults_of(wire: &Wire, node: &Arc<Node>) -> Result<Vec<ServerFault>> {
     }
     let mut pipeline = redis::pipe();
     // While Redis loads its files, INFO reports that its AOF is off. A read is refused then, and the call waits.
-    pipeline.cmd("EXISTS").arg(keys::META).cmd("INFO").arg("persistence");
+    pipeline.cmd("INFO").arg("persistence");
+    if !wire.connections().is_cluster() {
+        pipeline.cmd("EXISTS").arg(keys::META);
+    }
     let replies = ask(wire, node, &pipeline).await?;
-    let persistence = text(&replies[1]);
+    let persistence = text(&replies[0]);
+    if info_field(&persistence, "loading") == Some("1") {
+        return Err(Error::Unavailable("Redis is loading its files".into()));
+    }
     let mut faults = Vec::new();
     let version = info_field(&server, "valkey_version").or(info_field(&server, "redis_version")).unwrap_or("unknown");
     let major: u32 = version.split('.').next().and_then(|v| v.parse().ok()).unwrap_or(0);
@@ -244,9 +263,19 @@ const SETTINGS: &[Setting] = &[
     },
 ];
 
+/// A setting that matters in a cluster.
+const FULL_COVERAGE: Setting = Setting {
+    name: "cluster-require-full-coverage",
+    fit: |v| v == "no",
+    advice: "while one node is down, all of them stop, and with them every partition; set it to no",
+    fatal: false,
+};
+
 async fn settings_faults(wire: &Wire, node: &Arc<Node>) -> Result<Vec<ServerFault>> {
     let mut pipeline = redis::pipe();
-    for setting in SETTINGS {
+    let of_cluster = wire.connections().is_cluster().then_some(&FULL_COVERAGE);
+    let settings: Vec<&Setting> = SETTINGS.iter().chain(of_cluster).collect();
+    for setting in &settings {
         pipeline.cmd("CONFIG").arg("GET").arg(setting.name);
     }
     let replies = match ask(wire, node, &pipeline).await {
@@ -260,7 +289,7 @@ async fn settings_faults(wire: &Wire, node: &Arc<Node>) -> Result<Vec<ServerFaul
         }
     };
     let mut faults = Vec::new();
-    for (setting, reply) in SETTINGS.iter().zip(&replies) {
+    for (setting, reply) in settings.iter().zip(&replies) {
         let value = array(reply).get(1).map(text).unwrap_or_default();
         if value.is_empty() || (setting.fit)(&value) {
             continue;

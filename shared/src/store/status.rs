@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Store;
 use super::wire::reply::{array, number, text};
-use super::wire::{Args, Repeat, keys, scripts};
+use super::wire::{Args, Home, Repeat, keys, scripts};
 use crate::{JobId, Kind, QueueName, Result, Timestamp, WorkerId, limits};
 
 /// The status of a queue.
@@ -227,7 +227,7 @@ impl Store {
                 .arg(0)
                 .arg(limits::PAGE_MAX - 1)
                 .cmd("TIME");
-            let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
+            let replies = self.inner.wire.pipe_leniently(Home::Partition(partition), &pipeline).await?;
             let now = array(&replies[1]).first().and_then(number).unwrap_or(0) * 1_000;
             let ids: Vec<WorkerId> = array(&replies[0]).iter().filter_map(|v| WorkerId::parse(&text(v)).ok()).collect();
             let mut pipeline = redis::pipe();
@@ -235,7 +235,11 @@ impl Store {
                 pipeline.cmd("HMGET").arg(keys::worker(partition, id)).arg("info").arg("seen_at");
                 pipeline.cmd("LRANGE").arg(keys::claimed(partition, id)).arg(0).arg(limits::CLAIMED_MAX - 1);
             }
-            let replies = if ids.is_empty() { Vec::new() } else { self.inner.wire.pipe_leniently(&pipeline).await? };
+            let replies = if ids.is_empty() {
+                Vec::new()
+            } else {
+                self.inner.wire.pipe_leniently(Home::Partition(partition), &pipeline).await?
+            };
             for (id, reply) in ids.into_iter().zip(replies.chunks_exact(2)) {
                 // An unreadable worker record is omitted; `doctor` reports it.
                 let [info, seen_at] = array(&reply[0]) else { continue };
@@ -265,16 +269,16 @@ impl Store {
     /// # Errors
     /// Those of any call.
     pub async fn counts(&self, kind: &Kind, limited: bool) -> Result<Counts> {
-        let mut pipeline = redis::pipe();
+        let mut commands = Vec::new();
         for partition in 0..self.partitions() {
-            pipeline.cmd("ZCARD").arg(keys::fixed(partition, &keys::kind_suffix(kind)));
-            if limited {
-                pipeline.cmd("SCARD").arg(keys::fixed(partition, &format!("permits:{kind}")));
-            } else {
-                pipeline.cmd("ZCARD").arg(keys::fixed(partition, "leases"));
-            }
+            let mut add = |command: &str, name: &str| {
+                let command = redis::cmd(command).arg(keys::fixed(partition, name)).to_owned();
+                commands.push((Home::Partition(partition), command));
+            };
+            add("ZCARD", &keys::kind_suffix(kind));
+            if limited { add("SCARD", &format!("permits:{kind}")) } else { add("ZCARD", "leases") }
         }
-        let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
+        let replies = self.inner.wire.pipe_each_leniently(&commands).await?;
         let count = |at: usize| {
             let of_each = replies.iter().skip(at).step_by(2).filter_map(number);
             of_each.filter_map(|n| u64::try_from(n).ok()).sum()

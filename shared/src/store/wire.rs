@@ -1,11 +1,12 @@
 //! The layer between the verbs and Redis. It is independent of the verbs.
 //!
 //! `call` makes a call and repeats it during an outage; `group` is the group commit above it. Below it `connection`
-//! finds the server of a call, with `sentinel` where there are sentinels; `node` is one server with its pool, `address`
+//! finds the server of a call, with `sentinel` or `cluster` where the server changes; `node` is one server with its pool, `address`
 //! how it is reached, `fault` what its errors mean. `keys` names every key, `scripts` every script; `reply` reads what
 //! comes back; `metrics` counts it all.
 pub(super) mod address;
 mod call;
+mod cluster;
 pub(super) mod connection;
 pub(super) mod fault;
 mod group;
@@ -18,4 +19,5 @@ mod sentinel;
 
 pub(super) use call::{Args, Repeat, Wire};
 pub(super) use group::{Group, split};
+pub(super) use keys::Home;
 pub(super) use node::Node;

@@ -7,14 +7,15 @@ use redis::Value;
 use tokio::time::Instant;
 
 use super::connection::Connections;
-use super::fault::{classify, unless_refused};
+use super::fault::classify;
+use super::keys::Home;
 use super::metrics::Metrics;
 use super::scripts::Script;
 use crate::{Config, Error, Result};
 
 /// The state shared by all calls.
 pub(crate) struct Wire {
-    connections: Connections,
+    connections: Arc<Connections>,
     /// `redis.outage_ms`: how long an idempotent call is repeated.
     outage: Duration,
     /// A test's clock, in ms, that scripts use in place of Redis's.
@@ -27,7 +28,7 @@ impl Wire {
     /// # Errors
     /// [`Error::Config`] when the address cannot be read.
     pub(crate) fn open(config: &Config, clock: Option<Arc<AtomicI64>>, metrics: Metrics) -> Result<Self> {
-        let connections = Connections::open(config, metrics)?;
+        let connections = Arc::new(Connections::open(config, metrics)?);
         Ok(Self { connections, outage: Duration::from_millis(config.redis.outage_ms), clock })
     }
 
@@ -37,6 +38,11 @@ impl Wire {
     /// [`Wire::open`]'s.
     pub(crate) fn apart(&self, config: &Config) -> Result<Self> {
         Self::open(config, self.clock.clone(), self.connections.metrics().clone())
+    }
+
+    /// The same connections, without repetitions during an outage.
+    pub(crate) fn impatient(&self) -> Self {
+        Self { connections: Arc::clone(&self.connections), outage: Duration::ZERO, clock: self.clock.clone() }
     }
 
     pub(crate) fn connections(&self) -> &Connections {
@@ -76,14 +82,25 @@ impl Wire {
     }
 
     /// Runs plain commands in one round trip; they must be safe to repeat.
-    pub(crate) async fn pipe(&self, pipeline: &redis::Pipeline) -> Result<Vec<Value>> {
-        let replies = self.pipe_leniently(pipeline).await?;
-        replies.into_iter().map(|v| v.extract_error().map_err(|e| classify(&e))).collect()
+    pub(crate) async fn pipe(&self, home: Home, pipeline: &redis::Pipeline) -> Result<Vec<Value>> {
+        strict(self.pipe_leniently(home, pipeline).await?)
     }
 
     /// [`Wire::pipe`], with the error of each command on a key of the wrong type in its place.
-    pub(crate) async fn pipe_leniently(&self, pipeline: &redis::Pipeline) -> Result<Vec<Value>> {
-        self.patiently(|| async { self.connections.pipe(pipeline).await.and_then(unless_refused) }).await
+    pub(crate) async fn pipe_leniently(&self, home: Home, pipeline: &redis::Pipeline) -> Result<Vec<Value>> {
+        let connections = &self.connections;
+        self.patiently(|| async { connections.accept(connections.pipe(home, pipeline).await?) }).await
+    }
+
+    /// [`Wire::pipe`] of commands with several homes.
+    pub(crate) async fn pipe_each(&self, commands: &[(Home, redis::Cmd)]) -> Result<Vec<Value>> {
+        strict(self.pipe_each_leniently(commands).await?)
+    }
+
+    /// [`Wire::pipe_each`], with the error of each command on a key of the wrong type in its place.
+    pub(crate) async fn pipe_each_leniently(&self, commands: &[(Home, redis::Cmd)]) -> Result<Vec<Value>> {
+        let connections = &self.connections;
+        self.patiently(|| async { connections.accept(connections.pipe_each(commands).await?) }).await
     }
 
     /// Makes an attempt, which must be safe to repeat, and repeats it during an outage.
@@ -134,6 +151,11 @@ impl Args {
     pub(crate) fn bytes(&self) -> usize {
         self.0.iter().map(Vec::len).sum()
     }
+}
+
+/// The replies, or the first error among them.
+fn strict(replies: Vec<Value>) -> Result<Vec<Value>> {
+    replies.into_iter().map(|v| v.extract_error().map_err(|e| classify(&e))).collect()
 }
 
 /// The state of a repeated call.

@@ -3,18 +3,24 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use deadpool_redis::Connection;
+use futures_util::future::try_join_all;
 use redis::aio::{ConnectionLike, MultiplexedConnection, PubSub};
-use redis::{RedisError, Value};
+use redis::{PushInfo, RedisError, Value};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::address;
-use super::fault::{describe, doubts_master, ends_connection, refusal};
-use super::keys;
+use super::cluster::Cluster;
+use super::fault::{classify, doubts_master, ends_connection, refusal};
+use super::keys::{self, Home};
 use super::metrics::Metrics;
 use super::node::Node;
 use super::scripts::Script;
 use super::sentinel::Sentinels;
 use crate::redis_url::RedisUrl;
 use crate::{Config, Error, Result};
+
+/// How often a call follows a move at once.
+const REDIRECTIONS_MAX: usize = 5;
 
 pub(crate) struct Connections {
     topology: Topology,
@@ -30,6 +36,8 @@ enum Topology {
     Server(Arc<Node>),
     /// The sentinels name it.
     Sentinel(Box<Sentinels>),
+    /// Each has some of the slots.
+    Cluster(Cluster),
 }
 
 impl Connections {
@@ -42,7 +50,7 @@ impl Connections {
             RedisUrl::Sentinel(hosts, master) => {
                 Topology::Sentinel(Box::new(Sentinels::open(config, &hosts, master, metrics.clone())?))
             }
-            RedisUrl::Cluster(_) => return Err(Error::Config("redis_url: clusters are not supported yet".into())),
+            RedisUrl::Cluster(hosts) => Topology::Cluster(Cluster::open(config, hosts, metrics.clone())?),
         };
         Ok(Self { topology, address: address::address(config)?, metrics })
     }
@@ -55,17 +63,31 @@ impl Connections {
         &self.metrics
     }
 
-    /// The server that has the key space now.
-    pub(crate) async fn node(&self) -> Result<Arc<Node>> {
+    /// The server that has the keys of `home` now.
+    pub(crate) async fn node(&self, home: Home) -> Result<Arc<Node>> {
         match &self.topology {
             Topology::Server(node) => Ok(Arc::clone(node)),
             Topology::Sentinel(sentinels) => sentinels.node().await,
+            Topology::Cluster(cluster) => cluster.node(home.slot()).await,
         }
+    }
+
+    /// Whether there is a cluster.
+    pub(crate) fn is_cluster(&self) -> bool {
+        matches!(self.topology, Topology::Cluster(_))
+    }
+
+    /// The command that publishes a message.
+    pub(crate) fn publish(&self) -> &'static str {
+        if self.is_cluster() { "SPUBLISH" } else { "PUBLISH" }
     }
 
     /// Every server that has a part of the key space now.
     pub(crate) async fn masters(&self) -> Result<Vec<Arc<Node>>> {
-        Ok(vec![self.node().await?])
+        match &self.topology {
+            Topology::Cluster(cluster) => cluster.masters().await,
+            _ => Ok(vec![self.node(Home::Meta).await?]),
+        }
     }
 
     /// Whether the servers may change, so that messages must name them.
@@ -75,64 +97,161 @@ impl Connections {
 
     /// Draws the conclusions from a call to `node` that failed.
     pub(crate) fn failed(&self, node: &Arc<Node>, error: &RedisError) {
-        if let Topology::Sentinel(sentinels) = &self.topology
-            && doubts_master(error)
-        {
-            node.drop_idle();
-            sentinels.doubt(node);
+        match &self.topology {
+            Topology::Sentinel(sentinels) if doubts_master(error) => {
+                node.drop_idle();
+                sentinels.doubt(node);
+            }
+            Topology::Cluster(cluster) if error.is_timeout() => cluster.lost(node),
+            Topology::Cluster(cluster) if doubts_master(error) || error.is_cluster_error() => {
+                cluster.redirected(error);
+            }
+            _ => {}
+        }
+    }
+
+    /// What an error means here.
+    pub(crate) fn classify(&self, error: &RedisError) -> Error {
+        match error.code() {
+            // Nothing has run; the next attempt goes to the right node.
+            Some("MOVED") if self.is_cluster() => Error::Unavailable(error.to_string()),
+            Some("ASK" | "TRYAGAIN") => Error::Unavailable(format!("the slot of a partition is being moved: {error}")),
+            _ => classify(error),
+        }
+    }
+
+    /// The replies, unless one of them is a refusal that is not about the type of a key.
+    pub(crate) fn accept(&self, replies: Vec<Value>) -> Result<Vec<Value>> {
+        refusal(&replies).map_or(Ok(replies), |error| Err(self.classify(&error)))
+    }
+
+    /// [`Connections::classify`], with the script that met it.
+    fn describe(&self, error: &RedisError, script: &str) -> Error {
+        match self.classify(error) {
+            Error::Corrupt { reason, .. } => Error::Corrupt { key: format!("(seen by {script})"), reason },
+            other => other,
         }
     }
 
     /// Draws the conclusions from a connection to `node` that could not be made.
     fn unreachable(&self, node: &Arc<Node>, error: Error) -> Error {
-        let Topology::Sentinel(sentinels) = &self.topology else { return error };
-        sentinels.doubt(node);
-        match error {
-            Error::Unavailable(reason) => Error::Unavailable(sentinels.explain(node, &reason)),
-            other => other,
+        match (&self.topology, error) {
+            (Topology::Sentinel(sentinels), Error::Unavailable(reason)) => {
+                sentinels.doubt(node);
+                Error::Unavailable(sentinels.explain(node, &reason))
+            }
+            (Topology::Cluster(cluster), Error::Unavailable(reason)) => {
+                cluster.lost(node);
+                Error::Unavailable(format!("the node {} of the cluster does not answer: {reason}", node.address()))
+            }
+            (_, error) => error,
         }
     }
 
     /// A connection outside the pool without a response timeout, and its server.
-    pub(crate) async fn dedicated(&self) -> Result<(MultiplexedConnection, Arc<Node>)> {
-        let node = self.node().await?;
+    pub(crate) async fn dedicated(&self, home: Home) -> Result<(MultiplexedConnection, Arc<Node>)> {
+        let node = self.node(home).await?;
         let connection = node.dedicated().await.map_err(|e| self.unreachable(&node, e))?;
         Ok((connection, node))
     }
 
-    /// A connection for subscriptions.
+    /// Whether a connection to `node` serves this partition now.
+    pub(crate) async fn is_at(&self, node: &Arc<Node>, partition: u16) -> bool {
+        match &self.topology {
+            Topology::Server(_) => true,
+            _ => self.node(Home::Partition(partition)).await.is_ok_and(|now| Arc::ptr_eq(&now, node)),
+        }
+    }
+
+    /// A connection for subscriptions; not in a cluster.
     pub(crate) async fn subscriber(&self) -> Result<PubSub> {
-        let node = self.node().await?;
+        let node = self.node(Home::Meta).await?;
         node.subscriber().await.map_err(|e| self.unreachable(&node, e))
+    }
+
+    /// A connection for subscriptions to channels of slots that a cluster's node has, and what it receives.
+    pub(crate) async fn slot_subscriber(
+        &self,
+        node: &Arc<Node>,
+    ) -> Result<(MultiplexedConnection, UnboundedReceiver<PushInfo>)> {
+        node.slot_subscriber().await.map_err(|e| self.unreachable(node, e))
+    }
+
+    /// Completes when the slots of a cluster have other nodes than at the time of this call; never without one.
+    pub(crate) fn moves(&self) -> impl Future<Output = ()> + Send + use<> {
+        let changes = match &self.topology {
+            Topology::Cluster(cluster) => Some(cluster.changes()),
+            _ => None,
+        };
+        async move {
+            match changes {
+                Some(mut changes) => drop(changes.changed().await),
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// Runs a script once; loads it when Redis does not know it (nothing has run then).
     pub(crate) async fn eval(&self, script: &Script, partition: u16, now: &str, args: &[Vec<u8>]) -> Result<Value> {
+        let begun = Instant::now();
+        let reply = self.eval_redirected(script, partition, now, args).await;
+        self.metrics.called(script.name, begun.elapsed(), &reply);
+        reply
+    }
+
+    async fn eval_redirected(&self, script: &Script, partition: u16, now: &str, args: &[Vec<u8>]) -> Result<Value> {
         let prefix = keys::prefix(partition);
         let command = |name: &str, body: &str| {
             let mut command = redis::cmd(name);
             command.arg(body).arg(1).arg(&prefix).arg(now).arg(args);
             command
         };
-        let begun = Instant::now();
-        let reply = match self.get().await {
-            Ok((node, mut connection)) => {
-                let mut reply = command("EVALSHA", &script.sha).query_async(&mut *connection).await;
-                if matches!(&reply, Err(e) if e.code() == Some("NOSCRIPT")) {
-                    reply = command("EVAL", &script.text).query_async(&mut *connection).await;
-                }
-                self.release(&node, connection, reply.as_ref().err());
-                reply.map_err(|e| describe(&e, script.name))
-            }
-            Err(e) => Err(e),
+        let (text, sha) = match &self.topology {
+            Topology::Cluster(_) => (&script.sharded.0, &script.sharded.1),
+            _ => (&script.text, &script.sha),
         };
-        self.metrics.called(script.name, begun.elapsed(), &reply);
-        reply
+        let mut redirections = 0;
+        loop {
+            let node = self.node(Home::Partition(partition)).await?;
+            let mut connection = self.connect(&node).await?;
+            let mut reply = command("EVALSHA", sha).query_async(&mut *connection).await;
+            if matches!(&reply, Err(e) if e.code() == Some("NOSCRIPT")) {
+                reply = command("EVAL", text).query_async(&mut *connection).await;
+            }
+            self.release(&node, connection, reply.as_ref().err());
+            match reply {
+                Err(e) if e.code() == Some("MOVED") && self.is_cluster() && redirections < REDIRECTIONS_MAX => {
+                    redirections += 1;
+                }
+                reply => return reply.map_err(|e| self.describe(&e, script.name)),
+            }
+        }
     }
 
     /// Runs plain commands in one round trip; each that Redis refused has its error in its place.
-    pub(crate) async fn pipe(&self, pipeline: &redis::Pipeline) -> Result<Vec<Value>> {
-        self.pipe_to(&self.node().await?, pipeline).await
+    pub(crate) async fn pipe(&self, home: Home, pipeline: &redis::Pipeline) -> Result<Vec<Value>> {
+        self.pipe_to(&self.node(home).await?, pipeline).await
+    }
+
+    /// [`Connections::pipe`] of commands with several homes, in one round trip to each server, all at once.
+    pub(crate) async fn pipe_each(&self, commands: &[(Home, redis::Cmd)]) -> Result<Vec<Value>> {
+        let mut shares: Vec<(Arc<Node>, redis::Pipeline, Vec<usize>)> = Vec::new();
+        for (at, (home, command)) in commands.iter().enumerate() {
+            let node = self.node(*home).await?;
+            let known = shares.iter().position(|(known, _, _)| Arc::ptr_eq(known, &node));
+            let share = known.unwrap_or_else(|| {
+                shares.push((node, redis::pipe(), Vec::new()));
+                shares.len() - 1
+            });
+            shares[share].1.add_command(command.clone());
+            shares[share].2.push(at);
+        }
+        let calls = shares.iter().map(|(node, pipeline, _)| self.pipe_to(node, pipeline));
+        let mut replies = vec![Value::Nil; commands.len()];
+        for ((_, _, places), answers) in shares.iter().zip(try_join_all(calls).await?) {
+            places.iter().zip(answers).for_each(|(at, answer)| replies[*at] = answer);
+        }
+        Ok(replies)
     }
 
     /// [`Connections::pipe`] to a certain server.
@@ -143,18 +262,12 @@ impl Connections {
                 let reply = connection.req_packed_commands(pipeline, 0, pipeline.len()).await;
                 let refusal = reply.as_ref().ok().and_then(|replies| refusal(replies));
                 self.release(node, connection, refusal.as_ref().or(reply.as_ref().err()));
-                reply.map_err(|e| describe(&e, "pipeline"))
+                reply.map_err(|e| self.describe(&e, "pipeline"))
             }
             Err(e) => Err(e),
         };
         self.metrics.called("pipeline", begun.elapsed(), &reply);
         reply
-    }
-
-    async fn get(&self) -> Result<(Arc<Node>, Connection)> {
-        let node = self.node().await?;
-        let connection = self.connect(&node).await?;
-        Ok((node, connection))
     }
 
     async fn connect(&self, node: &Arc<Node>) -> Result<Connection> {

@@ -1,7 +1,7 @@
 //! What the errors of Redis and of connections mean.
 use redis::{RedisError, Value};
 
-use crate::{Error, Result};
+use crate::Error;
 
 /// Classifies a Redis error.
 pub(crate) fn classify(error: &RedisError) -> Error {
@@ -37,14 +37,6 @@ pub(crate) fn classify(error: &RedisError) -> Error {
 /// What to write for a cluster.
 pub(crate) const CLUSTER_ADVICE: &str = "write redis+cluster://host:port, with more nodes after commas";
 
-/// [`classify`], with the script that met it.
-pub(crate) fn describe(error: &RedisError, script: &str) -> Error {
-    match classify(error) {
-        Error::Corrupt { reason, .. } => Error::Corrupt { key: format!("(seen by {script})"), reason },
-        other => other,
-    }
-}
-
 /// Whether the connection must not be used again.
 pub(crate) fn ends_connection(error: &RedisError) -> bool {
     error.is_io_error() || error.is_timeout() || error.is_unrecoverable_error() || is_of_a_replica(error.code())
@@ -66,9 +58,4 @@ pub(crate) fn refusal(replies: &[Value]) -> Option<RedisError> {
         Value::ServerError(e) if e.code() != "WRONGTYPE" => Some(e.clone().into()),
         _ => None,
     })
-}
-
-/// The replies without an error among them.
-pub(crate) fn unless_refused(replies: Vec<Value>) -> Result<Vec<Value>> {
-    refusal(&replies).map_or(Ok(replies), |error| Err(classify(&error)))
 }

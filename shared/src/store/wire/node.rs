@@ -2,11 +2,14 @@
 //!
 //! A response timeout or a network error closes the connection: a half-open connection
 //! is never used twice. Keepalive and TCP_USER_TIMEOUT detect peers that disappear between calls.
-use std::time::Duration;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use deadpool_redis::{Connection, Hook, HookError, Manager, Pool, PoolError, Runtime};
 use redis::aio::{MultiplexedConnection, PubSub};
-use redis::{AsyncConnectionConfig, ConnectionInfo, RedisError, Value};
+use redis::{AsyncConnectionConfig, ConnectionInfo, ProtocolVersion, PushInfo, RedisError, Value};
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use super::fault::classify;
 use super::metrics::Metrics;
@@ -29,6 +32,10 @@ pub(crate) struct Node {
     response: Duration,
     /// Every new connection is asked whether the server is a master.
     must_be_master: bool,
+    /// In a cluster: it does not answer.
+    away: AtomicBool,
+    /// When it was last tried again.
+    tried_at: Mutex<Option<Instant>>,
 }
 
 impl Node {
@@ -56,7 +63,8 @@ impl Node {
         }
         let pool = pool.build().map_err(|e| Error::Config(format!("redis: {e}")))?;
         metrics.watch_pool(&pool);
-        Ok(Self { address, pool, client, connect, response, must_be_master })
+        let (away, tried_at) = (AtomicBool::new(false), Mutex::default());
+        Ok(Self { address, pool, client, connect, response, must_be_master, away, tried_at })
     }
 
     pub fn address(&self) -> &str {
@@ -85,6 +93,35 @@ impl Node {
         })
     }
 
+    /// Whether it does not answer, as [`Node::set_away`] has it.
+    pub fn is_away(&self) -> bool {
+        self.away.load(Ordering::Acquire)
+    }
+
+    /// Notes whether it answers.
+    pub fn set_away(&self, away: bool) {
+        self.away.store(away, Ordering::Release);
+    }
+
+    /// Whether it is time to try it again, `pause` after the last time; counts as tried if so.
+    pub fn begin_try(&self, pause: Duration) -> bool {
+        let mut tried_at = self.tried_at.lock().expect("lock not poisoned");
+        let is_time = tried_at.is_none_or(|at| at.elapsed() >= pause);
+        if is_time {
+            *tried_at = Some(Instant::now());
+        }
+        is_time
+    }
+
+    /// Whether it answers on a new connection.
+    pub async fn answers(&self) -> bool {
+        let asking = async {
+            let mut connection = self.dedicated().await.ok()?;
+            redis::cmd("PING").query_async::<Value>(&mut connection).await.ok()
+        };
+        matches!(tokio::time::timeout(self.response, asking).await, Ok(Some(_)))
+    }
+
     /// Closes the idle connections: they may be half-open like the one that failed.
     pub fn drop_idle(&self) {
         self.pool.retain(|_, _| false);
@@ -111,6 +148,20 @@ impl Node {
                 .map_err(|reason| Error::Unavailable(format!("{}: {reason}", self.address)))?;
         }
         Ok(connection)
+    }
+
+    /// A connection for subscriptions to the channels of slots, and what it receives.
+    pub async fn slot_subscriber(&self) -> Result<(MultiplexedConnection, UnboundedReceiver<PushInfo>)> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let info = self.client.get_connection_info();
+        let redis = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        let client = redis::Client::open(info.clone().set_redis_settings(redis));
+        let client = client.map_err(|e| Error::Config(format!("redis_url: {e}")))?;
+        let settings = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.connect))
+            .set_response_timeout(Some(self.response))
+            .set_push_sender(sender);
+        Ok((self.open_dedicated(&client, settings).await?, receiver))
     }
 
     /// A connection for subscriptions.

@@ -20,9 +20,9 @@ use crate::redis_url::Hosts;
 use crate::{Config, Error, Result};
 
 /// How often a sentinel is asked while all is well.
-const ASK_EVERY: Duration = Duration::from_secs(2);
+const ASK_EVERY: Duration = Duration::from_millis(500);
 /// For how long calls use the known master while another call asks.
-const BELIEVE: Duration = Duration::from_secs(4);
+const BELIEVE: Duration = Duration::from_secs(2);
 /// How long a sentinel may take to answer; less if `redis.connect_ms` is.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
