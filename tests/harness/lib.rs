@@ -11,6 +11,7 @@
 
 pub mod api;
 pub mod binary;
+pub mod cluster;
 pub mod contract;
 pub mod port;
 pub mod process;
@@ -24,6 +25,7 @@ pub mod wait;
 
 pub use api::{Answer, Api};
 pub use binary::{Output, run};
+pub use cluster::RedisCluster;
 pub use port::Port;
 pub use process::Process;
 pub use proxy::{Proxy, Then, Way};

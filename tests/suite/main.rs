@@ -9,6 +9,7 @@ mod chaos;
 mod cli;
 mod clients;
 mod clocked_store;
+mod cluster;
 mod crash_points;
 mod docs;
 mod doctor;
