@@ -32,13 +32,15 @@ pub async fn run(store: Store, config: Config, stopping: CancellationToken) {
 
 /// Returns whether more is left to do.
 async fn sweep(store: &Store, config: &Config) -> Result<bool, Error> {
+    let store = store.impatient();
     let lease_ms = store.published().await?.lease_ms.unwrap_or(config.lease_ms);
-    let request = SweepRequest { lease_ms, max_crashes: config.max_crashes };
+    let request = SweepRequest { lease_ms, max_crashes: config.max_crashes, interval_ms: 0 };
     // Less than what the clock takes for an outage, after which no lease would be reclaimed for a while.
     let silence_ms = (INTERVALS * config.worker.sweep_ms).min(request.gap_max_ms() / 2);
     let mut more = false;
     for partition in store.silent_partitions(silence_ms).await? {
-        let swept = store.sweep(partition, &request).await?;
+        // In a cluster its node may be away: the others are swept nevertheless.
+        let Ok(swept) = store.sweep(partition, &request).await else { continue };
         more |= swept.more;
         for id in &swept.reclaimed {
             tracing::info!(job = %id, "reclaimed: its worker let the lease expire");

@@ -32,6 +32,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         if let Some(url) = setting.value.as_str().filter(|_| setting.key == "redis_url") {
             setting.value = print::without_password(url).into();
         }
+        if setting.key == "redis.sentinel_password" && !setting.value.is_null() {
+            setting.value = "(set)".into();
+        }
     }
     if arguments.output == Output::Json {
         return Ok(print::json_list("settings", &settings)?);

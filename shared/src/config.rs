@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::location::Location;
 use crate::followed::Followed;
+use crate::redis_url::RedisUrl;
 use crate::{Error, Kinds, Limits, QueueName, limits};
 
 pub use crate::log::{LogConfig, LogFormat};
@@ -15,7 +16,7 @@ pub use crate::log::{LogConfig, LogFormat};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Address of Redis; `rediss://` for TLS; user and password as in any URL.
+    /// Where Redis is: `redis://host:port`; `redis+sentinel://host,host/master`; `rediss` for TLS.
     pub redis_url: String,
     /// Partitions of the key space, 1 to 256. Fixed at the first start; if unset, the existing number is used.
     pub partitions: Option<u16>,
@@ -78,6 +79,10 @@ pub struct RedisConfig {
     pub outage_ms: u64,
     /// PEM file with the certificate authority of a `rediss://` server; unset trusts the public ones.
     pub ca_file: Option<PathBuf>,
+    /// The password of the sentinels; unset: they have none. That of Redis itself is in `redis_url`.
+    pub sentinel_password: Option<String>,
+    /// Whether the sentinels take TLS; unset: as Redis itself does, by `redis_url`.
+    pub sentinel_tls: Option<bool>,
     /// What keeps the jobs when Redis restarts.
     pub durability: RedisDurability,
 }
@@ -157,6 +162,8 @@ impl Default for RedisConfig {
             outage_ms: 8_000,
             ca_file: None,
             durability: RedisDurability::Aof,
+            sentinel_password: None,
+            sentinel_tls: None,
         }
     }
 }
@@ -193,6 +200,8 @@ pub const KEYS: &[&str] = &[
     "redis.outage_ms",
     "redis.ca_file",
     "redis.durability",
+    "redis.sentinel_password",
+    "redis.sentinel_tls",
     "api.listen",
     "api.tokens",
     "api.known_kinds_only",
@@ -318,7 +327,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), String> {
-        check_redis_url(&self.redis_url)?;
+        RedisUrl::parse(&self.redis_url)?;
         let within = |key: &str, value: u64, least: u64, most: u64| {
             if (least..=most).contains(&value) {
                 return Ok(());
@@ -383,18 +392,6 @@ fn on_loopback(listen: &mut String) {
     if listen.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok()) {
         listen.insert_str(0, "127.0.0.1");
     }
-}
-
-/// Refuses addresses of unsupported setups, for which the driver's error would be unclear.
-fn check_redis_url(url: &str) -> Result<(), String> {
-    let scheme = url.split("://").next().unwrap_or_default();
-    let authority = url.split("://").nth(1).unwrap_or_default().split(['/', '?']).next().unwrap_or_default();
-    let hosts = authority.rsplit('@').next().unwrap_or_default();
-    if scheme.contains("sentinel") || scheme.contains("cluster") || hosts.contains(',') {
-        let advice = "write the address of one Redis server, as redis://host:port";
-        return Err(format!("redis_url: Redis Sentinel and Redis Cluster are not supported yet; {advice}"));
-    }
-    Ok(())
 }
 
 impl WorkerConfig {
@@ -479,15 +476,6 @@ mod tests {
         for other in ["0.0.0.0:9190", "[::1]:9190", ":x", ":", ":99999", "localhost:1"] {
             assert_eq!(from(&[("LEASEHOLD_API__LISTEN", other)]).unwrap().api.listen, other);
         }
-    }
-
-    #[test]
-    fn sentinel_and_cluster_are_refused_by_name() {
-        for url in ["redis+sentinel://h:1/main", "redis+cluster://h:1", "redis://a:1,b:2", "redis://u:p@a,b/0"] {
-            let refused = from(&[("LEASEHOLD_REDIS_URL", url)]).expect_err(url).to_string();
-            assert!(refused.contains("not supported yet") && !refused.contains("u:p"), "{refused}");
-        }
-        assert!(from(&[("LEASEHOLD_REDIS_URL", "redis://u:p,q@h:1/0")]).is_ok(), "a password may have a comma");
     }
 
     #[test]

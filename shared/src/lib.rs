@@ -25,6 +25,7 @@ pub mod limits;
 pub mod log;
 pub mod metrics;
 pub mod names;
+mod redis_url;
 pub mod retry;
 pub mod server;
 pub mod store;

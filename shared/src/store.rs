@@ -54,7 +54,7 @@ pub use import::{ImportedItem, ImportedJob, Known};
 pub use list::{Cursor, ListQuery, Page};
 pub use meta::Migrated;
 pub use past::{Ending, IMPORTED_TOKEN, Past};
-pub use pop::{Popper, Reservation};
+pub use pop::{Popper, PopperId, Reservation};
 pub use prune::{PruneQuery, Pruned};
 pub use renew::{RenewRequest, Renewal, Renewed};
 pub use server::{ServerFault, Standing};
@@ -63,7 +63,7 @@ pub use status::{Counts, QueueStatus, Serving, WorkerInfo, WorkerStatus};
 pub use submit::{Accepted, Submitted};
 pub use sweep::{SweepRequest, Swept};
 pub use watch::{Watch, Watcher};
-pub use wire::connection::address;
+pub use wire::address::address;
 pub use wire::metrics::Metrics;
 pub use wire::scripts::script_sha;
 
@@ -90,6 +90,8 @@ struct Inner {
     /// The file store; `None` when no folder is configured. That it belongs to this Redis is checked before the first
     /// call.
     files: Option<FileStore>,
+    /// The checks of masters, shared with the stores apart.
+    checked: Arc<server::Checked>,
     /// The group commits of submits, one per partition, since a script runs in one partition. Started at the first use,
     /// on the runtime that uses them.
     submits: OnceLock<Vec<Group>>,
@@ -100,10 +102,10 @@ struct Inner {
 }
 
 impl Store {
-    fn new(wire: Wire, partitions: u16, files: Option<FileStore>) -> Self {
+    fn new(wire: Wire, partitions: u16, files: Option<FileStore>, checked: Arc<server::Checked>) -> Self {
         let (wire, submits, waiting_submits, settles) =
             (Arc::new(wire), OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Self { inner: Arc::new(Inner { wire, partitions, files, submits, waiting_submits, settles }) }
+        Self { inner: Arc::new(Inner { wire, partitions, files, checked, submits, waiting_submits, settles }) }
     }
 
     /// A group commit of a script in each partition.

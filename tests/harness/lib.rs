@@ -11,6 +11,7 @@
 
 pub mod api;
 pub mod binary;
+pub mod cluster;
 pub mod contract;
 pub mod port;
 pub mod process;
@@ -18,17 +19,20 @@ pub mod proxy;
 pub mod redis;
 pub mod s3;
 pub mod seed;
+pub mod sentinel;
 mod spawner;
 pub mod system;
 pub mod wait;
 
 pub use api::{Answer, Api};
 pub use binary::{Output, next_path, run};
+pub use cluster::RedisCluster;
 pub use port::Port;
 pub use process::Process;
 pub use proxy::{Proxy, Then, Way};
 pub use redis::RedisServer;
 pub use s3::S3Server;
 pub use seed::seed;
-pub use system::{System, Worker};
+pub use sentinel::SentinelGroup;
+pub use system::{System, Worker, check_invariants};
 pub use wait::eventually;

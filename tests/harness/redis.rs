@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, FromRedisValue, RedisError, RedisResult, Value};
+use tempfile::TempDir;
 
 use crate::port::Port;
 use crate::process::Process;
@@ -32,6 +33,8 @@ const EXIT_LIMIT: Duration = Duration::from_secs(30);
 pub struct RedisServer {
     process: Process,
     port: Port,
+    /// The folder of a copy of the settings, which the server may rewrite.
+    _settings: Option<TempDir>,
 }
 
 impl RedisServer {
@@ -46,9 +49,29 @@ impl RedisServer {
     /// # Panics
     /// When there is no server to start, or it does not answer within a minute.
     pub async fn start_with(settings: &[(&str, &str)], environment: &[(&str, &str)]) -> RedisServer {
-        let port = Port::reserve();
-        let number = port.number().to_string();
         let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../redis.conf");
+        let port = Port::reserve();
+        RedisServer::start_on(port, &config, None, settings, environment).await
+    }
+
+    /// Starts a server with a copy of the settings that it may rewrite, as a sentinel makes it do.
+    pub async fn start_rewritable(port: Port, settings: &[(&str, &str)]) -> RedisServer {
+        let folder =
+            tempfile::Builder::new().prefix("leasehold-test-").tempdir().expect("a temporary folder can be made");
+        let (own, ours) =
+            (folder.path().join("redis.conf"), Path::new(env!("CARGO_MANIFEST_DIR")).join("../redis.conf"));
+        std::fs::copy(ours, &own).expect("the settings can be copied");
+        RedisServer::start_on(port, &own, Some(folder), settings, &[]).await
+    }
+
+    async fn start_on(
+        port: Port,
+        config: &Path,
+        folder: Option<TempDir>,
+        settings: &[(&str, &str)],
+        environment: &[(&str, &str)],
+    ) -> RedisServer {
+        let number = port.number().to_string();
         let mut arguments = vec![config.display().to_string()];
         for (name, value) in [("port", number.as_str())].iter().chain(settings) {
             arguments.push(format!("--{name}"));
@@ -56,7 +79,7 @@ impl RedisServer {
         }
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let process = Process::start(&server_program(), &arguments, environment);
-        let server = RedisServer { process, port };
+        let server = RedisServer { process, port, _settings: folder };
         server.wait_ready().await;
         server
     }
@@ -153,7 +176,7 @@ impl RedisServer {
 }
 
 /// The server's program.
-fn server_program() -> PathBuf {
+pub(crate) fn server_program() -> PathBuf {
     if let Some(path) = env::var_os(SERVER_VARIABLE) {
         let path = PathBuf::from(path);
         assert!(path.is_file(), "{SERVER_VARIABLE}={} is no file", path.display());

@@ -115,21 +115,7 @@ impl System {
     pub async fn finish(mut self) {
         self.finished = true;
         self.redis.wait_ready().await;
-        let config = Config { redis_url: self.redis.url(), ..Config::default() };
-        let store = Store::connect_unchecked(&config).await.expect("the doctor's connection works");
-        let mut standing: Option<Vec<Finding>> = None;
-        let limit = Duration::from_millis(self.lease_ms() / 3) + WALK_LIMIT;
-        eventually(limit, "the invariants hold", async || {
-            let mut seen = store.check().await.map_err(|error| format!("{error:?}"))?;
-            if let Some(before) = &standing {
-                seen.retain(|finding| before.contains(finding));
-            }
-            let nothing = seen.is_empty();
-            let text = format!("{seen:#?}");
-            standing = Some(seen);
-            nothing.then_some(()).ok_or(text)
-        })
-        .await;
+        check_invariants(&self.redis.url(), self.lease_ms()).await;
     }
 
     fn lease_ms(&self) -> u64 {
@@ -141,6 +127,28 @@ impl System {
         let own = self.environment.iter();
         own.map(|(name, value)| (name.as_str(), value.as_str())).chain(more.iter().copied()).collect()
     }
+}
+
+/// Walks the keys of a Redis and checks the invariants, as [`System::finish`] does.
+///
+/// # Panics
+/// When Redis is away, or an invariant does not hold.
+pub async fn check_invariants(redis_url: &str, lease_ms: u64) {
+    let config = Config { redis_url: redis_url.to_owned(), ..Config::default() };
+    let store = Store::connect_unchecked(&config).await.expect("the doctor's connection works");
+    let mut standing: Option<Vec<Finding>> = None;
+    let limit = Duration::from_millis(lease_ms / 3) + WALK_LIMIT;
+    eventually(limit, "the invariants hold", async || {
+        let mut seen = store.check().await.map_err(|error| format!("{error:?}"))?;
+        if let Some(before) = &standing {
+            seen.retain(|finding| before.contains(finding));
+        }
+        let nothing = seen.is_empty();
+        let text = format!("{seen:#?}");
+        standing = Some(seen);
+        nothing.then_some(()).ok_or(text)
+    })
+    .await;
 }
 
 impl Drop for System {

@@ -244,9 +244,11 @@ async fn the_settings_are_shown_with_where_they_come_from() {
 #[tokio::test]
 async fn what_is_no_single_redis_or_refuses_the_password_is_named() {
     let system = System::start(&[]).await;
-    for url in ["redis+sentinel://h:1/main", "redis://a:1,b:2"] {
-        fails(&system, 1, &["jobs", "ls", "--redis-url", url], "Sentinel and Redis Cluster are not supported yet")
-            .await;
+    for (url, advice) in [
+        ("redis+sentinel://h:1", "names no master after the sentinels; write redis+sentinel://"),
+        ("redis://a:1,b:2", "for Redis Cluster write redis+cluster://"),
+    ] {
+        fails(&system, 1, &["jobs", "ls", "--redis-url", url], advice).await;
     }
     let protected = leasehold_tests::RedisServer::start().await;
     protected.command::<String>(&["CONFIG", "SET", "requirepass", "right"]).await;

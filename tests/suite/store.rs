@@ -136,7 +136,7 @@ on_ground! {
 
     async fn a_reservation_is_leased_by_its_worker_only(g: &Ground) {
         let id = g.submit(job()).await;
-        let mut popper = g.store.popper().await.unwrap();
+        let mut popper = g.store.popper(0).await.unwrap();
         let partition = g.store.partition_of(&id);
         let reservation =
             popper.reserve(partition, &queue("default"), &worker("w1"), Duration::from_secs(1)).await.unwrap().unwrap();
@@ -152,7 +152,7 @@ on_ground! {
         let id = g.submit(job()).await;
         let partition = g.store.partition_of(&id);
         g.renew("w1", &[]).await;
-        let mut popper = g.store.popper().await.unwrap();
+        let mut popper = g.store.popper(0).await.unwrap();
         popper.reserve(partition, &queue("default"), &worker("w1"), Duration::from_secs(1)).await.unwrap().unwrap();
         assert!(g.claim("w2", 9).await.is_empty());
         g.pass(LEASE as i64 + 2_000).await;
@@ -253,7 +253,7 @@ on_ground! {
         g.store.pause(&queue("default"), true).await.unwrap();
         assert!(g.claim("w1", 9).await.is_empty());
         let partition = g.store.partition_of(&id);
-        let mut popper = g.store.popper().await.unwrap();
+        let mut popper = g.store.popper(0).await.unwrap();
         let wait = Duration::from_secs(1);
         let reservation = popper.reserve(partition, &queue("default"), &worker("w1"), wait).await.unwrap().unwrap();
         assert!(claim_reserved(g, "w1", &reservation).await.is_empty(), "what a pop brought goes back");

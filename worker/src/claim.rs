@@ -46,6 +46,8 @@ struct Partition {
     look_at: Option<Instant>,
     /// The earliest time of the next call, after a failed one.
     not_before: Instant,
+    /// Spaces out the calls after failures: in a cluster another partition's server may work.
+    backoff: Backoff,
     /// Reservations made by pops, each with the call that ends once it is leased.
     reserved: Vec<(Reservation, Call)>,
 }
@@ -67,8 +69,6 @@ pub(crate) struct Claimer {
     partitions: Vec<Partition>,
     /// Where the search for a due partition continues, so that none is starved.
     turn: usize,
-    /// One for all partitions: they share the Redis server whose failures it spaces out.
-    backoff: Backoff,
     /// No slot was free at the last check, so the pops have been unblocked; avoids doing so again at every event.
     was_full: bool,
 }
@@ -76,14 +76,20 @@ pub(crate) struct Claimer {
 impl Claimer {
     pub fn new(running: Arc<Running>, events: UnboundedReceiver<Event>) -> Self {
         let wait = Duration::from_millis(limits::POP_MS_MAX.min(running.config.lease_ms / 3));
-        let share =
-            || Partition { due: true, look: false, look_at: None, not_before: Instant::now(), reserved: Vec::new() };
+        let backoff = || Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+        let share = || Partition {
+            due: true,
+            look: false,
+            look_at: None,
+            not_before: Instant::now(),
+            backoff: backoff(),
+            reserved: Vec::new(),
+        };
         Self {
             pops: Pops::new(Arc::clone(&running), running.events.clone(), wait),
             budgets: Budgets::new(&running.queues),
             partitions: (0..running.store.partitions()).map(|_| share()).collect(),
             turn: 0,
-            backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(1)),
             was_full: false,
             events,
             running,
@@ -135,8 +141,8 @@ impl Claimer {
         let share = &mut self.partitions[usize::from(list.partition)];
         match popped.answer {
             Ok(reserved) => {
-                self.running.redis.answered();
-                self.backoff.reset();
+                self.running.redis.answered_in(Some(list.partition));
+                share.backoff.reset();
                 match reserved {
                     Some(reservation) => share.reserved.push((reservation, popped.call)),
                     None => share.look = true,
@@ -150,9 +156,9 @@ impl Claimer {
             Err(e) => {
                 // Outages are detected by the renewals: a pop also fails after the process has been suspended for a
                 // while.
-                list.not_before = Instant::now() + self.backoff.delay();
+                list.not_before = Instant::now() + share.backoff.delay();
                 if !is_outage(&e) {
-                    self.running.redis.failed("waiting for jobs", &e);
+                    self.running.redis.failed_in(Some(list.partition), "waiting for jobs", &e);
                     // The claim script sets aside what a pop cannot read.
                     share.due = true;
                     list.not_before = Instant::now() + FULL_EVERY;
@@ -212,22 +218,22 @@ impl Claimer {
             return false;
         }
         let partitions: Vec<u16> = shares.iter().map(|(partition, _)| *partition).collect();
-        match running.store.waiting(&partitions, &running.queues).await {
-            Ok(found) => {
-                for ((partition, share), found) in shares.into_iter().zip(found) {
+        for ((partition, share), found) in
+            shares.into_iter().zip(running.store.waiting(&partitions, &running.queues).await)
+        {
+            match found {
+                Ok(found) => {
                     // Only a claim reports that a queue was resumed.
                     let paused = self.pops.lists.iter().any(|list| list.partition == partition && list.paused);
                     (share.look, share.due) = (false, found || paused);
                 }
-                self.partitions.iter().any(|share| share.due)
-            }
-            Err(e) => {
-                running.redis.failed("looking for jobs", &e);
-                let again = now + self.backoff.delay();
-                shares.into_iter().for_each(|(_, share)| share.not_before = again);
-                false
+                Err(e) => {
+                    running.redis.failed_in(Some(partition), "looking for jobs", &e);
+                    share.not_before = now + share.backoff.delay();
+                }
             }
         }
+        self.partitions.iter().any(|share| share.due)
     }
 
     async fn claim(&mut self, partition: u16) {
@@ -249,14 +255,14 @@ impl Claimer {
         let sent = Instant::now();
         match running.store.claim(partition, &request).await {
             Ok(claimed) => {
-                running.redis.answered();
-                self.backoff.reset();
+                running.redis.answered_in(Some(partition));
+                self.partitions[share].backoff.reset();
                 self.start_claimed(partition, slots, sent, claimed);
             }
             Err(e) => {
-                running.redis.failed("claiming jobs", &e);
+                running.redis.failed_in(Some(partition), "claiming jobs", &e);
                 let share = &mut self.partitions[share];
-                (share.due, share.not_before) = (true, Instant::now() + self.backoff.delay());
+                (share.due, share.not_before) = (true, Instant::now() + share.backoff.delay());
                 match e {
                     // The call was not sent, so the reservations are still valid.
                     Error::Unavailable(_) => share.reserved.extend(reservations.into_iter().zip(calls)),

@@ -73,7 +73,7 @@ async fn heartbeat(running: Arc<Running>, store: Store, mut info: WorkerInfo, pa
         let sent = Instant::now();
         match renew(&running, &store, &mut info, partition).await {
             Ok(stray) => {
-                running.redis.answered();
+                running.redis.answered_in(Some(partition));
                 running.metrics.renewed(Some(sent.duration_since(last)), running.leases.lease_time());
                 last = sent;
                 backoff.reset();
@@ -84,7 +84,7 @@ async fn heartbeat(running: Arc<Running>, store: Store, mut info: WorkerInfo, pa
                 next = sent + if hurried { every.min(AUDIT_AGAIN) } else { every };
             }
             Err(e) => {
-                running.redis.failed("renewing leases", &e);
+                running.redis.failed_in(Some(partition), "renewing leases", &e);
                 running.metrics.renewed(None, running.leases.lease_time());
                 failing = true;
                 next = Instant::now() + backoff.delay();

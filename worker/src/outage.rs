@@ -1,4 +1,5 @@
 //! Redis outages: whether Redis answers, which errors are worth a retry, and the delays between retries.
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -6,25 +7,30 @@ use std::time::{Duration, Instant};
 use leasehold::Error;
 
 /// Whether Redis answers, as seen by all roles of a worker. Logs one line when an outage begins and one when it ends.
+/// In a cluster a part of the partitions can be away, and the outage ends when each of them has answered.
 #[derive(Debug, Default)]
 pub(crate) struct RedisStatus {
     away: AtomicBool,
-    since: Mutex<Option<Instant>>,
+    /// What does not answer, a partition or (`None`) Redis as a whole, and since when.
+    since: Mutex<BTreeMap<Option<u16>, Instant>>,
 }
 
 impl RedisStatus {
     /// A call failed. An outage is logged once; any other error is logged each time.
     pub fn failed(&self, role: &str, error: &Error) {
+        self.failed_in(None, role, error);
+    }
+
+    /// [`RedisStatus::failed`] for a call in a partition.
+    pub fn failed_in(&self, partition: Option<u16>, role: &str, error: &Error) {
         if !is_outage(error) {
             tracing::error!("{role}: {error}");
             return;
         }
         let mut since = self.since.lock().expect("lock not poisoned");
-        let is_new = since.is_none();
-        if is_new {
-            *since = Some(Instant::now());
-            self.away.store(true, Ordering::Relaxed);
-        }
+        let is_new = since.is_empty();
+        since.entry(partition).or_insert_with(Instant::now);
+        self.away.store(true, Ordering::Relaxed);
         drop(since);
         if is_new {
             tracing::warn!("{role}: {error}; running handlers continue, and work resumes when Redis is back");
@@ -38,11 +44,20 @@ impl RedisStatus {
 
     /// A call was answered.
     pub fn answered(&self) {
+        self.answered_in(None);
+    }
+
+    /// [`RedisStatus::answered`] for a call in a partition.
+    pub fn answered_in(&self, partition: Option<u16>) {
         if !self.away.load(Ordering::Relaxed) {
             return;
         }
         let mut since = self.since.lock().expect("lock not poisoned");
-        let ended = since.take();
+        let began = since.values().min().copied();
+        // An answer from a partition is one from Redis too.
+        since.remove(&None);
+        since.remove(&partition);
+        let ended = began.filter(|_| since.is_empty());
         if ended.is_some() {
             self.away.store(false, Ordering::Relaxed);
         }

@@ -137,11 +137,16 @@ async fn ready(State(probe): State<Arc<Probe>>) -> Response {
         Ok(Err(e)) => return refused(&e.to_string()),
         Err(_) => return refused(&format!("Redis did not answer within {} s", REDIS_WITHIN.as_secs())),
     }
-    if let Some(partition) = (0..store.partitions()).find(|partition| !running.leases.is_fresh(*partition)) {
-        return refused(&format!("the leases of partition {partition} have not been renewed for half a lease"));
+    // In a cluster some partitions may be away; the worker serves the others.
+    if (0..store.partitions()).all(|partition| !running.leases.is_fresh(partition)) {
+        return refused("the leases of no partition have been renewed for half a lease");
     }
     let (redis, durability) = (store.address(), store.durability());
-    let answer = json!({ "status": "ready", "redis": redis, "durability": durability, "worker": running.worker });
+    let mut answer = json!({ "status": "ready", "redis": redis, "durability": durability, "worker": running.worker });
+    let faults = store.fatal_faults();
+    if !faults.is_empty() {
+        answer["redis_faults"] = json!(faults);
+    }
     Json(answer).into_response()
 }
 

@@ -132,6 +132,7 @@ async fn register(running: Arc<Running>, mut info: WorkerInfo) {
             }
             let differences = agreement.check(&running.store).await?;
             running.metrics.differ(differences);
+            running.store.check_new_masters().await?;
             Ok(emptied_at)
         };
         match check.await {

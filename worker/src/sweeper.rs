@@ -71,14 +71,15 @@ async fn sweep(running: &Running, partition: u16, backlog: bool) -> Option<Swept
     let config = &running.config;
     let interval_ms = if backlog { 0 } else { config.worker.sweep_ms };
     let request = SweepRequest { lease_ms: config.lease_ms, max_crashes: config.max_crashes, interval_ms };
-    let swept = match running.store.sweep(partition, &request).await {
+    // A partition that does not answer is swept again soon anyway, and keeps no other waiting.
+    let swept = match running.store.impatient().sweep(partition, &request).await {
         Ok(swept) => swept,
         Err(e) => {
-            running.redis.failed("sweeping", &e);
+            running.redis.failed_in(Some(partition), "sweeping", &e);
             return None;
         }
     };
-    running.redis.answered();
+    running.redis.answered_in(Some(partition));
     running.metrics.swept(&swept);
     for id in &swept.reclaimed {
         tracing::info!(job = %id, "reclaimed: its worker let the lease expire");

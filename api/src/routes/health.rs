@@ -40,6 +40,11 @@ pub async fn ready(State(api): State<Api>) -> Answer {
             if let Some(at) = emptied_at {
                 answer["emptied_at"] = at.to_string().into();
             }
+            // A master that took over while this process ran; a start would be refused.
+            let faults = store.fatal_faults();
+            if !faults.is_empty() {
+                answer["redis_faults"] = json!(faults);
+            }
             let differences = api.differences();
             if !differences.kinds.is_empty() {
                 answer["kinds_differ"] = json!(differences.kinds);

@@ -4,7 +4,7 @@ use redis::Value;
 use super::Store;
 use super::wire::reply::{array, text};
 use super::wire::scripts::Script;
-use super::wire::{Args, Repeat, keys, scripts};
+use super::wire::{Args, Home, Repeat, keys, scripts};
 use crate::{Job, JobId, QueueName, Refusal, Result, State, limits};
 
 /// What a cancel did.
@@ -124,14 +124,16 @@ impl Store {
     /// # Errors
     /// Those of any call. The queue need not exist yet.
     pub async fn pause(&self, queue: &QueueName, paused: bool) -> Result<()> {
-        let mut pipeline = redis::pipe();
+        let (command, word) = if paused { ("SADD", "pause") } else { ("SREM", "resume") };
+        let publish = self.inner.wire.connections().publish();
+        let mut commands = Vec::new();
         for partition in 0..self.partitions() {
-            let command = if paused { "SADD" } else { "SREM" };
-            pipeline.cmd(command).arg(keys::fixed(partition, "paused")).arg(queue.as_str());
-            let word = if paused { "pause" } else { "resume" };
-            pipeline.cmd("PUBLISH").arg(keys::fixed(partition, "hints")).arg(format!("{word} {queue}"));
+            let (home, hints) = (Home::Partition(partition), keys::fixed(partition, "hints"));
+            let paused = keys::fixed(partition, "paused");
+            commands.push((home, redis::cmd(command).arg(paused).arg(queue.as_str()).to_owned()));
+            commands.push((home, redis::cmd(publish).arg(hints).arg(format!("{word} {queue}")).to_owned()));
         }
-        self.inner.wire.pipe(&pipeline).await.map(drop)
+        self.inner.wire.pipe_each(&commands).await.map(drop)
     }
 
     /// Calls a script that takes ids and returns one word for each.

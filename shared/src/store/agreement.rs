@@ -2,8 +2,8 @@
 use redis::Value;
 
 use super::Store;
-use super::wire::keys;
 use super::wire::reply::{array, number, text};
+use super::wire::{Home, keys};
 use crate::kinds::PublishedKinds;
 use crate::{Error, Kind, Kinds, Result};
 
@@ -103,7 +103,7 @@ impl Store {
                 let kept = format!("{} {} {} {}", r.completed_ms, r.failed_ms, r.cancelled_ms, r.keep);
                 pipeline.cmd("HSET").arg(keys::fixed(partition, "retention")).arg(kind.as_str()).arg(kept);
             }
-            match self.inner.wire.pipe(&pipeline).await {
+            match self.inner.wire.pipe(Home::Partition(partition), &pipeline).await {
                 // A worker must start nevertheless: only finishing jobs frees memory.
                 Err(Error::Full(reason)) => {
                     tracing::warn!("could not write the kinds' retention; the previous one stays in effect: {reason}");
@@ -128,7 +128,7 @@ impl Store {
         let key = keys::fixed(0, PUBLISHED);
         let mut pipeline = redis::pipe();
         pipeline.cmd("HSET").arg(&key).arg(field).arg(value);
-        let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
+        let replies = self.inner.wire.pipe_leniently(Home::Partition(0), &pipeline).await?;
         let Some(Value::ServerError(error)) = replies.first() else { return Ok(()) };
         if error.code() != "WRONGTYPE" {
             // Redis is full: what was published before stays in effect.
@@ -138,7 +138,7 @@ impl Store {
         let mut again = redis::pipe();
         again.cmd("RENAME").arg(&key).arg(keys::fixed(0, &format!("quarantined:{PUBLISHED}")));
         again.cmd("HSET").arg(&key).arg(field).arg(value);
-        self.inner.wire.pipe(&again).await.map(drop)
+        self.inner.wire.pipe(Home::Partition(0), &again).await.map(drop)
     }
 
     /// What processes have published of their settings. What cannot be read counts as not published, and is logged: the
@@ -150,7 +150,7 @@ impl Store {
         let key = keys::fixed(0, PUBLISHED);
         let mut pipeline = redis::pipe();
         pipeline.cmd("HMGET").arg(&key).arg("kinds").arg("lease_ms");
-        let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
+        let replies = self.inner.wire.pipe_leniently(Home::Partition(0), &pipeline).await?;
         let unreadable = |reason: String| {
             tracing::warn!(
                 "{key} cannot be read and is ignored; start an API or a worker with the kinds file again: {reason}"

@@ -12,8 +12,8 @@ use redis::Value;
 
 use super::Store;
 use super::finding::Finding;
-use super::wire::keys;
 use super::wire::reply::{array, text};
+use super::wire::{Home, keys};
 use crate::Result;
 use seen::{Seen, Sort};
 
@@ -43,7 +43,7 @@ impl Store {
             let mut pipeline = redis::pipe();
             let pattern = keys::pattern(partition, "*");
             pipeline.cmd("SCAN").arg(&cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(STEP);
-            let replies = self.inner.wire.pipe(&pipeline).await?;
+            let replies = self.inner.wire.pipe(Home::Partition(partition), &pipeline).await?;
             let reply = array(&replies[0]);
             names.extend(array(&reply[1]).iter().map(text));
             cursor = text(&reply[0]);
@@ -57,7 +57,7 @@ impl Store {
         for name in others {
             if let Some(sort) = seen.sort_of(name) {
                 let key = keys::fixed(partition, name);
-                match self.read_key(&key, sort).await? {
+                match self.read_key(partition, &key, sort).await? {
                     Ok(members) => seen.take(name, members),
                     Err(reason) => seen.unreadable(key, sort.must_be(), reason),
                 }
@@ -70,7 +70,7 @@ impl Store {
     }
 
     /// All members of a key, in steps; Redis's error when the key is of another type.
-    async fn read_key(&self, key: &str, sort: Sort) -> Result<Result<Vec<String>, String>> {
+    async fn read_key(&self, partition: u16, key: &str, sort: Sort) -> Result<Result<Vec<String>, String>> {
         let (mut members, mut cursor) = (Vec::new(), "0".to_owned());
         loop {
             let mut pipeline = redis::pipe();
@@ -81,7 +81,7 @@ impl Store {
                     pipeline.cmd(sort.scan()).arg(key).arg(&cursor).arg("COUNT").arg(STEP)
                 }
             };
-            let mut replies = self.inner.wire.pipe_leniently(&pipeline).await?;
+            let mut replies = self.inner.wire.pipe_leniently(Home::Partition(partition), &pipeline).await?;
             match (sort, replies.pop().unwrap_or(Value::Nil)) {
                 (_, Value::ServerError(e)) => return Ok(Err(e.details().unwrap_or("of another type").to_owned())),
                 (Sort::Text, value) => return Ok(Ok(vec![text(&value)])),
@@ -110,7 +110,7 @@ impl Store {
             let key = keys::fixed(partition, name);
             pipeline.cmd("HMGET").arg(&key).arg(&seen::RECORD_FIELDS).cmd("HSTRLEN").arg(&key).arg("payload");
         }
-        let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
+        let replies = self.inner.wire.pipe_leniently(Home::Partition(partition), &pipeline).await?;
         for (name, reply) in names.iter().zip(replies.chunks_exact(2)) {
             seen.take_job(name, &reply[0], &reply[1]);
         }

@@ -35,11 +35,11 @@ impl Store {
     }
 
     async fn connect_over(wire: Wire, config: &Config) -> Result<Self> {
-        server::check(&wire).await?;
+        let checked = Arc::new(server::check(&wire).await?);
         meta::agree_layout(&wire).await?;
         let partitions = meta::agree_partitions(&wire, config.partitions, true).await?;
         let files = files::open(&wire, config, false).await?;
-        Ok(Self::new(wire, partitions, files))
+        Ok(Self::new(wire, partitions, files, checked))
     }
 
     /// [`Store::connect`] for the doctor: accepts a Redis that is not fit ([`Store::server_faults`] reports why), and
@@ -58,7 +58,13 @@ impl Store {
             }
             opened => opened?,
         };
-        Ok(Self::new(wire, partitions, files))
+        Ok(Self::new(wire, partitions, files, Arc::default()))
+    }
+
+    /// The same connections, without repetitions during an outage: for calls that are made again soon anyway.
+    pub fn impatient(&self) -> Self {
+        let (wire, checked) = (self.inner.wire.impatient(), Arc::clone(&self.inner.checked));
+        Self::new(wire, self.partitions(), self.inner.files.clone(), checked)
     }
 
     /// The same key space over separate connections, as `config` has them: for another runtime, or other timeouts. Its
@@ -67,6 +73,7 @@ impl Store {
     /// # Errors
     /// [`Error::Config`] when the address cannot be read.
     pub fn apart(&self, config: &Config) -> Result<Self> {
-        Ok(Self::new(self.inner.wire.apart(config)?, self.partitions(), self.inner.files.clone()))
+        let (wire, checked) = (self.inner.wire.apart(config)?, Arc::clone(&self.inner.checked));
+        Ok(Self::new(wire, self.partitions(), self.inner.files.clone(), checked))
     }
 }

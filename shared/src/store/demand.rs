@@ -5,8 +5,8 @@ use redis::Value;
 
 use super::Store;
 use super::status::WorkerInfo;
-use super::wire::keys;
 use super::wire::reply::{array, count, number, text};
+use super::wire::{Home, keys};
 use crate::kinds::PublishedKinds;
 use crate::{Kind, QueueName, Result, Timestamp, limits};
 
@@ -48,7 +48,7 @@ impl Store {
         let key = keys::fixed(0, SERVED);
         let mut reading = redis::pipe();
         reading.cmd("TIME").cmd("HGETALL").arg(&key);
-        let replies = self.inner.wire.pipe_leniently(&reading).await?;
+        let replies = self.inner.wire.pipe_leniently(Home::Partition(0), &reading).await?;
         let now = array(&replies[0]).first().and_then(number).unwrap_or(0) * 1_000;
         let mut writing = redis::pipe();
         if matches!(replies[1], Value::ServerError(_)) {
@@ -60,14 +60,14 @@ impl Store {
         for (queue, kind) in worker.queues.iter().flat_map(|queue| worker.kinds.iter().map(move |kind| (queue, kind))) {
             writing.cmd("HSET").arg(&key).arg(format!("{queue} {kind}")).arg(now);
         }
-        if writing.is_empty() { Ok(()) } else { self.inner.wire.pipe(&writing).await.map(drop) }
+        if writing.is_empty() { Ok(()) } else { self.inner.wire.pipe(Home::Partition(0), &writing).await.map(drop) }
     }
 
     /// What may start, as published and as workers have served it.
     pub(super) async fn startable(&self) -> Result<Startable> {
         let mut reading = redis::pipe();
         reading.cmd("TIME").cmd("HGETALL").arg(keys::fixed(0, SERVED));
-        let replies = self.inner.wire.pipe_leniently(&reading).await?;
+        let replies = self.inner.wire.pipe_leniently(Home::Partition(0), &reading).await?;
         let now = array(&replies[0]).first().and_then(number).unwrap_or(0) * 1_000;
         let mut served: BTreeMap<QueueName, BTreeSet<Kind>> = BTreeMap::new();
         for (pair, at) in pairs(&replies[1]) {

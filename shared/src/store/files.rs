@@ -7,7 +7,7 @@ use super::Store;
 use super::finding::{Finding, Repair};
 use super::record::files_of;
 use super::wire::reply::{array, text};
-use super::wire::{Wire, keys};
+use super::wire::{Home, Wire, keys};
 use crate::files::location::Location;
 use crate::files::{FileEntry, FileError, FileStore, JobFiles, OldFolder, Output, Place};
 use crate::{Config, Error, JobId, Result, State, limits};
@@ -23,7 +23,7 @@ pub(super) async fn open(wire: &Wire, config: &Config, is_reading: bool) -> Resu
     let agree = async |named: Option<String>| {
         let mut reading = redis::pipe();
         reading.cmd("HGET").arg(keys::META).arg("files");
-        let known = text(&wire.pipe(&reading).await?[0]);
+        let known = text(&wire.pipe(Home::Meta, &reading).await?[0]);
         match named {
             _ if !known.is_empty() => Ok(known),
             // Redis was emptied, or is the wrong one: by its records, everything in the folder would be orphaned.
@@ -34,8 +34,8 @@ pub(super) async fn open(wire: &Wire, config: &Config, is_reading: bool) -> Resu
             None => {
                 let mut setting = redis::pipe();
                 setting.cmd("HSETNX").arg(keys::META).arg("files").arg(uuid::Uuid::now_v7().to_string());
-                wire.pipe(&setting).await?;
-                Ok(text(&wire.pipe(&reading).await?[0]))
+                wire.pipe(Home::Meta, &setting).await?;
+                Ok(text(&wire.pipe(Home::Meta, &reading).await?[0]))
             }
         }
     };
@@ -59,7 +59,7 @@ impl Store {
     pub async fn job_files(&self, id: &JobId) -> Result<Option<JobFiles>> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("HMGET").arg(keys::job(self.partition_of(id), id)).arg(&["kind", "files", "output"]);
-        let replies = self.inner.wire.pipe(&pipeline).await?;
+        let replies = self.inner.wire.pipe(Home::Partition(self.partition_of(id)), &pipeline).await?;
         let fields = array(&replies[0]);
         if fields.first().is_none_or(|kind| *kind == Value::Nil) {
             return Ok(None);
@@ -136,17 +136,20 @@ impl Store {
 
     /// Which of these folders belong to no job, or, with a token, to an attempt that did not complete its final job.
     async fn orphans(&self, old: &[OldFolder]) -> Result<Vec<(JobId, Option<u64>)>> {
-        let mut pipeline = redis::pipe();
+        let mut commands = Vec::new();
         for folder in old {
             let partition = self.partition_of(&folder.id);
-            pipeline.cmd("HMGET").arg(keys::job(partition, &folder.id)).arg(&["kind", "state", "output"]);
+            let record =
+                redis::cmd("HMGET").arg(keys::job(partition, &folder.id)).arg(&["kind", "state", "output"]).to_owned();
+            commands.push((Home::Partition(partition), record));
             // A record that was set aside may still be repaired manually.
-            pipeline.cmd("EXISTS").arg(keys::fixed(partition, &format!("quarantined:job:{}", folder.id)));
+            let aside = keys::fixed(partition, &format!("quarantined:job:{}", folder.id));
+            commands.push((Home::Partition(partition), redis::cmd("EXISTS").arg(aside).to_owned()));
         }
         if old.is_empty() {
             return Ok(Vec::new());
         }
-        let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
+        let replies = self.inner.wire.pipe_each_leniently(&commands).await?;
         let mut orphans = Vec::new();
         for (folder, reply) in old.iter().zip(replies.chunks_exact(2)) {
             let [kind, state, output] = array(&reply[0]) else { continue };
@@ -197,14 +200,16 @@ impl Store {
             let mut pipeline = redis::pipe();
             let pattern = keys::pattern(partition, "job:*");
             pipeline.cmd("SCAN").arg(&cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(STEP);
-            let replies = self.inner.wire.pipe(&pipeline).await?;
+            let home = Home::Partition(partition);
+            let replies = self.inner.wire.pipe(home, &pipeline).await?;
             let Some([next, names]) = replies.first().map(array) else { return Ok(()) };
             let names: Vec<String> = array(names).iter().map(text).collect();
             let mut pipeline = redis::pipe();
             for name in &names {
                 pipeline.cmd("HMGET").arg(name).arg(&["files", "output"]);
             }
-            let records = if names.is_empty() { Vec::new() } else { self.inner.wire.pipe_leniently(&pipeline).await? };
+            let records =
+                if names.is_empty() { Vec::new() } else { self.inner.wire.pipe_leniently(home, &pipeline).await? };
             for (name, record) in names.iter().zip(&records) {
                 let id = name.rsplit(':').next().and_then(|id| JobId::parse(id).ok());
                 let ([input, output], Some(id)) = (array(record), id) else { continue };

@@ -1,12 +1,16 @@
 //! Hints: messages from other processes, over a subscription that is restored whenever it is lost. They may be missed,
 //! so nothing may depend on one.
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::future::join_all;
+use redis::{PushInfo, PushKind};
 use tokio::sync::broadcast;
 
 use super::Store;
-use super::wire::keys;
+use super::wire::reply::text;
+use super::wire::{Home, Node, keys};
 use crate::{Error, JobId, QueueName, Result, WorkerId};
 
 /// How long a subscription may be silent before it is pinged.
@@ -56,11 +60,86 @@ impl Store {
 /// Hands each message of a channel, in every partition, to `each`, for ever; a `None` comes first, and again whenever
 /// the subscription had to be restored, since anything may have been missed.
 pub(super) async fn listen(store: &Store, channel: &str, each: impl Fn(Option<&str>)) {
+    if store.inner.wire.connections().is_cluster() {
+        return listen_to_nodes(store, channel, each).await;
+    }
     loop {
         if let Err(e) = subscribe(store, channel, &each).await {
             tracing::debug!(channel, "restoring the subscription: {e}");
         }
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// [`listen`] in a cluster: one subscription to each node, for the partitions that it has.
+async fn listen_to_nodes(store: &Store, channel: &str, each: impl Fn(Option<&str>)) {
+    let connections = store.inner.wire.connections();
+    loop {
+        let moves = connections.moves();
+        let mut shares: Vec<(Arc<Node>, Vec<u16>)> = Vec::new();
+        let mut lacking = false;
+        for partition in 0..store.partitions() {
+            match connections.node(Home::Partition(partition)).await {
+                Ok(node) => match shares.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &node)) {
+                    Some((_, partitions)) => partitions.push(partition),
+                    None => shares.push((node, vec![partition])),
+                },
+                Err(_) => lacking = true,
+            }
+        }
+        let each = &each;
+        let listening = shares.iter().map(|(node, partitions)| async move {
+            loop {
+                if let Err(e) = subscribe_to_node(store, node, partitions, channel, each).await {
+                    tracing::debug!(channel, node = node.address(), "restoring the subscription: {e}");
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        });
+        // Partitions without a node now are tried again soon, and all of them when slots have moved.
+        let again = async { if lacking { tokio::time::sleep(SILENCE).await } else { std::future::pending().await } };
+        tokio::select! {
+            _ = join_all(listening), if !shares.is_empty() => {}
+            () = moves => {}
+            () = again => {}
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// [`subscribe`] to the partitions of one node.
+async fn subscribe_to_node(
+    store: &Store,
+    node: &Arc<Node>,
+    partitions: &[u16],
+    channel: &str,
+    each: impl Fn(Option<&str>),
+) -> Result<()> {
+    let connections = store.inner.wire.connections();
+    let (mut connection, mut messages) = connections.slot_subscriber(node).await?;
+    for partition in partitions {
+        let mut subscribe = redis::cmd("SSUBSCRIBE");
+        subscribe.arg(keys::fixed(*partition, channel));
+        let subscribed = subscribe.query_async::<redis::Value>(&mut connection).await;
+        subscribed.inspect_err(|e| connections.failed(node, e)).map_err(|e| connections.classify(&e))?;
+    }
+    each(None);
+    loop {
+        match tokio::time::timeout(SILENCE, messages.recv()).await {
+            Ok(Some(PushInfo { kind: PushKind::SMessage, data })) => {
+                if let Some(payload) = data.get(1) {
+                    each(Some(&text(payload)));
+                }
+            }
+            Ok(Some(PushInfo { kind: PushKind::Disconnection, .. }) | None) => return Ok(()),
+            // The slot has left this node.
+            Ok(Some(PushInfo { kind: PushKind::SUnsubscribe, .. })) => return Ok(()),
+            Ok(Some(_)) => {}
+            Err(_) => {
+                let pinged = redis::cmd("PING").query_async::<redis::Value>(&mut connection).await;
+                pinged.inspect_err(|e| connections.failed(node, e)).map_err(|e| connections.classify(&e))?;
+            }
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::Store;
-use super::wire::keys;
 use super::wire::reply::{array, text};
+use super::wire::{Home, keys};
 use crate::{Job, JobError, JobId, Result, State, Timestamp, WorkerId};
 
 /// One entry of a job's history.
@@ -42,7 +42,7 @@ impl Store {
     pub async fn history(&self, id: &JobId) -> Result<Vec<HistoryEntry>> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("LRANGE").arg(keys::history(self.partition_of(id), id)).arg(0).arg(-1);
-        let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
+        let replies = self.inner.wire.pipe_leniently(Home::Partition(self.partition_of(id)), &pipeline).await?;
         // The record is read last, so that it is at least as recent as the entries.
         let Some(job) = self.get(id).await? else { return Ok(Vec::new()) };
         let noted = array(&replies[0]).iter().filter_map(|v| serde_json::from_str(&text(v)).ok());

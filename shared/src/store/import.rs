@@ -4,7 +4,7 @@ use super::Store;
 use super::past::{Ending, Past};
 use super::submit::{Minted, Submitted};
 use super::wire::reply::{array, number, text};
-use super::wire::{Args, keys, split};
+use super::wire::{Args, Home, keys, split};
 use crate::files::FileEntry;
 use crate::job::Uploaded;
 use crate::{JobId, Json, Kind, NewJob, Refusal, Result};
@@ -104,10 +104,12 @@ impl Store {
     /// # Errors
     /// Those of any call.
     pub async fn known(&self, ids: &[&JobId]) -> Result<Vec<Option<Known>>> {
-        let mut pipeline = redis::pipe();
+        let mut commands = Vec::new();
         for id in ids {
-            let key = keys::job(self.partition_of(id), id);
-            pipeline.cmd("HMGET").arg(key).arg(&["kind", "parent", "items_total", "sealed"]);
+            let partition = self.partition_of(id);
+            let fields = &["kind", "parent", "items_total", "sealed"];
+            let command = redis::cmd("HMGET").arg(keys::job(partition, id)).arg(fields).to_owned();
+            commands.push((Home::Partition(partition), command));
         }
         if ids.is_empty() {
             return Ok(Vec::new());
@@ -121,6 +123,6 @@ impl Store {
                 sealed: *sealed != redis::Value::Nil,
             })
         };
-        Ok(self.inner.wire.pipe_leniently(&pipeline).await?.iter().map(known).collect())
+        Ok(self.inner.wire.pipe_each_leniently(&commands).await?.iter().map(known).collect())
     }
 }

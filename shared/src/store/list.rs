@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Store;
 use super::wire::reply::{array, text};
-use super::wire::{Args, Repeat, keys, scripts};
+use super::wire::{Args, Home, Repeat, keys, scripts};
 use crate::job::cut;
 use crate::{Error, Job, JobId, Kind, QueueName, Result, State, canonical, limits};
 
@@ -228,7 +228,7 @@ impl Store {
                 let want = i64::try_from(n - ids.len()).expect("a page is short");
                 let mut pipeline = redis::pipe();
                 pipeline.cmd("LRANGE").arg(keys::fixed(partition, &list)).arg(-from - want).arg(-from - 1);
-                let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
+                let replies = self.inner.wire.pipe_leniently(Home::Partition(partition), &pipeline).await?;
                 offset = from;
                 for member in array(&replies[0]).iter().rev() {
                     offset += 1;
@@ -257,11 +257,9 @@ impl Store {
 
     /// The members of a set of names, over all partitions.
     pub(super) async fn names(&self, set: &str) -> Result<Vec<String>> {
-        let mut pipeline = redis::pipe();
-        for partition in 0..self.partitions() {
-            pipeline.cmd("SMEMBERS").arg(keys::fixed(partition, set));
-        }
-        let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
+        let members = |p: u16| (Home::Partition(p), redis::cmd("SMEMBERS").arg(keys::fixed(p, set)).to_owned());
+        let commands: Vec<_> = (0..self.partitions()).map(members).collect();
+        let replies = self.inner.wire.pipe_each_leniently(&commands).await?;
         let names: BTreeSet<String> = replies.iter().flat_map(|r| array(r).iter().map(text)).collect();
         Ok(names.into_iter().collect())
     }

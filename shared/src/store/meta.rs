@@ -6,7 +6,7 @@ use super::Store;
 use super::finding::{Finding, Repair};
 use super::status::WorkerStatus;
 use super::wire::reply::{array, number};
-use super::wire::{Wire, keys};
+use super::wire::{Home, Wire, keys};
 use crate::{Error, Result, Timestamp, limits};
 
 /// The field with the layout of the keys.
@@ -23,7 +23,13 @@ impl Store {
     /// [`Error::Config`] when the key space now has another number of partitions: this process must be started again.
     /// Those of any call.
     pub async fn emptied_at(&self) -> Result<Option<Timestamp>> {
-        let (stored, emptied_at) = read(&self.inner.wire).await?;
+        let (stored, emptied_at) = match read(&self.inner.wire).await {
+            // In a cluster the node that has the settings may be away alone; the others work.
+            Err(Error::Unavailable(_) | Error::OutcomeUnknown(_)) if self.inner.wire.connections().is_cluster() => {
+                return Ok(None);
+            }
+            read => read?,
+        };
         match stored {
             None => self.restore().await.map(Some),
             Some(stored) if stored != i64::from(self.partitions()) => Err(Error::Config(format!(
@@ -38,13 +44,14 @@ impl Store {
     async fn restore(&self) -> Result<Timestamp> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("TIME");
-        let now = array(&self.inner.wire.pipe(&pipeline).await?[0]).first().and_then(number).unwrap_or(0) * 1_000;
+        let now =
+            array(&self.inner.wire.pipe(Home::Meta, &pipeline).await?[0]).first().and_then(number).unwrap_or(0) * 1_000;
         let mut pipeline = redis::pipe();
         // In one transaction: a crash in between would leave no report.
         pipeline.atomic().cmd("HSETNX").arg(keys::META).arg("partitions").arg(self.partitions());
         pipeline.cmd("HSETNX").arg(keys::META).arg(EMPTIED_AT).arg(now);
         pipeline.cmd("HSETNX").arg(keys::META).arg(LAYOUT).arg(limits::LAYOUT);
-        self.inner.wire.pipe(&pipeline).await?;
+        self.inner.wire.pipe(Home::Meta, &pipeline).await?;
         tracing::error!(
             "{} is gone: somebody has emptied Redis (FLUSHALL, DEL) while Leasehold was at work, and every job accepted before \
              is lost; {} partitions are set again",
@@ -74,7 +81,7 @@ impl Store {
     pub(super) async fn accept_emptied(&self) -> Result<()> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("HDEL").arg(keys::META).arg(EMPTIED_AT);
-        self.inner.wire.pipe(&pipeline).await.map(drop)
+        self.inner.wire.pipe(Home::Meta, &pipeline).await.map(drop)
     }
 
     /// Whether a worker has swept or renewed here.
@@ -102,7 +109,7 @@ impl Store {
         }
         let mut pipeline = redis::pipe();
         pipeline.cmd("HSET").arg(keys::META).arg(LAYOUT).arg(limits::LAYOUT);
-        self.inner.wire.pipe(&pipeline).await?;
+        self.inner.wire.pipe(Home::Meta, &pipeline).await?;
         Ok(Migrated::Done)
     }
 
@@ -140,7 +147,7 @@ enum Layout {
 async fn layout(wire: &Wire) -> Result<Layout> {
     let mut pipeline = redis::pipe();
     pipeline.cmd("HMGET").arg(keys::META).arg(LAYOUT).arg("partitions");
-    let replies = wire.pipe(&pipeline).await?;
+    let replies = wire.pipe(Home::Meta, &pipeline).await?;
     let [recorded, partitions] = array(&replies[0]) else { return Ok(Layout::New) };
     Ok(match number(recorded) {
         Some(limits::LAYOUT) => Layout::Current,
@@ -154,7 +161,7 @@ async fn layout(wire: &Wire) -> Result<Layout> {
 async fn is_at_work(wire: &Wire) -> Result<bool> {
     let mut pipeline = redis::pipe();
     pipeline.cmd("EXISTS").arg(keys::fixed(0, "clock"));
-    Ok(number(&wire.pipe(&pipeline).await?[0]) == Some(1))
+    Ok(number(&wire.pipe(Home::Partition(0), &pipeline).await?[0]) == Some(1))
 }
 
 fn later_layout(later: i64) -> Error {
@@ -180,7 +187,7 @@ pub(super) async fn agree_layout(wire: &Wire) -> Result<()> {
         Layout::New => {
             let mut pipeline = redis::pipe();
             pipeline.cmd("HSETNX").arg(keys::META).arg(LAYOUT).arg(limits::LAYOUT);
-            wire.pipe(&pipeline).await.map(drop)
+            wire.pipe(Home::Meta, &pipeline).await.map(drop)
         }
     }
 }
@@ -189,24 +196,37 @@ pub(super) async fn agree_layout(wire: &Wire) -> Result<()> {
 async fn read(wire: &Wire) -> Result<(Option<i64>, Option<Timestamp>)> {
     let mut pipeline = redis::pipe();
     pipeline.cmd("HMGET").arg(keys::META).arg("partitions").arg(EMPTIED_AT);
-    let replies = wire.pipe(&pipeline).await?;
+    let replies = wire.pipe(Home::Meta, &pipeline).await?;
     let [partitions, emptied_at] = array(&replies[0]) else { return Ok((None, None)) };
     Ok((number(partitions), number(emptied_at).map(Timestamp)))
 }
 
 /// Checks the number of partitions against the one set at the first start; sets it, unless read-only.
+///
+/// A partition is a single slot of a cluster, so few of them would leave nodes without work.
 pub(super) async fn agree_partitions(wire: &Wire, wanted: Option<u16>, sets: bool) -> Result<u16> {
+    let (first, least) = if wire.connections().is_cluster() { (64, limits::CLUSTER_PARTITIONS_MIN) } else { (1, 1) };
+    let enough = |partitions: u16| {
+        if partitions >= least || !sets {
+            return Ok(partitions);
+        }
+        Err(Error::Config(format!(
+            "the key space has {partitions} partitions, and each is on one node of the cluster only; write partitions = 64 for \
+             a new key space ({least} is the least for a cluster), or use a single server or Redis Sentinel"
+        )))
+    };
+    wanted.map(enough).transpose()?;
     let mut reading = redis::pipe();
     reading.cmd("HGET").arg(keys::META).arg("partitions");
-    let mut replies = wire.pipe(&reading).await?;
+    let mut replies = wire.pipe(Home::Meta, &reading).await?;
     if replies[0] == Value::Nil && !sets {
-        return Ok(wanted.unwrap_or(1));
+        return Ok(wanted.unwrap_or(first));
     }
     if replies[0] == Value::Nil {
         let mut setting = redis::pipe();
-        setting.cmd("HSETNX").arg(keys::META).arg("partitions").arg(wanted.unwrap_or(1));
-        wire.pipe(&setting).await?;
-        replies = wire.pipe(&reading).await?;
+        setting.cmd("HSETNX").arg(keys::META).arg("partitions").arg(wanted.unwrap_or(first));
+        wire.pipe(Home::Meta, &setting).await?;
+        replies = wire.pipe(Home::Meta, &reading).await?;
     }
     let stored =
         number(&replies[0]).and_then(|n| u16::try_from(n).ok()).filter(|n| (1..=limits::PARTITIONS_MAX).contains(n));
@@ -217,6 +237,6 @@ pub(super) async fn agree_partitions(wire: &Wire, wanted: Option<u16>, sets: boo
             "partitions is {n}, but this Redis was set up with {stored}, and jobs are placed by it; \
              write {stored}, or leave LEASEHOLD_PARTITIONS unset"
         ))),
-        _ => Ok(stored),
+        _ => enough(stored),
     }
 }

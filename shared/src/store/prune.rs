@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::Store;
 use super::wire::reply::{array, number, text};
-use super::wire::{Args, Repeat, keys, scripts};
+use super::wire::{Args, Home, Repeat, keys, scripts};
 use crate::{JobId, Kind, Result, State, limits};
 
 /// The ended jobs to remove: those that match all given criteria. Items are removed with their batch only.
@@ -139,7 +139,7 @@ impl Store {
                     pipeline.cmd("HSTRLEN").arg(&key).arg(field);
                 }
             }
-            let lengths = self.inner.wire.pipe_leniently(&pipeline).await?;
+            let lengths = self.inner.wire.pipe_leniently(Home::Partition(partition), &pipeline).await?;
             bytes += lengths.iter().filter_map(number).filter_map(|n| u64::try_from(n).ok()).sum::<u64>();
             number_of_first = to;
         }
@@ -204,12 +204,14 @@ impl Store {
             if self.count_finished(&suffix).await? <= keep {
                 break;
             }
-            let mut pipeline = redis::pipe();
+            let mut commands = Vec::new();
             for partition in 0..self.partitions() {
                 let key = keys::fixed(partition, &suffix);
-                pipeline.cmd("ZRANGE").arg(key).arg(0).arg(limits::SWEEP_BATCH - 1).arg("WITHSCORES");
+                let range =
+                    redis::cmd("ZRANGE").arg(key).arg(0).arg(limits::SWEEP_BATCH - 1).arg("WITHSCORES").to_owned();
+                commands.push((Home::Partition(partition), range));
             }
-            let oldest = self.inner.wire.pipe_leniently(&pipeline).await?;
+            let oldest = self.inner.wire.pipe_each_leniently(&commands).await?;
             // Counted after they were read: what another sweep removes in between makes the excess less, never more.
             let total = self.count_finished(&suffix).await?;
             let excess = usize::try_from(total.saturating_sub(keep)).unwrap_or(usize::MAX).min(limits::SWEEP_BATCH);
@@ -232,11 +234,11 @@ impl Store {
 impl Store {
     /// The ended jobs of a kind over all partitions, by the key of its index.
     async fn count_finished(&self, suffix: &str) -> Result<u64> {
-        let mut pipeline = redis::pipe();
-        for partition in 0..self.partitions() {
-            pipeline.cmd("ZCARD").arg(keys::fixed(partition, suffix));
-        }
-        let counts = self.inner.wire.pipe_leniently(&pipeline).await?;
+        let count = |partition| {
+            (Home::Partition(partition), redis::cmd("ZCARD").arg(keys::fixed(partition, suffix)).to_owned())
+        };
+        let commands: Vec<_> = (0..self.partitions()).map(count).collect();
+        let counts = self.inner.wire.pipe_each_leniently(&commands).await?;
         Ok(counts.iter().filter_map(number).filter_map(|n| u64::try_from(n).ok()).sum())
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use super::Store;
 use super::finding::{Finding, Repair};
 use super::wire::reply::{array, text};
-use super::wire::{Args, Repeat, keys, scripts};
+use super::wire::{Args, Home, Repeat, keys, scripts};
 use crate::{JobId, Result, limits};
 
 impl Store {
@@ -44,7 +44,7 @@ impl Store {
         let mut pipeline = redis::pipe();
         pipeline.cmd("HKEYS").arg(keys::fixed(partition, "running"));
         pipeline.cmd("ZRANGE").arg(keys::fixed(partition, "leases")).arg(0).arg(-1);
-        let replies = self.inner.wire.pipe(&pipeline).await?;
+        let replies = self.inner.wire.pipe(Home::Partition(partition), &pipeline).await?;
         let sides: Vec<BTreeSet<JobId>> =
             replies.iter().map(|r| array(r).iter().filter_map(|v| JobId::parse(&text(v)).ok()).collect()).collect();
         for id in sides[0].symmetric_difference(&sides[1]) {

@@ -1,10 +1,13 @@
 //! The Redis server: whether its version and settings are suitable, and whether it accepts writes now.
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
 use redis::Value;
 
 use super::Store;
-use super::wire::connection::classify;
+use super::wire::fault::CLUSTER_ADVICE;
 use super::wire::reply::{array, text};
-use super::wire::{Wire, keys};
+use super::wire::{Node, Wire, keys};
 use crate::config::RedisDurability;
 use crate::{Error, Result};
 
@@ -47,7 +50,41 @@ impl Store {
     /// # Errors
     /// Those of any call.
     pub async fn server_faults(&self) -> Result<Vec<ServerFault>> {
-        server_faults(&self.inner.wire).await
+        let mut faults: Vec<_> =
+            faults_of_masters(&self.inner.wire).await?.into_iter().flat_map(|(_, faults)| faults).collect();
+        faults.sort_by_key(|fault| !fault.fatal);
+        Ok(faults)
+    }
+
+    /// Checks the masters that have taken over since the last check, and logs what is wrong with them. Only the start
+    /// of a process refuses to go on: here the jobs are already on the new master.
+    ///
+    /// # Errors
+    /// Those of any call.
+    pub async fn check_new_masters(&self) -> Result<()> {
+        let (wire, checked) = (&self.inner.wire, &self.inner.checked);
+        let masters = wire.connections().masters().await?;
+        let known = masters.iter().all(|node| checked.masters().contains_key(node.address()));
+        if known && masters.len() == checked.masters().len() {
+            return Ok(());
+        }
+        let masters = faults_of_masters(wire).await?;
+        for fault in masters.iter().filter(|m| !checked.masters().contains_key(&m.0)).flat_map(|(_, faults)| faults) {
+            if fault.fatal {
+                tracing::error!("{}", fault.problem);
+            } else {
+                tracing::warn!("{}", fault.problem);
+            }
+        }
+        *checked.masters() = masters.into_iter().collect();
+        Ok(())
+    }
+
+    /// What [`Store::check_new_masters`] last found with the present masters that would have kept this process from
+    /// starting.
+    pub fn fatal_faults(&self) -> Vec<String> {
+        let masters = self.inner.checked.masters();
+        masters.values().flatten().filter(|fault| fault.fatal).map(|fault| fault.problem.clone()).collect()
     }
 
     /// Whether Redis answers and accepts writes now.
@@ -55,32 +92,82 @@ impl Store {
     /// # Errors
     /// [`Error::Unavailable`] or [`Error::OutcomeUnknown`] when it does not.
     pub async fn standing(&self) -> Result<Standing> {
-        let mut pipeline = redis::pipe();
-        // A write without effect is refused like any other when the disk fails or Redis is a replica.
-        pipeline.cmd("HDEL").arg(keys::META).arg("ready").cmd("INFO").arg("memory");
-        let replies = self.inner.wire.connections().pipe(&pipeline).await?.into_iter();
-        let mut replies = replies.map(|v| v.extract_error().map_err(|e| classify(&e)));
-        replies.next().unwrap_or(Ok(Value::Nil))?;
-        // A Redis that denies INFO reports a full memory at the first submit.
-        let memory = replies.next().and_then(Result::ok).as_ref().map(text).unwrap_or_default();
-        let field = |name: &str| info_field(&memory, name).and_then(|v| v.parse::<u64>().ok()).unwrap_or(0);
-        let full = field("maxmemory") > 0 && field("used_memory") >= field("maxmemory");
+        let (wire, mut full, mut answered, mut failure) = (&self.inner.wire, false, false, None);
+        let connections = wire.connections();
+        for node in connections.masters().await? {
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("INFO").arg("memory");
+            // A write without effect is refused like any other when the disk fails or Redis is a replica.
+            if !connections.is_cluster() {
+                pipeline.cmd("HDEL").arg(keys::META).arg("ready");
+            }
+            let replies = connections.pipe_to(&node, &pipeline).await;
+            match replies.and_then(|mut replies| Ok((replies.remove(0), connections.accept(replies)?))) {
+                Ok((memory, _)) => {
+                    // A Redis that denies INFO reports a full memory at the first submit.
+                    let memory = text(&memory);
+                    let field = |name: &str| info_field(&memory, name).and_then(|v| v.parse::<u64>().ok()).unwrap_or(0);
+                    full |= field("maxmemory") > 0 && field("used_memory") >= field("maxmemory");
+                    answered = true;
+                }
+                Err(e) => failure = Some(e),
+            }
+        }
+        // A cluster without one of its nodes serves the partitions of the others.
+        if let Some(failure) = failure.filter(|_| !answered) {
+            return Err(failure);
+        }
         Ok(if full { Standing::Full } else { Standing::Ready })
     }
 }
 
-/// Refuses a Redis that would lose jobs, and warns about one that may.
-pub(super) async fn check(wire: &Wire) -> Result<()> {
-    for fault in server_faults(wire).await? {
-        if fault.fatal {
-            return Err(Error::Config(fault.problem));
-        }
-        tracing::warn!("{}", fault.problem);
+/// The masters whose version and settings were checked, with what was wrong with each.
+#[derive(Default)]
+pub(super) struct Checked(Mutex<BTreeMap<String, Vec<ServerFault>>>);
+
+impl Checked {
+    fn masters(&self) -> MutexGuard<'_, BTreeMap<String, Vec<ServerFault>>> {
+        self.0.lock().expect("lock not poisoned")
     }
-    Ok(())
 }
 
-async fn server_faults(wire: &Wire) -> Result<Vec<ServerFault>> {
+/// Refuses a Redis that would lose jobs, and warns about one that may.
+pub(super) async fn check(wire: &Wire) -> Result<Checked> {
+    let mut checked = BTreeMap::new();
+    for (address, faults) in faults_of_masters(wire).await? {
+        for fault in &faults {
+            if fault.fatal {
+                return Err(Error::Config(fault.problem.clone()));
+            }
+            tracing::warn!("{}", fault.problem);
+        }
+        checked.insert(address, faults);
+    }
+    Ok(Checked(Mutex::new(checked)))
+}
+
+/// Each master by its address, with its problems, worst first.
+async fn faults_of_masters(wire: &Wire) -> Result<Vec<(String, Vec<ServerFault>)>> {
+    wire.patiently(|| look_at_masters(wire)).await
+}
+
+async fn look_at_masters(wire: &Wire) -> Result<Vec<(String, Vec<ServerFault>)>> {
+    let mut masters = Vec::new();
+    for node in wire.connections().masters().await? {
+        let mut faults = faults_of(wire, &node).await?;
+        if wire.connections().changes() {
+            faults.iter_mut().for_each(|fault| fault.problem = format!("{}: {}", node.address(), fault.problem));
+        }
+        masters.push((node.address().to_owned(), faults));
+    }
+    Ok(masters)
+}
+
+async fn ask(wire: &Wire, node: &Arc<Node>, pipeline: &redis::Pipeline) -> Result<Vec<Value>> {
+    wire.connections().accept(wire.connections().pipe_to(node, pipeline).await?)
+}
+
+async fn faults_of(wire: &Wire, node: &Arc<Node>) -> Result<Vec<ServerFault>> {
     let mut faults = Vec::new();
     let managed = wire.durability() == RedisDurability::Managed;
     if managed {
@@ -88,12 +175,18 @@ async fn server_faults(wire: &Wire) -> Result<Vec<ServerFault>> {
             "redis.durability is managed: nothing checks that Redis keeps its data over a restart or a failover".into(),
         ));
     }
-    let Some([server, persistence, memory]) = info(wire).await? else {
+    let Some([server, persistence, memory]) = info(wire, node).await? else {
         let problem = "Redis denies INFO, so its version, its AOF and its eviction policy were not checked";
         faults.push(unchecked(managed, problem, "allow it with the ACL rule +info"));
-        faults.extend(settings_faults(wire).await?);
+        faults.extend(settings_faults(wire, node).await?);
         return Ok(faults);
     };
+    if let Some(problem) = misnamed(wire.connections().changes(), &server) {
+        return Ok(vec![ServerFault::fatal(problem)]);
+    }
+    if info_field(&persistence, "loading") == Some("1") {
+        return Err(Error::Unavailable("Redis is loading its files".into()));
+    }
     let version = info_field(&server, "valkey_version").or(info_field(&server, "redis_version"));
     match version.map(|v| (v, v.split('.').next().and_then(|v| v.parse::<u32>().ok()))) {
         Some((_, Some(7..))) => {}
@@ -113,7 +206,7 @@ async fn server_faults(wire: &Wire) -> Result<Vec<ServerFault>> {
             faults.push(unchecked(managed, "Redis does not report whether its AOF is on", advice));
         }
     }
-    let settings = settings_faults(wire).await?;
+    let settings = settings_faults(wire, node).await?;
     let policy = info_field(&memory, "maxmemory_policy").unwrap_or("noeviction");
     // CONFIG may be denied.
     if policy != "noeviction" && !settings.iter().any(|fault| fault.fatal) {
@@ -131,20 +224,25 @@ async fn server_faults(wire: &Wire) -> Result<Vec<ServerFault>> {
 }
 
 /// What INFO reports of the server, its persistence and its memory; `None` when Redis denies INFO.
-async fn info(wire: &Wire) -> Result<Option<[String; 3]>> {
-    let mut probe = redis::pipe();
-    // While Redis loads its files, INFO reports that its AOF is off. A read is refused then, and the call waits.
-    probe.cmd("EXISTS").arg(keys::META);
-    let mut pipeline = probe.clone();
+async fn info(wire: &Wire, node: &Arc<Node>) -> Result<Option<[String; 3]>> {
+    let mut pipeline = redis::pipe();
     for section in ["server", "persistence", "memory"] {
         pipeline.cmd("INFO").arg(section);
     }
-    match wire.pipe(&pipeline).await {
-        Ok(replies) => Ok(Some([1, 2, 3].map(|at| text(&replies[at])))),
-        Err(e @ (Error::Unavailable(_) | Error::OutcomeUnknown(_))) => Err(e),
-        // Either command may have been refused.
-        Err(_) => wire.pipe(&probe).await.map(|_| None),
+    let read = match ask(wire, node, &pipeline).await {
+        Ok(replies) => Some([0, 1, 2].map(|at| text(&replies[at]))),
+        Err(e @ (Error::Unavailable(_) | Error::OutcomeUnknown(_))) => return Err(e),
+        Err(_) => None,
+    };
+    // A cluster's node that is named as a server answers with MOVED, which would hide what to write instead.
+    let is_one = read.as_ref().is_none_or(|[server, ..]| misnamed(wire.connections().changes(), server).is_none());
+    if is_one && !wire.connections().is_cluster() {
+        // While Redis loads its files, INFO reports that its AOF is off. A read is refused then, and the call waits.
+        let mut probe = redis::pipe();
+        probe.cmd("EXISTS").arg(keys::META);
+        ask(wire, node, &probe).await?;
     }
+    Ok(read)
 }
 
 /// A fault that a managed Redis may have: the provider is relied on.
@@ -158,6 +256,18 @@ fn unchecked(managed: bool, problem: &str, advice: &str) -> ServerFault {
 }
 
 const EVICTS: &str = "Redis would evict jobs; set `maxmemory-policy noeviction`";
+
+/// What to write when `redis_url` names a server of another sort.
+fn misnamed(by_others: bool, server: &str) -> Option<String> {
+    let mode = info_field(server, "redis_mode").or(info_field(server, "server_mode"));
+    match mode {
+        Some("cluster") if !by_others => Some(format!("redis_url names one node of a Redis Cluster; {CLUSTER_ADVICE}")),
+        Some("sentinel") => {
+            Some("redis_url names a sentinel; write redis+sentinel://host:port/name-of-the-master".to_owned())
+        }
+        _ => None,
+    }
+}
 
 /// A setting of Redis that Leasehold relies on.
 struct Setting {
@@ -208,12 +318,22 @@ const SETTINGS: &[Setting] = &[
     },
 ];
 
-async fn settings_faults(wire: &Wire) -> Result<Vec<ServerFault>> {
+/// A setting that matters in a cluster.
+const FULL_COVERAGE: Setting = Setting {
+    name: "cluster-require-full-coverage",
+    fit: |v| v == "no",
+    advice: "while one node is down, all of them stop, and with them every partition; set it to no",
+    fatal: false,
+};
+
+async fn settings_faults(wire: &Wire, node: &Arc<Node>) -> Result<Vec<ServerFault>> {
     let mut pipeline = redis::pipe();
-    for setting in SETTINGS {
+    let of_cluster = wire.connections().is_cluster().then_some(&FULL_COVERAGE);
+    let settings: Vec<&Setting> = SETTINGS.iter().chain(of_cluster).collect();
+    for setting in &settings {
         pipeline.cmd("CONFIG").arg("GET").arg(setting.name);
     }
-    let replies = match wire.pipe(&pipeline).await {
+    let replies = match ask(wire, node, &pipeline).await {
         Ok(replies) => replies,
         Err(Error::Unavailable(reason) | Error::OutcomeUnknown(reason)) => return Err(Error::Unavailable(reason)),
         Err(e) => {
@@ -224,7 +344,7 @@ async fn settings_faults(wire: &Wire) -> Result<Vec<ServerFault>> {
         }
     };
     let mut faults = Vec::new();
-    for (setting, reply) in SETTINGS.iter().zip(&replies) {
+    for (setting, reply) in settings.iter().zip(&replies) {
         let value = array(reply).get(1).map(text).unwrap_or_default();
         if value.is_empty() || (setting.fit)(&value) {
             continue;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Store;
 use super::list::state_suffix;
 use super::wire::reply::{array, count, number, text};
-use super::wire::{Args, Repeat, keys, scripts};
+use super::wire::{Args, Home, Repeat, keys, scripts};
 use crate::{JobId, Kind, QueueName, Result, State, Timestamp, WorkerId, limits};
 
 /// Partitions that are read at once.
@@ -272,7 +272,7 @@ impl Store {
     async fn workers_in(&self, partition: u16) -> Result<Vec<WorkerStatus>> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("ZREVRANGE").arg(keys::fixed(partition, "workers")).arg(0).arg(limits::PAGE_MAX - 1).cmd("TIME");
-        let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
+        let replies = self.inner.wire.pipe_leniently(Home::Partition(partition), &pipeline).await?;
         let now = array(&replies[1]).first().and_then(number).unwrap_or(0) * 1_000;
         let ids: Vec<WorkerId> = array(&replies[0]).iter().filter_map(|v| WorkerId::parse(&text(v)).ok()).collect();
         if ids.is_empty() {
@@ -283,7 +283,7 @@ impl Store {
             pipeline.cmd("HMGET").arg(keys::worker(partition, id)).arg("info").arg("seen_at");
             pipeline.cmd("LRANGE").arg(keys::claimed(partition, id)).arg(0).arg(limits::CLAIMED_MAX - 1);
         }
-        let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
+        let replies = self.inner.wire.pipe_leniently(Home::Partition(partition), &pipeline).await?;
         let of_each = replies.chunks_exact(2).filter_map(|reply| {
             // An unreadable worker record is omitted; `doctor` reports it.
             let [info, seen_at] = array(&reply[0]) else { return None };
@@ -310,16 +310,16 @@ impl Store {
     /// Those of any call.
     pub async fn totals(&self) -> Result<BTreeMap<State, u64>> {
         let states = || State::ALL.into_iter().filter(|state| *state != State::Queued);
+        let places = || (0..self.partitions()).flat_map(|partition| states().map(move |state| (partition, state)));
+        let command = |(partition, state)| {
+            let key = keys::fixed(partition, state_suffix(state));
+            (Home::Partition(partition), redis::cmd("ZCARD").arg(key).to_owned())
+        };
+        let commands: Vec<_> = places().map(command).collect();
+        let replies = self.inner.wire.pipe_each_leniently(&commands).await?;
         let mut totals: BTreeMap<State, u64> = BTreeMap::new();
-        for partition in 0..self.partitions() {
-            let mut pipeline = redis::pipe();
-            for state in states() {
-                pipeline.cmd("ZCARD").arg(keys::fixed(partition, state_suffix(state)));
-            }
-            let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
-            for (state, reply) in states().zip(&replies) {
-                *totals.entry(state).or_default() += count(reply);
-            }
+        for ((_, state), reply) in places().zip(&replies) {
+            *totals.entry(state).or_default() += count(reply);
         }
         Ok(totals)
     }
@@ -329,16 +329,16 @@ impl Store {
     /// # Errors
     /// Those of any call.
     pub async fn counts(&self, kind: &Kind, limited: bool) -> Result<Counts> {
-        let mut pipeline = redis::pipe();
+        let mut commands = Vec::new();
         for partition in 0..self.partitions() {
-            pipeline.cmd("ZCARD").arg(keys::fixed(partition, &keys::kind_suffix(kind)));
-            if limited {
-                pipeline.cmd("SCARD").arg(keys::fixed(partition, &format!("permits:{kind}")));
-            } else {
-                pipeline.cmd("ZCARD").arg(keys::fixed(partition, "leases"));
-            }
+            let mut add = |command: &str, name: &str| {
+                let command = redis::cmd(command).arg(keys::fixed(partition, name)).to_owned();
+                commands.push((Home::Partition(partition), command));
+            };
+            add("ZCARD", &keys::kind_suffix(kind));
+            if limited { add("SCARD", &format!("permits:{kind}")) } else { add("ZCARD", "leases") }
         }
-        let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
+        let replies = self.inner.wire.pipe_each_leniently(&commands).await?;
         let count = |at: usize| {
             let of_each = replies.iter().skip(at).step_by(2).filter_map(number);
             of_each.filter_map(|n| u64::try_from(n).ok()).sum()

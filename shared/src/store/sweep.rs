@@ -2,12 +2,13 @@
 //! script, and any number of workers may run it concurrently.
 use std::collections::VecDeque;
 
+use futures_util::future::join_all;
 use redis::Value;
 
 use super::Store;
 use super::renew::gap_max_ms;
 use super::wire::reply::{array, number, text};
-use super::wire::{Args, Repeat, keys, scripts};
+use super::wire::{Args, Home, Repeat, keys, scripts};
 use crate::{Error, JobId, Json, Kind, Result, WorkerId, limits};
 
 /// Settings of a sweep.
@@ -112,17 +113,32 @@ impl Store {
     /// # Errors
     /// Those of any call.
     pub async fn silent_partitions(&self, silence_ms: u64) -> Result<Vec<u16>> {
-        let mut silent = Vec::new();
+        let command = |partition, command: &str| (Home::Partition(partition), redis::cmd(command));
+        let mut commands = Vec::new();
         for partition in 0..self.partitions() {
-            let mut pipeline = redis::pipe();
-            pipeline.cmd("TIME").cmd("HGET").arg(keys::fixed(partition, "clock")).arg("stamp");
-            let replies = self.inner.wire.pipe_leniently(&pipeline).await?;
-            let now = array(&replies[0]).first().and_then(number).unwrap_or(0) * 1_000;
-            let is_silent =
-                number(&replies[1]).is_none_or(|stamp| now - stamp >= i64::try_from(silence_ms).unwrap_or(i64::MAX));
-            silent.extend(is_silent.then_some(partition));
+            commands.push(command(partition, "TIME"));
+            let (home, mut stamp) = command(partition, "HGET");
+            stamp.arg(keys::fixed(partition, "clock")).arg("stamp");
+            commands.push((home, stamp));
         }
-        Ok(silent)
+        let wire = &self.inner.wire;
+        let replies = match wire.pipe_each_leniently(&commands).await {
+            Err(e) if self.partitions() == 1 => return Err(e),
+            Ok(replies) => replies,
+            // In a cluster one node may be away.
+            Err(_) => {
+                let each = commands.chunks(2).map(|of_one| async move {
+                    wire.pipe_each_leniently(of_one).await.unwrap_or_else(|_| vec![Value::Nil; 2])
+                });
+                join_all(each).await.concat()
+            }
+        };
+        let silence = i64::try_from(silence_ms).unwrap_or(i64::MAX);
+        let silent = (0..self.partitions()).zip(replies.chunks_exact(2)).filter(|(_, reply)| {
+            let Some(now) = array(&reply[0]).first().and_then(number) else { return false };
+            number(&reply[1]).is_none_or(|stamp| now * 1_000 - stamp >= silence)
+        });
+        Ok(silent.map(|(partition, _)| partition).collect())
     }
 
     /// Queues jobs that have become due. Returns how many.

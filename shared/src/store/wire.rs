@@ -1,14 +1,23 @@
 //! The layer between the verbs and Redis. It is independent of the verbs.
 //!
-//! `call` makes a call and repeats it during an outage, `connection` is the pool below it, `group` the group commit
-//! above it. `keys` names every key, `scripts` every script; `reply` reads what comes back; `metrics` counts it all.
+//! `call` makes a call and repeats it during an outage; `group` is the group commit above it. Below it `connection`
+//! finds the server of a call, with `sentinel` or `cluster` where the server changes; `node` is one server with its pool, `address`
+//! how it is reached, `fault` what its errors mean. `keys` names every key, `scripts` every script; `reply` reads what
+//! comes back; `metrics` counts it all.
+pub(super) mod address;
 mod call;
+mod cluster;
 pub(super) mod connection;
+pub(super) mod fault;
 mod group;
 pub(super) mod keys;
 pub(super) mod metrics;
+mod node;
 pub(super) mod reply;
 pub(super) mod scripts;
+mod sentinel;
 
 pub(super) use call::{Args, Repeat, Wire};
 pub(super) use group::{Group, split};
+pub(super) use keys::Home;
+pub(super) use node::Node;

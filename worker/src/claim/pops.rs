@@ -1,9 +1,8 @@
 //! The blocking pops of an idle worker: the lists they wait on, and their connections.
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use leasehold::store::{Popper, Reservation};
+use leasehold::store::{Popper, PopperId, Reservation};
 use leasehold::{Error, QueueName};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::AbortHandle;
@@ -23,8 +22,8 @@ pub(crate) struct List {
 }
 
 struct Armed {
-    /// The id of the popper's connection; 0 until there is one.
-    connection: Arc<AtomicI64>,
+    /// The popper's connection, once there is one.
+    connection: Arc<OnceLock<PopperId>>,
     task: AbortHandle,
 }
 
@@ -79,7 +78,7 @@ impl Pops {
     fn arm_one(&mut self, at: usize) {
         let list = &mut self.lists[at];
         let call = self.running.leases.begin_call(list.partition);
-        let connection = Arc::new(AtomicI64::new(0));
+        let connection = Arc::new(OnceLock::new());
         let popper = self.idle.pop();
         let (partition, queue, wait) = (list.partition, list.queue.clone(), self.wait);
         let (running, events, named) = (Arc::clone(&self.running), self.events.clone(), Arc::clone(&connection));
@@ -98,9 +97,9 @@ impl Pops {
     }
 
     /// The connections of armed pops on the lists that `which` selects, for [`leasehold::Store::unblock`].
-    pub fn connections(&self, which: impl Fn(&List) -> bool) -> Vec<i64> {
+    pub fn connections(&self, which: impl Fn(&List) -> bool) -> Vec<PopperId> {
         let armed = self.lists.iter().filter(|list| which(list)).filter_map(|list| list.armed.as_ref());
-        armed.map(|armed| armed.connection.load(Ordering::Acquire)).filter(|id| *id != 0).collect()
+        armed.filter_map(|armed| armed.connection.get().cloned()).collect()
     }
 
     /// Aborts all pops that have not returned, and drops their connections. Returns how many there were.
@@ -122,16 +121,16 @@ fn round_robin(turn: usize, count: usize, most: usize, wants: impl Fn(usize) -> 
 async fn pop(
     running: &Running,
     popper: &mut Option<Popper>,
-    named: &AtomicI64,
+    named: &OnceLock<PopperId>,
     partition: u16,
     queue: &QueueName,
     wait: Duration,
 ) -> Result<Option<Reservation>, Error> {
     let mut connected = match popper.take() {
-        Some(popper) => popper,
-        None => running.store.popper().await?,
+        Some(popper) if running.store.serves(&popper, partition).await => popper,
+        _ => running.store.popper(partition).await?,
     };
-    named.store(connected.id(), Ordering::Release);
+    drop(named.set(connected.id()));
     let answer = connected.reserve(partition, queue, &running.worker, wait).await?;
     *popper = Some(connected);
     Ok(answer)

@@ -7,8 +7,9 @@ use redis::Value;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::connection::{Connections, classify};
-use super::keys;
+use super::connection::Connections;
+use super::fault::classify;
+use super::keys::Home;
 use super::metrics::Metrics;
 use super::scripts::Script;
 use crate::config::RedisDurability;
@@ -16,7 +17,7 @@ use crate::{Config, Error, Result};
 
 /// The state shared by all calls.
 pub(crate) struct Wire {
-    connections: Connections,
+    connections: Arc<Connections>,
     /// `redis.outage_ms`: how long an idempotent call is repeated.
     outage: Duration,
     /// A test's clock, in ms, that scripts use in place of Redis's.
@@ -24,7 +25,7 @@ pub(crate) struct Wire {
     /// `redis.durability`.
     durability: RedisDurability,
     /// Calls that may wait for replicas at once: half of the connections, so that the others stay free.
-    waits: Semaphore,
+    waits: Arc<Semaphore>,
 }
 
 impl Wire {
@@ -33,8 +34,8 @@ impl Wire {
     /// # Errors
     /// [`Error::Config`] when the address cannot be read.
     pub(crate) fn open(config: &Config, clock: Option<Arc<AtomicI64>>, metrics: Metrics) -> Result<Self> {
-        let connections = Connections::open(config, metrics)?;
-        let waits = Semaphore::new(config.redis.connections.div_ceil(2));
+        let connections = Arc::new(Connections::open(config, metrics)?);
+        let waits = Arc::new(Semaphore::new(config.redis.connections.div_ceil(2)));
         let (outage, durability) = (Duration::from_millis(config.redis.outage_ms), config.redis.durability);
         connections.metrics().durability(durability);
         Ok(Self { connections, outage, clock, durability, waits })
@@ -46,6 +47,17 @@ impl Wire {
     /// [`Wire::open`]'s.
     pub(crate) fn apart(&self, config: &Config) -> Result<Self> {
         Self::open(config, self.clock.clone(), self.connections.metrics().clone())
+    }
+
+    /// The same connections, without repetitions during an outage.
+    pub(crate) fn impatient(&self) -> Self {
+        Self {
+            connections: Arc::clone(&self.connections),
+            outage: Duration::ZERO,
+            clock: self.clock.clone(),
+            durability: self.durability,
+            waits: Arc::clone(&self.waits),
+        }
     }
 
     pub(crate) fn connections(&self) -> &Connections {
@@ -87,7 +99,7 @@ impl Wire {
         let now = self.clock.as_ref().map(|c| c.load(Ordering::SeqCst).to_string()).unwrap_or_default();
         let mut patience = Patience::new(self.outage, repeat);
         loop {
-            match self.connections.eval(script, &keys::prefix(partition), &now, &args.0, replicas).await {
+            match self.connections.eval(script, partition, &now, &args.0, replicas).await {
                 Err(e) => patience.bear(e).await?,
                 reply => return reply,
             }
@@ -113,18 +125,34 @@ impl Wire {
     }
 
     /// Runs plain commands in one round trip; they must be safe to repeat.
-    pub(crate) async fn pipe(&self, pipeline: &redis::Pipeline) -> Result<Vec<Value>> {
-        let replies = self.pipe_leniently(pipeline).await?;
-        replies.into_iter().map(|v| v.extract_error().map_err(|e| classify(&e))).collect()
+    pub(crate) async fn pipe(&self, home: Home, pipeline: &redis::Pipeline) -> Result<Vec<Value>> {
+        strict(self.pipe_leniently(home, pipeline).await?)
     }
 
     /// [`Wire::pipe`], with the error of each command on a key of the wrong type in its place.
-    pub(crate) async fn pipe_leniently(&self, pipeline: &redis::Pipeline) -> Result<Vec<Value>> {
+    pub(crate) async fn pipe_leniently(&self, home: Home, pipeline: &redis::Pipeline) -> Result<Vec<Value>> {
+        let connections = &self.connections;
+        self.patiently(|| async { connections.accept(connections.pipe(home, pipeline).await?) }).await
+    }
+
+    /// [`Wire::pipe`] of commands with several homes.
+    pub(crate) async fn pipe_each(&self, commands: &[(Home, redis::Cmd)]) -> Result<Vec<Value>> {
+        strict(self.pipe_each_leniently(commands).await?)
+    }
+
+    /// [`Wire::pipe_each`], with the error of each command on a key of the wrong type in its place.
+    pub(crate) async fn pipe_each_leniently(&self, commands: &[(Home, redis::Cmd)]) -> Result<Vec<Value>> {
+        let connections = &self.connections;
+        self.patiently(|| async { connections.accept(connections.pipe_each(commands).await?) }).await
+    }
+
+    /// Makes an attempt, which must be safe to repeat, and repeats it during an outage.
+    pub(crate) async fn patiently<T, F: Future<Output = Result<T>>>(&self, attempt: impl Fn() -> F) -> Result<T> {
         let mut patience = Patience::new(self.outage, Repeat::Safe);
         loop {
-            match self.connections.pipe(pipeline).await.and_then(unless_refused) {
+            match attempt().await {
                 Err(e) => patience.bear(e).await?,
-                replies => return replies,
+                done => return done,
             }
         }
     }
@@ -168,13 +196,9 @@ impl Args {
     }
 }
 
-/// The replies, or the first refusal among them that is not about the type of a key.
-fn unless_refused(replies: Vec<Value>) -> Result<Vec<Value>> {
-    let refusal = replies.iter().find_map(|reply| match reply {
-        Value::ServerError(e) if e.code() != "WRONGTYPE" => Some(classify(&e.clone().into())),
-        _ => None,
-    });
-    refusal.map_or(Ok(replies), Err)
+/// The replies, or the first error among them.
+fn strict(replies: Vec<Value>) -> Result<Vec<Value>> {
+    replies.into_iter().map(|v| v.extract_error().map_err(|e| classify(&e))).collect()
 }
 
 /// The state of a repeated call.

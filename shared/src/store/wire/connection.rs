@@ -1,60 +1,61 @@
-//! The connections: a pool whose members are dropped at their first failure, and one attempt of a script or a pipeline.
-//!
-//! A response timeout or a network error closes the connection: a half-open connection
-//! is never used twice. Keepalive and TCP_USER_TIMEOUT detect peers that disappear between calls.
+//! The connections: to which server a call goes, and one attempt of a script or a pipeline.
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime};
-use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::io::tcp::{TcpSettings, socket2};
-use redis::{AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo, RedisError, Value};
+use deadpool_redis::Connection;
+use futures_util::future::try_join_all;
+use redis::aio::{ConnectionLike, MultiplexedConnection, PubSub};
+use redis::{PushInfo, RedisError, Value};
+use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::keys;
+use super::address;
+use super::cluster::Cluster;
+use super::fault::{classify, doubts_master, ends_connection, refusal};
+use super::keys::{self, Home};
 use super::metrics::Metrics;
+use super::node::Node;
 use super::scripts::Script;
+use super::sentinel::Sentinels;
+use crate::redis_url::RedisUrl;
 use crate::{Config, Error, Result};
 
-/// Time without traffic after which a peer is probed, and for which data may stay unacknowledged.
-const SILENCE: Duration = Duration::from_secs(5);
+/// How often a call follows a move at once.
+const REDIRECTIONS_MAX: usize = 5;
 
 pub(crate) struct Connections {
-    /// Serves every script and pipeline. Its connections have a response timeout.
-    pool: Pool,
-    /// Opens connections outside the pool, for blocking pops and subscriptions: these must not time out on a response,
-    /// nor keep calls waiting for a connection.
-    client: redis::Client,
-    /// `redis.connect_ms`, for connections outside the pool.
-    connect: Duration,
-    /// How long replicas are waited for: half of `redis.response_ms`, so that the reply arrives in time.
-    wait: Duration,
-    /// Without user and password, for messages.
+    topology: Topology,
+    /// What `redis_url` names, without user and password, for messages.
     address: String,
     /// Counts each attempt, so it is below the repetition of calls.
     metrics: Metrics,
+    /// How long replicas are waited for: half of `redis.response_ms`, so that the reply arrives in time.
+    wait: Duration,
+}
+
+/// How the server of a call is found.
+enum Topology {
+    /// There is one.
+    Server(Arc<Node>),
+    /// The sentinels name it.
+    Sentinel(Box<Sentinels>),
+    /// Each has some of the slots.
+    Cluster(Cluster),
 }
 
 impl Connections {
     pub(crate) fn open(config: &Config, metrics: Metrics) -> Result<Self> {
-        let info = connection_info(config)?;
-        let address = format!("{}", info.addr());
-        let connect = Duration::from_millis(config.redis.connect_ms);
-        let settings = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(connect))
-            .set_response_timeout(Some(Duration::from_millis(config.redis.response_ms)));
-        let fault = |e: RedisError| Error::Config(format!("redis_url: {e}"));
-        let client = redis::Client::open(info.clone()).map_err(fault)?;
-        let manager = Manager::new_with_config(info, settings).map_err(fault)?;
-        let pool = Pool::builder(manager)
-            .max_size(config.redis.connections)
-            .runtime(Runtime::Tokio1)
-            .wait_timeout(Some(Duration::from_millis(config.redis.response_ms)))
-            .create_timeout(Some(connect))
-            .recycle_timeout(Some(Duration::from_millis(config.redis.response_ms)))
-            .build()
-            .map_err(|e| Error::Config(format!("redis: {e}")))?;
-        metrics.watch_pool(&pool);
+        let topology = match RedisUrl::parse(&config.redis_url).map_err(Error::Config)? {
+            RedisUrl::Server => {
+                let info = address::info(config, &config.redis_url)?;
+                Topology::Server(Arc::new(Node::open(info, &config.redis, false, &metrics)?))
+            }
+            RedisUrl::Sentinel(hosts, master) => {
+                Topology::Sentinel(Box::new(Sentinels::open(config, &hosts, master, metrics.clone())?))
+            }
+            RedisUrl::Cluster(hosts) => Topology::Cluster(Cluster::open(config, hosts, metrics.clone())?),
+        };
         let wait = Duration::from_millis(config.redis.response_ms.div_ceil(2));
-        Ok(Self { pool, client, connect, wait, address, metrics })
+        Ok(Self { topology, address: address::address(config)?, metrics, wait })
     }
 
     pub(crate) fn address(&self) -> &str {
@@ -65,19 +66,132 @@ impl Connections {
         &self.metrics
     }
 
-    /// A connection outside the pool without a response timeout.
-    pub(crate) async fn dedicated(&self) -> Result<MultiplexedConnection> {
-        let settings =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(self.connect)).set_response_timeout(None);
-        let connection = self.client.get_multiplexed_async_connection_with_config(&settings).await;
-        connection.map_err(|e| Error::Unavailable(e.to_string()))
+    /// The server that has the keys of `home` now.
+    pub(crate) async fn node(&self, home: Home) -> Result<Arc<Node>> {
+        match &self.topology {
+            Topology::Server(node) => Ok(Arc::clone(node)),
+            Topology::Sentinel(sentinels) => sentinels.node().await,
+            Topology::Cluster(cluster) => cluster.node(home.slot()).await,
+        }
     }
 
-    /// A connection for subscriptions.
-    pub(crate) async fn subscriber(&self) -> Result<redis::aio::PubSub> {
-        let connecting = tokio::time::timeout(self.connect, self.client.get_async_pubsub());
-        let connection = connecting.await.map_err(|_| Error::Unavailable("connecting took too long".into()))?;
-        connection.map_err(|e| Error::Unavailable(e.to_string()))
+    /// Whether there is a cluster.
+    pub(crate) fn is_cluster(&self) -> bool {
+        matches!(self.topology, Topology::Cluster(_))
+    }
+
+    /// The command that publishes a message.
+    pub(crate) fn publish(&self) -> &'static str {
+        if self.is_cluster() { "SPUBLISH" } else { "PUBLISH" }
+    }
+
+    /// Every server that has a part of the key space now.
+    pub(crate) async fn masters(&self) -> Result<Vec<Arc<Node>>> {
+        match &self.topology {
+            Topology::Cluster(cluster) => cluster.masters().await,
+            _ => Ok(vec![self.node(Home::Meta).await?]),
+        }
+    }
+
+    /// Whether the servers may change, so that messages must name them.
+    pub(crate) fn changes(&self) -> bool {
+        !matches!(self.topology, Topology::Server(_))
+    }
+
+    /// Draws the conclusions from a call to `node` that failed.
+    pub(crate) fn failed(&self, node: &Arc<Node>, error: &RedisError) {
+        match &self.topology {
+            Topology::Sentinel(sentinels) if doubts_master(error) => {
+                node.drop_idle();
+                sentinels.doubt(node);
+            }
+            Topology::Cluster(cluster) if error.is_timeout() => cluster.lost(node),
+            Topology::Cluster(cluster) if doubts_master(error) || error.is_cluster_error() => {
+                cluster.redirected(error);
+            }
+            _ => {}
+        }
+    }
+
+    /// What an error means here.
+    pub(crate) fn classify(&self, error: &RedisError) -> Error {
+        match error.code() {
+            // Nothing has run; the next attempt goes to the right node.
+            Some("MOVED") if self.is_cluster() => Error::Unavailable(error.to_string()),
+            Some("ASK" | "TRYAGAIN") => Error::Unavailable(format!("the slot of a partition is being moved: {error}")),
+            _ => classify(error),
+        }
+    }
+
+    /// The replies, unless one of them is a refusal that is not about the type of a key.
+    pub(crate) fn accept(&self, replies: Vec<Value>) -> Result<Vec<Value>> {
+        refusal(&replies).map_or(Ok(replies), |error| Err(self.classify(&error)))
+    }
+
+    /// [`Connections::classify`], with the script that met it.
+    fn describe(&self, error: &RedisError, script: &str) -> Error {
+        match self.classify(error) {
+            Error::Corrupt { reason, .. } => Error::Corrupt { key: format!("(seen by {script})"), reason },
+            other => other,
+        }
+    }
+
+    /// Draws the conclusions from a connection to `node` that could not be made.
+    fn unreachable(&self, node: &Arc<Node>, error: Error) -> Error {
+        match (&self.topology, error) {
+            (Topology::Sentinel(sentinels), Error::Unavailable(reason)) => {
+                sentinels.doubt(node);
+                Error::Unavailable(sentinels.explain(node, &reason))
+            }
+            (Topology::Cluster(cluster), Error::Unavailable(reason)) => {
+                cluster.lost(node);
+                Error::Unavailable(format!("the node {} of the cluster does not answer: {reason}", node.address()))
+            }
+            (_, error) => error,
+        }
+    }
+
+    /// A connection outside the pool without a response timeout, and its server.
+    pub(crate) async fn dedicated(&self, home: Home) -> Result<(MultiplexedConnection, Arc<Node>)> {
+        let node = self.node(home).await?;
+        let connection = node.dedicated().await.map_err(|e| self.unreachable(&node, e))?;
+        Ok((connection, node))
+    }
+
+    /// Whether a connection to `node` serves this partition now.
+    pub(crate) async fn is_at(&self, node: &Arc<Node>, partition: u16) -> bool {
+        match &self.topology {
+            Topology::Server(_) => true,
+            _ => self.node(Home::Partition(partition)).await.is_ok_and(|now| Arc::ptr_eq(&now, node)),
+        }
+    }
+
+    /// A connection for subscriptions; not in a cluster.
+    pub(crate) async fn subscriber(&self) -> Result<PubSub> {
+        let node = self.node(Home::Meta).await?;
+        node.subscriber().await.map_err(|e| self.unreachable(&node, e))
+    }
+
+    /// A connection for subscriptions to channels of slots that a cluster's node has, and what it receives.
+    pub(crate) async fn slot_subscriber(
+        &self,
+        node: &Arc<Node>,
+    ) -> Result<(MultiplexedConnection, UnboundedReceiver<PushInfo>)> {
+        node.slot_subscriber().await.map_err(|e| self.unreachable(node, e))
+    }
+
+    /// Completes when the slots of a cluster have other nodes than at the time of this call; never without one.
+    pub(crate) fn moves(&self) -> impl Future<Output = ()> + Send + use<> {
+        let changes = match &self.topology {
+            Topology::Cluster(cluster) => Some(cluster.changes()),
+            _ => None,
+        };
+        async move {
+            match changes {
+                Some(mut changes) => drop(changes.changed().await),
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// Runs a script once; loads it when Redis does not know it (nothing has run then). With `replicas` above 0, waits
@@ -85,48 +199,97 @@ impl Connections {
     pub(crate) async fn eval(
         &self,
         script: &Script,
-        prefix: &str,
+        partition: u16,
         now: &str,
         args: &[Vec<u8>],
         replicas: u8,
     ) -> Result<Value> {
-        let command = |name: &str, body: &str| {
-            let mut command = redis::cmd(name);
-            command.arg(body).arg(1).arg(prefix).arg(now).arg(args);
-            command
-        };
         let begun = Instant::now();
-        let reply = match self.get().await {
-            Ok(mut connection) => {
-                let mut reply = command("EVALSHA", &script.sha).query_async(&mut *connection).await;
-                if matches!(&reply, Err(e) if e.code() == Some("NOSCRIPT")) {
-                    reply = command("EVAL", &script.text).query_async(&mut *connection).await;
-                }
-                // Only on this connection: a failover ends it, while another might reach a server without the write.
-                let acknowledged = match replicas {
-                    1.. if reply.is_ok() => acknowledged(&mut connection, prefix, replicas, self.wait).await,
-                    _ => Ok(()),
-                };
-                if matches!(acknowledged, Err(Error::OutcomeUnknown(_))) {
-                    drop(Connection::take(connection));
-                    acknowledged.and_then(|()| reply.map_err(|e| describe(e, script.name)))
-                } else {
-                    self.done(connection, reply, script.name).and_then(|reply| acknowledged.map(|()| reply))
-                }
-            }
-            Err(e) => Err(e),
-        };
+        let reply = self.eval_redirected(script, partition, now, args, replicas).await;
         self.metrics.called(script.name, begun.elapsed(), &reply);
         reply
     }
 
+    async fn eval_redirected(
+        &self,
+        script: &Script,
+        partition: u16,
+        now: &str,
+        args: &[Vec<u8>],
+        replicas: u8,
+    ) -> Result<Value> {
+        let prefix = keys::prefix(partition);
+        let command = |name: &str, body: &str| {
+            let mut command = redis::cmd(name);
+            command.arg(body).arg(1).arg(&prefix).arg(now).arg(args);
+            command
+        };
+        let (text, sha) = match &self.topology {
+            Topology::Cluster(_) => (&script.sharded.0, &script.sharded.1),
+            _ => (&script.text, &script.sha),
+        };
+        let mut redirections = 0;
+        loop {
+            let node = self.node(Home::Partition(partition)).await?;
+            let mut connection = self.connect(&node).await?;
+            let mut reply = command("EVALSHA", sha).query_async(&mut *connection).await;
+            if matches!(&reply, Err(e) if e.code() == Some("NOSCRIPT")) {
+                reply = command("EVAL", text).query_async(&mut *connection).await;
+            }
+            // Only on this connection: a failover ends it, while another might reach a server without the write.
+            let acknowledged = match replicas {
+                1.. if reply.is_ok() => acknowledged(&mut connection, &prefix, replicas, self.wait).await,
+                _ => Ok(()),
+            };
+            match acknowledged {
+                Err(Error::OutcomeUnknown(_)) => drop(Connection::take(connection)),
+                _ => self.release(&node, connection, reply.as_ref().err()),
+            }
+            acknowledged?;
+            match reply {
+                Err(e) if e.code() == Some("MOVED") && self.is_cluster() && redirections < REDIRECTIONS_MAX => {
+                    redirections += 1;
+                }
+                reply => return reply.map_err(|e| self.describe(&e, script.name)),
+            }
+        }
+    }
+
     /// Runs plain commands in one round trip; each that Redis refused has its error in its place.
-    pub(crate) async fn pipe(&self, pipeline: &redis::Pipeline) -> Result<Vec<Value>> {
+    pub(crate) async fn pipe(&self, home: Home, pipeline: &redis::Pipeline) -> Result<Vec<Value>> {
+        self.pipe_to(&self.node(home).await?, pipeline).await
+    }
+
+    /// [`Connections::pipe`] of commands with several homes, in one round trip to each server, all at once.
+    pub(crate) async fn pipe_each(&self, commands: &[(Home, redis::Cmd)]) -> Result<Vec<Value>> {
+        let mut shares: Vec<(Arc<Node>, redis::Pipeline, Vec<usize>)> = Vec::new();
+        for (at, (home, command)) in commands.iter().enumerate() {
+            let node = self.node(*home).await?;
+            let known = shares.iter().position(|(known, _, _)| Arc::ptr_eq(known, &node));
+            let share = known.unwrap_or_else(|| {
+                shares.push((node, redis::pipe(), Vec::new()));
+                shares.len() - 1
+            });
+            shares[share].1.add_command(command.clone());
+            shares[share].2.push(at);
+        }
+        let calls = shares.iter().map(|(node, pipeline, _)| self.pipe_to(node, pipeline));
+        let mut replies = vec![Value::Nil; commands.len()];
+        for ((_, _, places), answers) in shares.iter().zip(try_join_all(calls).await?) {
+            places.iter().zip(answers).for_each(|(at, answer)| replies[*at] = answer);
+        }
+        Ok(replies)
+    }
+
+    /// [`Connections::pipe`] to a certain server.
+    pub(crate) async fn pipe_to(&self, node: &Arc<Node>, pipeline: &redis::Pipeline) -> Result<Vec<Value>> {
         let begun = Instant::now();
-        let reply = match self.get().await {
+        let reply = match self.connect(node).await {
             Ok(mut connection) => {
                 let reply = connection.req_packed_commands(pipeline, 0, pipeline.len()).await;
-                self.done(connection, reply, "pipeline")
+                let refusal = reply.as_ref().ok().and_then(|replies| refusal(replies));
+                self.release(node, connection, refusal.as_ref().or(reply.as_ref().err()));
+                reply.map_err(|e| self.describe(&e, "pipeline"))
             }
             Err(e) => Err(e),
         };
@@ -134,28 +297,17 @@ impl Connections {
         reply
     }
 
-    async fn get(&self) -> Result<Connection> {
-        self.pool.get().await.map_err(|e| match e {
-            PoolError::Backend(e) if e.to_string().to_lowercase().contains("authentication failed") => {
-                Error::Config(format!("the password in redis_url was refused by Redis at {}", self.address))
-            }
-            PoolError::Backend(e) => match classify(&e) {
-                // An operator must fix these.
-                Error::Config(reason) => Error::Config(reason),
-                // Nothing was sent yet, so nothing was executed, and no key is at fault.
-                _ => Error::Unavailable(e.to_string()),
-            },
-            other => Error::Unavailable(format!("no connection: {other}")),
-        })
+    async fn connect(&self, node: &Arc<Node>) -> Result<Connection> {
+        node.get().await.map_err(|e| self.unreachable(node, e))
     }
 
-    fn done<T>(&self, connection: Connection, reply: redis::RedisResult<T>, verb: &str) -> Result<T> {
-        if let Err(e) = &reply
-            && (e.is_io_error() || e.is_timeout() || e.is_unrecoverable_error())
-        {
+    /// Returns a connection to its pool, unless an error forbids it.
+    fn release(&self, node: &Arc<Node>, connection: Connection, error: Option<&RedisError>) {
+        let Some(error) = error else { return };
+        if ends_connection(error) {
             drop(Connection::take(connection));
         }
-        reply.map_err(|e| describe(e, verb))
+        self.failed(node, error);
     }
 }
 
@@ -171,62 +323,5 @@ async fn acknowledged(connection: &mut Connection, prefix: &str, replicas: u8, w
         Ok(acknowledged) => Err(Error::TooFewReplicas { acknowledged, requested: replicas, within_ms }),
         // The script has run, whatever the error is.
         Err(e) => Err(Error::OutcomeUnknown(format!("waiting for replicas: {e}"))),
-    }
-}
-
-/// The address of the configured Redis, without user and password: [`Store::address`](crate::Store::address) without a
-/// `Store`.
-///
-/// # Errors
-/// [`Error::Config`] when it cannot be read.
-pub fn address(config: &Config) -> Result<String> {
-    Ok(connection_info(config)?.addr().to_string())
-}
-
-/// The address with the settings of all connections.
-fn connection_info(config: &Config) -> Result<ConnectionInfo> {
-    let advice = "write redis://[user:password@]host:port[/db], or rediss:// for TLS";
-    let fault = |e: RedisError| Error::Config(format!("redis_url: {e}; {advice}"));
-    let mut info = config.redis_url.as_str().into_connection_info().map_err(fault)?;
-    if let Some(path) = &config.redis.ca_file {
-        let pem = std::fs::read(path).map_err(|e| Error::Config(format!("redis.ca_file {}: {e}", path.display())))?;
-        let certificates = redis::TlsCertificates { client_tls: None, root_cert: Some(pem) };
-        let client = redis::Client::build_with_tls(info, certificates).map_err(fault)?;
-        info = client.get_connection_info().clone();
-    }
-    let keepalive = socket2::TcpKeepalive::new().with_time(SILENCE).with_interval(SILENCE).with_retries(2);
-    Ok(info
-        .set_tcp_settings(TcpSettings::default().set_nodelay(true).set_keepalive(keepalive).set_user_timeout(SILENCE)))
-}
-
-/// Classifies a Redis error.
-pub(crate) fn classify(error: &RedisError) -> Error {
-    let reason = error.to_string();
-    match error.code() {
-        Some("OOM") => return Error::Full(reason),
-        // Errors before execution: loading, a slow script, no disk, a replica, too many clients.
-        Some(
-            "LOADING" | "BUSY" | "MISCONF" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "NOREPLICAS",
-        ) => {
-            return Error::Unavailable(reason);
-        }
-        Some("NOAUTH" | "WRONGPASS" | "NOPERM") => {
-            return Error::Config(format!("Redis refuses this user: {reason}; give user and password in redis_url"));
-        }
-        _ => {}
-    }
-    if reason.contains("max number of clients") || error.is_connection_refusal() {
-        return Error::Unavailable(reason);
-    }
-    if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() || error.is_unrecoverable_error() {
-        return Error::OutcomeUnknown(reason);
-    }
-    Error::Corrupt { key: String::new(), reason }
-}
-
-fn describe(error: RedisError, script: &str) -> Error {
-    match classify(&error) {
-        Error::Corrupt { reason, .. } => Error::Corrupt { key: format!("(seen by {script})"), reason },
-        other => other,
     }
 }

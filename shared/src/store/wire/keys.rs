@@ -6,6 +6,26 @@ use crate::{JobId, Kind, QueueName, WorkerId};
 /// Settings of the whole key space, such as `partitions`.
 pub(crate) const META: &str = "lh:meta";
 
+/// What a call belongs to; it decides the hash slot, and with it the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Home {
+    /// The settings of the whole key space.
+    Meta,
+    /// A partition.
+    Partition(u16),
+}
+
+impl Home {
+    /// The hash slot of its keys in a Redis Cluster.
+    pub(crate) fn slot(self) -> u16 {
+        let tag = match self {
+            Self::Meta => META.to_owned(),
+            Self::Partition(partition) => partition.to_string(),
+        };
+        CRC16.checksum(tag.as_bytes()) % 16_384
+    }
+}
+
 /// A partition's prefix: the one key each script is given.
 pub(crate) fn prefix(partition: u16) -> String {
     format!("lh:{{{partition}}}")
@@ -155,6 +175,13 @@ mod tests {
             let first = std::iter::once(plain.clone()).chain(nonces).find(|id| partition_of(id, 16) == home);
             assert_eq!(item(&parent, number, 16).as_str(), first.unwrap());
         }
+    }
+
+    #[test]
+    fn slots_are_redis_clusters() {
+        // CLUSTER KEYSLOT of `lh:{0}` to `lh:{3}`.
+        let slots = [0, 1, 2, 3].map(|partition| Home::Partition(partition).slot());
+        assert_eq!(slots, [13_907, 9_842, 5_649, 1_584]);
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub(crate) struct Script {
     pub text: String,
     /// Its SHA-1, for EVALSHA.
     pub sha: String,
+    /// The text and the SHA-1 of its form for clusters: it publishes to the subscribers of the slot only.
+    pub sharded: (String, String),
 }
 
 const BASE: &str = include_str!("../lua/base.lua");
@@ -44,7 +46,9 @@ fn script(name: &'static str, flags: &str, parts: &[&str]) -> Script {
     // Only a submit is refused when Redis is out of memory: all other scripts must work, or no memory would be freed.
     let text = format!("#!lua{flags}\n{}{}", constants(), parts.concat());
     let sha = redis::Script::new(&text).get_hash().to_owned();
-    Script { name, text, sha }
+    let for_slots = text.replace("'PUBLISH'", "'SPUBLISH'");
+    let sharded = redis::Script::new(&for_slots).get_hash().to_owned();
+    Script { name, text, sha, sharded: (for_slots, sharded) }
 }
 
 macro_rules! scripts {

@@ -1,0 +1,61 @@
+//! What the errors of Redis and of connections mean.
+use redis::{RedisError, Value};
+
+use crate::Error;
+
+/// Classifies a Redis error.
+pub(crate) fn classify(error: &RedisError) -> Error {
+    let reason = error.to_string();
+    match error.code() {
+        Some("OOM") => return Error::Full(reason),
+        // Errors before execution: loading, a slow script, no disk, a replica, too many clients; a pop that ended
+        // because its server became a replica; a slot that is being moved or has no node.
+        Some(
+            "LOADING" | "BUSY" | "MISCONF" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "NOREPLICAS"
+            | "UNBLOCKED" | "ASK",
+        ) => {
+            return Error::Unavailable(reason);
+        }
+        // A cluster's connections follow a move before they come here.
+        Some("MOVED") => {
+            return Error::Config(format!("redis_url names one node of a Redis Cluster; {CLUSTER_ADVICE}"));
+        }
+        Some("NOAUTH" | "WRONGPASS" | "NOPERM") => {
+            return Error::Config(format!("Redis refuses this user: {reason}; give user and password in redis_url"));
+        }
+        _ => {}
+    }
+    if reason.contains("max number of clients") || error.is_connection_refusal() {
+        return Error::Unavailable(reason);
+    }
+    if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() || error.is_unrecoverable_error() {
+        return Error::OutcomeUnknown(reason);
+    }
+    Error::Corrupt { key: String::new(), reason }
+}
+
+/// What to write for a cluster.
+pub(crate) const CLUSTER_ADVICE: &str = "write redis+cluster://host:port, with more nodes after commas";
+
+/// Whether the connection must not be used again.
+pub(crate) fn ends_connection(error: &RedisError) -> bool {
+    error.is_io_error() || error.is_timeout() || error.is_unrecoverable_error() || is_of_a_replica(error.code())
+}
+
+/// Whether another server may be the master now.
+pub(crate) fn doubts_master(error: &RedisError) -> bool {
+    ends_connection(error) || matches!(error.code(), Some("LOADING" | "NOREPLICAS"))
+}
+
+/// Whether the server that answers so is a replica, or has just become one.
+fn is_of_a_replica(code: Option<&str>) -> bool {
+    matches!(code, Some("READONLY" | "MASTERDOWN" | "UNBLOCKED"))
+}
+
+/// The first refusal among replies that is about the server, not about the type of a key.
+pub(crate) fn refusal(replies: &[Value]) -> Option<RedisError> {
+    replies.iter().find_map(|reply| match reply {
+        Value::ServerError(e) if e.code() != "WRONGTYPE" => Some(e.clone().into()),
+        _ => None,
+    })
+}
