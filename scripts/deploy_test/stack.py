@@ -68,12 +68,8 @@ class Stack:
         return next(iter(networks.values()))["IPAddress"]
 
     def command(self, *words, limit=120):
-        """Runs `leasehold` on the project's Redis."""
-        network = next(iter(self.machine.inspect(self.containers("redis")[0])["NetworkSettings"]["Networks"]))
-        settings = ["--env", "LEASEHOLD_REDIS_URL=redis://redis:6379"]
-        image = f"localhost/leasehold:{self.version}"
-        run = ["run", "--rm", "--network", network, *settings, image, "leasehold"]
-        return self.machine.podman(*run, *words, limit=limit)
+        """Runs `leasehold` in a container of the API, as an operator would."""
+        return self.machine.podman("exec", self.containers("api")[0], "leasehold", *words, limit=limit)
 
     def get(self, path):
         status, text = request(f"{self.url}{path}")
