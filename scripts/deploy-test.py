@@ -63,6 +63,7 @@ def main():
         "roll": stack.rolls_a_new_version,
         "zero": stack.scales_to_zero_and_back,
         "observability": stack.prometheus_finds_all,
+        "five-systems": stack.five_systems,
         "pods": kubernetes.pods,
     }
     results = {}

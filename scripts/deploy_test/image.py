@@ -63,7 +63,7 @@ def prepare(machine, binaries):
     build = ["build", "--quiet", "--format", "docker", "--network", "host", "--volume", f"{stripped}:/prebuilt:ro"]
     for argument in ("PREBUILT=/prebuilt", f"RUST_IMAGE={DEBIAN}", f"DEBIAN_IMAGE={DEBIAN}"):
         build += ["--build-arg", argument]
-    for target, name in (("leasehold", "leasehold"), ("python", "leasehold-python")):
+    for target, name in (("leasehold", "leasehold"), ("python", "leasehold-python"), ("full", "leasehold-full")):
         image = f"localhost/{name}:{VERSION}"
         machine.podman(*build, "--target", target, "--tag", image, machine.root, limit=600)
         machine.podman("tag", image, f"localhost/{name}:{NEXT}")

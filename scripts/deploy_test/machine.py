@@ -10,11 +10,15 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-# The default limits need a privilege that root may lack, and crun refuses hybrid cgroups.
+# The default limits need a privilege that root may lack, and crun refuses hybrid cgroups. The folders keep the networks
+# and the state of this machine's own podman out of reach.
 CONTAINERS_CONF = """[containers]
 default_ulimits = ["nofile=10000:10000", "nproc=20000:20000"]
 [engine]
 runtime = "runc"
+tmp_dir = "{folder}/libpod"
+[network]
+network_config_dir = "{folder}/networks"
 """
 TOKEN = "lh_development_only"
 
@@ -29,10 +33,10 @@ class Machine:
     def __init__(self, folder, root):
         self.folder, self.root = folder, root
         self.state = {}
-        for name in ("run", "storage"):
+        for name in ("libpod", "networks", "run", "storage"):
             (folder / name).mkdir(exist_ok=True)
         conf = folder / "containers.conf"
-        conf.write_text(CONTAINERS_CONF)
+        conf.write_text(CONTAINERS_CONF.format(folder=folder))
         self.program = folder / "podman"
         self.program.write_text(
             f"#!/bin/sh\nexport CONTAINERS_CONF={conf}\n"
@@ -68,7 +72,7 @@ class Machine:
             left += self.podman("images", "--quiet", check=False).split()
             for mount in (self.folder / "storage/overlay", self.folder / "storage"):
                 subprocess.run(["umount", mount], capture_output=True)
-        words = ["pgrep", "--full", "--list-full", f"{self.folder}/(storage|run)"]
+        words = ["pgrep", "--full", "--list-full", f"{self.folder}/(storage|run|libpod)"]
         running = subprocess.run(words, capture_output=True, text=True).stdout
         return left + running.splitlines()
 

@@ -24,16 +24,16 @@ class Stack:
         self.url = f"http://127.0.0.1:{self.port}"
         self.version = VERSION
 
-    def compose(self, *words, limit=300):
-        """Runs podman-compose with the images of this test."""
+    def compose(self, *words, limit=300, **variables):
+        """Runs podman-compose with the images of this test; `variables` are the compose file's."""
         environment = dict(
             os.environ,
-            APIS=str(APIS),
-            WORKERS=str(WORKERS),
+            **{"APIS": str(APIS), "WORKERS": str(WORKERS), **variables},
             PUBLISH=f"127.0.0.1:{self.port}",
             PROMETHEUS_PUBLISH=f"127.0.0.1:{self.prometheus}",
             IMAGE=f"localhost/leasehold:{self.version}",
             WORKER_IMAGE=f"localhost/leasehold-python:{self.version}",
+            FULL_IMAGE=f"localhost/leasehold-full:{VERSION}",
             **{f"{name.upper()}_IMAGE": f"localhost/{name}:test" for name in ("redis", "haproxy", "prometheus")},
         )
         compose = [self.machine.folder / "venv/bin/podman-compose", "--podman-path", self.machine.program]
@@ -68,12 +68,20 @@ class Stack:
         return next(iter(networks.values()))["IPAddress"]
 
     def command(self, *words, limit=120):
-        """Runs `leasehold` on the project's Redis."""
-        network = next(iter(self.machine.inspect(self.containers("redis")[0])["NetworkSettings"]["Networks"]))
-        settings = ["--env", "LEASEHOLD_REDIS_URL=redis://redis:6379"]
-        image = f"localhost/leasehold:{self.version}"
-        run = ["run", "--rm", "--network", network, *settings, image, "leasehold"]
-        return self.machine.podman(*run, *words, limit=limit)
+        """Runs `leasehold` in a container of the API, as an operator would."""
+        return self.machine.podman("exec", self.containers("api")[0], "leasehold", *words, limit=limit)
+
+    def completes(self, kind, payload):
+        """Submits a job, and waits until it is completed; the job."""
+        status, text = request(f"{self.url}/api/v1/jobs", {"kind": kind, "payload": payload})
+        assert status == 202, f"{status} {text}"
+
+        def completed():
+            shown = self.get(f"/api/v1/jobs/{json.loads(text)['id']}")
+            assert shown["state"] not in ("failed", "cancelled"), shown
+            return shown if shown["state"] == "completed" else None
+
+        return eventually(f"a job of {kind} is completed", completed)
 
     def get(self, path):
         status, text = request(f"{self.url}{path}")
@@ -279,3 +287,30 @@ def prometheus_finds_all(machine):
 
     eventually("every replica is scraped", all_up, 90)
     return f"{APIS} APIs and {WORKERS} workers are scraped"
+
+
+def five_systems(machine):
+    """The profile `five-systems`: the kinds of examples/kinds.toml, and Chromium in the confined container."""
+    stack = of(machine)
+    stack.compose("down", "--volumes")
+    stack.version = VERSION
+    file = (machine.root / "compose/five-systems.env").read_text()
+    variables = dict(line.split("=", 1) for line in file.splitlines() if not line.startswith("#"))
+    variables["KINDS_FOLDER"] = str(machine.root / variables["KINDS_FOLDER"])
+    profile = ["--profile", "five-systems"]
+    stack.compose(*profile, "up", "--detach", "--no-build", "--no-recreate", **variables)
+    [worker] = stack.containers("worker-five-systems")
+    assert stack.containers("worker") == [], stack.containers("worker")
+    eventually("the proxy reaches an API", lambda: request(f"{stack.url}/readyz")[0] == 200)
+    stack.completes("process-files", {"file": "night-shift.txt"})
+    stack.completes("suggestions", {"text": "It is what it is, in order to be."})
+    # The service's own page: kinds fetch from public addresses only, which this machine may not reach.
+    page = {"id": "x", "url": "http://api:8080/", "config": {"width": 320, "height": 240, "format": "png"}}
+    script = "python3 /etc/leasehold/kinds/screenshots/screenshots.py && test -s out/screenshot.png"
+    run = [machine.program, "exec", "--interactive", "--workdir", "/tmp"]
+    run += ["--env", "LEASEHOLD_FETCH__ALLOW_PRIVATE=true", worker, "sh", "-c", f"mkdir -p out && {script}"]
+    done = subprocess.run(run, input=json.dumps(page) + "\n", capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    stack.compose(*profile, "down", "--volumes", **variables)
+    del machine.state["stack"]
+    return "a document is read, a text improved, a page rendered by Chromium"
