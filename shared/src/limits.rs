@@ -2,7 +2,7 @@
 //! scripts, keys or other processes rely on them.
 use serde::{Deserialize, Serialize};
 
-/// Partitions of a key space; each is swept every second.
+/// Partitions of a key space; each is swept every second, by one of the workers.
 pub const PARTITIONS_MAX: u16 = 256;
 /// Jobs in one script call: about 20 ms of Redis at most.
 pub const BATCH_MAX: usize = 1_000;

@@ -229,6 +229,7 @@ async fn one_key_sent_both_ways_is_one_job_with_the_defaults_of_its_kind() {
         let kinds = write("kinds.toml", DEFAULTS);
         let file = write("photo.txt", "the same contents");
         let api = system.api(&[("LEASEHOLD_KINDS", &kinds)]).await;
+        api.wait_ready().await;
         let base = api.url("/");
         for (at, extra) in [vec![], vec!["--file", &file], vec!["--queue", "other"]].into_iter().enumerate() {
             let key = format!("key-{at}");
