@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Fewest partitions in a Redis Cluster, where each is a single slot.
 pub const CLUSTER_PARTITIONS_MIN: u16 = 16;
-/// Partitions of a key space; each is swept every second.
+/// Partitions of a key space; each is swept every second, by one of the workers.
 pub const PARTITIONS_MAX: u16 = 256;
 /// Jobs in one script call: about 20 ms of Redis at most.
 pub const BATCH_MAX: usize = 1_000;

@@ -11,6 +11,8 @@ if swept_at and now >= swept_at and now - swept_at < tonumber(ARGV[5]) then retu
 stamp(tonumber(ARGV[2]), tonumber(ARGV[3]))
 call('HSET', CLOCK, 'swept', now)
 local by, lease_max = cutoff()
+-- Usually none of them is there: one command for all their steps.
+local busy = call('EXISTS', SCHEDULED, RETRYING, LEASES, RUNNING, OPEN, CASCADES) > 0
 local function any(key, from, to) return #call('ZRANGEBYSCORE', key, from, to, 'LIMIT', 0, 1) end
 local function either(a, b) return a + b > 0 and 1 or 0 end
 
@@ -30,7 +32,7 @@ for i = 1, #gone, 2 do
   end
 end
 local cascades = {}
-if call('HLEN', CASCADES) > 0 then
+if busy and call('HLEN', CASCADES) > 0 then
   for _, entry in ipairs(call('HRANDFIELD', CASCADES, 10, 'WITHVALUES')) do cascades[#cascades + 1] = entry end
 end
 local kept = {}
@@ -44,13 +46,13 @@ end
 return {
   'swept',
   workers,
-  either(either(any(SCHEDULED, '-inf', now), any(RETRYING, '-inf', now)),
-    any(RETRYING, '(' .. now + tonumber(ARGV[4]), '+inf')),
-  either(any(LEASES, '-inf', by), any(LEASES, '(' .. now + lease_max, '+inf')),
+  busy and either(either(any(SCHEDULED, '-inf', now), any(RETRYING, '-inf', now)),
+    any(RETRYING, '(' .. now + tonumber(ARGV[4]), '+inf')) or 0,
+  busy and either(any(LEASES, '-inf', by), any(LEASES, '(' .. now + lease_max, '+inf')) or 0,
   any(EXPIRY, '-inf', now),
   dead,
-  call('ZRANGEBYSCORE', OPEN, '-inf', unskipped(), 'LIMIT', 0, 100),
+  busy and call('ZRANGEBYSCORE', OPEN, '-inf', unskipped(), 'LIMIT', 0, 100) or {},
   cascades,
-  call('HLEN', RUNNING) == call('ZCARD', LEASES) and 0 or 1,
+  busy and call('HLEN', RUNNING) ~= call('ZCARD', LEASES) and 1 or 0,
   kept,
 }
