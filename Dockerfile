@@ -3,8 +3,8 @@
 #   python     and Python, for kinds whose command is a Python script
 #   full       and Chromium, for the commands of examples/kinds.toml
 #
-#   docker build -t leasehold:0.1.0 .
-#   docker build --target python -t leasehold-python:0.1.0 .
+#   docker build -t leasehold:0.2.0 .
+#   docker build --target python -t leasehold-python:0.2.0 .
 #
 # Both base images can be replaced, by a mirror's or by one of your own.
 ARG RUST_IMAGE=docker.io/library/rust:1-bookworm
