@@ -26,7 +26,7 @@ pub(crate) struct Hosts {
     database: String,
 }
 
-const SENTINEL_FORM: &str = "write redis+sentinel://[user:password@]host[:port],host[:port],…/name-of-the-master[/db]";
+const SENTINEL_FORM: &str = "write redis+sentinel://[user:password@]host[:port],host[:port],…/master[/db]";
 const CLUSTER_FORM: &str = "write redis+cluster://[user:password@]host[:port],host[:port],…";
 
 impl RedisUrl {

@@ -40,7 +40,8 @@ impl SentinelGroup {
         let sentinel = |number: usize| {
             let (port, file) = (Port::reserve(), folder.path().join(format!("sentinel-{number}.conf")));
             let text = format!(
-                "bind 127.0.0.1\nport {}\nsentinel announce-ip 127.0.0.1\nsentinel monitor {MASTER} 127.0.0.1 {master} 2\n\
+                "bind 127.0.0.1\nport {}\nsentinel announce-ip 127.0.0.1\n\
+                 sentinel monitor {MASTER} 127.0.0.1 {master} 2\n\
                  sentinel down-after-milliseconds {MASTER} 1000\nsentinel failover-timeout {MASTER} 5000\n",
                 port.number()
             );

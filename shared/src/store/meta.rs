@@ -211,8 +211,9 @@ pub(super) async fn agree_partitions(wire: &Wire, wanted: Option<u16>, sets: boo
             return Ok(partitions);
         }
         Err(Error::Config(format!(
-            "the key space has {partitions} partitions, and each is on one node of the cluster only; write partitions = 64 for \
-             a new key space ({least} is the least for a cluster), or use a single server or Redis Sentinel"
+            "the key space has {partitions} partitions, and each is on one node of the cluster only; write \
+             partitions = 64 for a new key space ({least} is the least for a cluster), or use a single server or Redis \
+             Sentinel"
         )))
     };
     wanted.map(enough).transpose()?;

@@ -8,6 +8,9 @@ use super::wire::{Args, keys, scripts, split};
 use crate::job::Due;
 use crate::{Error, JobId, Json, NewJob, Refusal, Result, State, Timestamp, limits};
 
+/// How often an id is drawn again because its partition is away.
+const DRAWS: usize = 20;
+
 /// A job with its id and, for a batch, the items to follow.
 pub(super) struct Minted {
     pub id: JobId,
@@ -139,7 +142,15 @@ impl Store {
     pub fn mint_id(&self, job: &NewJob) -> JobId {
         let home = if job.limited { Some(job.kind.as_str()) } else { job.idempotency.as_ref().map(|i| i.key.as_str()) };
         let home = home.map(|text| keys::partition_of(text, self.partitions()));
-        keys::mint(home, self.partitions())
+        let mut id = keys::mint(home, self.partitions());
+        // In a cluster a job that may be anywhere keeps clear of a node that does not answer.
+        for _ in 0..DRAWS {
+            if home.is_some() || !self.inner.wire.connections().is_away(self.partition_of(&id)) {
+                break;
+            }
+            id = keys::mint(None, self.partitions());
+        }
+        id
     }
 
     fn mint(&self, job: NewJob) -> Minted {

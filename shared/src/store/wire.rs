@@ -1,9 +1,9 @@
 //! The layer between the verbs and Redis. It is independent of the verbs.
 //!
 //! `call` makes a call and repeats it during an outage; `group` is the group commit above it. Below it `connection`
-//! finds the server of a call, with `sentinel` or `cluster` where the server changes; `node` is one server with its pool, `address`
-//! how it is reached, `fault` what its errors mean. `keys` names every key, `scripts` every script; `reply` reads what
-//! comes back; `metrics` counts it all.
+//! finds the server of a call, with `sentinel` or `cluster` where the server changes; `node` is one server with its
+//! pool, `address` how it is reached, `fault` what its errors mean. `keys` names every key, `scripts` every script;
+//! `reply` reads what comes back; `metrics` counts it all.
 pub(super) mod address;
 mod call;
 mod cluster;

@@ -159,6 +159,15 @@ impl Cluster {
         self.try_in_background(node);
     }
 
+    /// Whether the node of a slot is known not to answer.
+    pub fn is_away(&self, slot: u16) -> bool {
+        let Some(node) = self.look(slot).0.filter(|node| node.is_away()) else { return false };
+        // Nobody else may ask for it meanwhile.
+        self.read_in_background();
+        self.try_in_background(&node);
+        true
+    }
+
     /// Follows changes of the map.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.0.changes.subscribe()

@@ -80,6 +80,14 @@ impl Connections {
         matches!(self.topology, Topology::Cluster(_))
     }
 
+    /// Whether a cluster's node of this partition is known not to answer.
+    pub(crate) fn is_away(&self, partition: u16) -> bool {
+        match &self.topology {
+            Topology::Cluster(cluster) => cluster.is_away(Home::Partition(partition).slot()),
+            _ => false,
+        }
+    }
+
     /// The command that publishes a message.
     pub(crate) fn publish(&self) -> &'static str {
         if self.is_cluster() { "SPUBLISH" } else { "PUBLISH" }

@@ -261,8 +261,8 @@ impl Sentinels {
     pub fn explain(&self, node: &Node, reason: &str) -> String {
         let (master, names, address) = (&self.master, &self.names, node.address());
         format!(
-            "the master {master:?}, which is {address} by the sentinels at {names}, does not answer: {reason} (a failover may \
-             be under way; if not, this machine must be able to reach {address})"
+            "the master {master:?}, which is {address} by the sentinels at {names}, does not answer: {reason} (a \
+             failover may be under way; if not, this machine must be able to reach {address})"
         )
     }
 }
