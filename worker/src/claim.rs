@@ -32,8 +32,9 @@ const FULL_EVERY: Duration = Duration::from_secs(1);
 const PAUSED_EVERY: Duration = Duration::from_secs(5);
 /// How often a partition without fresh renewals is checked without an event from the lease thread.
 const STALE_EVERY: Duration = Duration::from_secs(1);
-/// How long a shutdown waits for its pops to return before it drops their connections.
-const UNBLOCK_WITHIN: Duration = Duration::from_secs(1);
+/// How long a shutdown waits for its pops to return before it drops their connections: longer than a pop blocks, since
+/// over a slow link the call that unblocks them may first need a connection.
+const UNBLOCK_WITHIN: Duration = Duration::from_millis(limits::POP_MS_MAX + 500);
 
 /// The claim loop's state of one partition.
 struct Partition {

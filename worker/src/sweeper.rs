@@ -15,14 +15,14 @@ use crate::running::Running;
 const BACKLOG_PAUSE: Duration = Duration::from_millis(20);
 
 /// Partitions that one worker sweeps at once.
-const SWEEPS_AT_ONCE: usize = 8;
+const SWEEPS_AT_ONCE: u32 = 8;
 /// The longest pause between two looks at a partition that others sweep, in intervals.
 const PAUSE_MAX: u32 = 30;
 
 /// Sweeps the partitions, each every `worker.sweep_ms`, until the worker has ended. Workers share them: each partition
 /// is left to whoever swept it last, and the others look more and more rarely whether that one still does.
 pub(crate) async fn run(running: Arc<Running>) {
-    let permits = Semaphore::new(SWEEPS_AT_ONCE);
+    let permits = Semaphore::new(SWEEPS_AT_ONCE as usize);
     // Concurrently, since a partition may be slow or out of reach.
     join_all((0..running.store.partitions()).map(|partition| sweep_on(&running, partition, &permits))).await;
 }
@@ -33,7 +33,10 @@ async fn sweep_on(running: &Running, partition: u16, permits: &Semaphore) {
     loop {
         // Jitter spreads the sweeps of many workers and partitions.
         tokio::time::sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
-        let _permit = permits.acquire().await.expect("never closed");
+        // One at a time while the worker ends: the calls that end it need connections.
+        let ending = running.shutdown.begun.is_cancelled();
+        let needed = if ending { SWEEPS_AT_ONCE } else { 1 };
+        let _permit = permits.acquire_many(needed).await.expect("never closed");
         let Some(swept) = sweep(running, partition, backlog).await else {
             (pause, backlog) = (every, false);
             continue;
