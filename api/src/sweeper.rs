@@ -16,27 +16,25 @@ const BACKLOG_PAUSE: Duration = Duration::from_millis(20);
 
 /// Sweeps what no worker sweeps, until `stopping`.
 pub async fn run(store: Store, config: Config, stopping: CancellationToken) {
-    let every = Duration::from_millis(config.worker.sweep_ms);
-    let mut pause = every;
+    let store = store.impatient();
+    let mut pause = Duration::from_millis(config.worker.sweep_ms);
     while let Some(()) = stopping.run_until_cancelled(tokio::time::sleep(pause)).await {
-        pause = match sweep(&store, &config).await {
-            Ok(true) => every.min(BACKLOG_PAUSE),
-            Ok(false) => every,
-            Err(e) => {
-                tracing::debug!("sweeping in place of a worker: {e}");
-                every
-            }
-        };
+        match sweep(&store, &config).await {
+            Ok(next) => pause = next,
+            Err(e) => tracing::debug!("sweeping in place of a worker: {e}"),
+        }
     }
 }
 
-/// Returns whether more is left to do.
-async fn sweep(store: &Store, config: &Config) -> Result<bool, Error> {
-    let store = store.impatient();
+/// Returns the pause before the next look.
+async fn sweep(store: &Store, config: &Config) -> Result<Duration, Error> {
+    let (every, max_crashes) = (config.worker.sweep_ms, config.max_crashes);
     let lease_ms = store.published().await?.lease_ms.unwrap_or(config.lease_ms);
-    let request = SweepRequest { lease_ms, max_crashes: config.max_crashes, interval_ms: 0 };
-    // Less than what the clock takes for an outage, after which no lease would be reclaimed for a while.
-    let silence_ms = (INTERVALS * config.worker.sweep_ms).min(request.gap_max_ms() / 2);
+    let request = SweepRequest { lease_ms, max_crashes, interval_ms: 0 };
+    // Silence and pause together are less than what the clock takes for an outage, after which no lease would be
+    // reclaimed for a while.
+    let gap_ms = request.gap_max_ms();
+    let (silence_ms, pause_ms) = ((INTERVALS * every).min(gap_ms / 2), every.min(gap_ms / 4));
     let mut more = false;
     for partition in store.silent_partitions(silence_ms).await? {
         // In a cluster its node may be away: the others are swept nevertheless.
@@ -46,5 +44,6 @@ async fn sweep(store: &Store, config: &Config) -> Result<bool, Error> {
             tracing::info!(job = %id, "reclaimed: its worker let the lease expire");
         }
     }
-    Ok(more)
+    let pause = Duration::from_millis(pause_ms.max(1));
+    Ok(if more { pause.min(BACKLOG_PAUSE) } else { pause })
 }

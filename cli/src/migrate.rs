@@ -33,8 +33,8 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<(), Failure> {
                 .collect();
             let lease_s = workers.iter().map(|worker| worker.lease_ms / 1_000).max().unwrap_or_default();
             return Err(Failure::Failed(format!(
-                "nothing was changed: these workers are alive: {}; stop them, and every API of the earlier version (one that \
-                 was killed counts as alive for {lease_s} s), then run this again",
+                "nothing was changed: these workers are alive: {}; stop them, and every API of the earlier version \
+                 (a worker that was killed counts as alive for {lease_s} s), then run this again",
                 named.join(", ")
             )));
         }

@@ -96,7 +96,8 @@ pub enum FileError {
     OverLimit(String),
     /// No file store is configured.
     #[error(
-        "this process has no file store; set storage_url (LEASEHOLD_STORAGE_URL) to a folder, as file:///srv/leasehold-files, or to a bucket, as s3://bucket/prefix"
+        "this process has no file store; set storage_url (LEASEHOLD_STORAGE_URL) to a folder, as \
+         file:///srv/leasehold-files, or to a bucket, as s3://bucket/prefix"
     )]
     NoStore,
     /// The file system failed: no space, no permission, a disk error.

@@ -22,8 +22,8 @@ pub const BODY_FREE_BYTES: usize = 16 << 10;
 pub const NAMES_MAX: usize = 1_000;
 /// Ids that one claim examines beyond its free slots: cancelled and parked ids count.
 pub const CLAIM_SCAN: usize = 200;
-/// Ids that one look at the queues examines to find out how many jobs may start, spread over the partitions; further ids
-/// are counted as such jobs.
+/// Ids that one look at the queues examines to find out how many jobs may start, spread over the partitions; further
+/// ids are counted as such jobs.
 pub const DEMAND_SCAN: usize = 4_000;
 /// Ids that it examines at least in each partition.
 pub const DEMAND_SCAN_MIN: usize = 200;

@@ -3,8 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use leasehold::tokens::{Scope, mint};
+use leasehold_tests::api::client;
 use leasehold_tests::{Api, Port, Process, Proxy, System, Way, Worker, eventually};
-use reqwest::Client;
 use serde_json::json;
 
 use crate::steered_command::*;
@@ -79,7 +79,7 @@ impl Probed {
 
     async fn get(&self, path: &str) -> Result<(u16, String), String> {
         let url = format!("http://{}{path}", self.port.address());
-        let client = Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().unwrap();
+        let client = client().timeout(Duration::from_secs(10)).build().unwrap();
         let response = client.get(url).send().await.map_err(|e| e.to_string())?;
         Ok((response.status().as_u16(), response.text().await.map_err(|e| e.to_string())?))
     }
@@ -316,7 +316,7 @@ async fn a_workers_port_is_reached_from_other_machines_and_its_metrics_take_a_to
     let tokens = file.display().to_string();
     let worker =
         work.system.worker(&[("LEASEHOLD_WORKER__LISTEN", listen.as_str()), ("LEASEHOLD_API__TOKENS", &tokens)]);
-    let client = Client::builder().no_proxy().build().unwrap();
+    let client = client().build().unwrap();
     let get = async |path: &str, bearer: Option<&str>| {
         let request = client.get(format!("http://{}{path}", port.address()));
         let request = bearer.into_iter().fold(request, |request, token| request.bearer_auth(token));

@@ -1,7 +1,8 @@
 //! A bucket as the file store: its owner, removal below a prefix, and the walk over its objects.
 //!
 //! Nothing is renamed: an object appears whole when its upload is completed, or not at all. Parts of uploads that a
-//! crash has left are not objects, cannot be listed here and are the bucket's lifecycle rule to remove (docs/storage.md).
+//! crash has left are not objects and cannot be listed here; the bucket's lifecycle rule removes them
+//! (docs/storage.md).
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -128,8 +128,8 @@ fn credentials(cloud: Cloud) -> &'static str {
 fn permissions(cloud: Cloud) -> &'static str {
     match cloud {
         Cloud::S3 => {
-            "s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload on \
-             its objects"
+            "s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject, s3:DeleteObject and \
+             s3:AbortMultipartUpload on its objects"
         }
         Cloud::Gcs => "the role Storage Object User (roles/storage.objectUser) on the bucket",
         Cloud::Azure => "the role Storage Blob Data Contributor on the container",

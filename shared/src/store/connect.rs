@@ -8,7 +8,8 @@ use super::{Store, files, meta, server};
 use crate::{Config, Error, Result};
 
 impl Store {
-    /// Connects, checks that Redis is fit to keep jobs, and agrees on the layout of the keys and the number of partitions.
+    /// Connects, checks that Redis is fit to keep jobs, and agrees on the layout of the keys and the number of
+    /// partitions.
     ///
     /// # Errors
     /// [`Error::Config`] says what to write instead: a Redis too old, with its AOF off or eviction on, another number

@@ -28,8 +28,8 @@ pub(super) async fn open(wire: &Wire, config: &Config, is_reading: bool) -> Resu
             _ if !known.is_empty() => Ok(known),
             // Redis was emptied, or is the wrong one: by its records, everything in the folder would be orphaned.
             Some(named) => Err(Error::Config(format!(
-                "storage_url names {location}, whose files belong to the Redis {named}, and this Redis has no such folder; \
-                 name an empty folder, or, if it is this Redis's, run: redis-cli HSET lh:meta files {named}"
+                "storage_url names {location}, whose files belong to the Redis {named}, and this Redis has no such \
+                 folder; name an empty folder, or, if it is this Redis's, run: redis-cli HSET lh:meta files {named}"
             ))),
             None => {
                 let mut setting = redis::pipe();

@@ -167,8 +167,8 @@ async fn is_at_work(wire: &Wire) -> Result<bool> {
 fn later_layout(later: i64) -> Error {
     let own = limits::LAYOUT;
     Error::Config(format!(
-        "Redis holds layout {later}, written by a later version of Leasehold, and this one knows layouts up to {own}; install \
-         that version here too"
+        "Redis holds layout {later}, written by a later version of Leasehold, and this one knows layouts up to {own}; \
+         install that version here too"
     ))
 }
 

@@ -58,9 +58,9 @@ impl Store {
         self.inner.wire.connections().is_at(&popper.id.node, partition).await
     }
 
-    /// Whether any id waits in one of the queues, for each partition, with the error of one whose server does not answer
-    /// in its place: a cheap look at lists that no pop watches. A single attempt. The ids may be of jobs that cannot be
-    /// claimed, such as those of other kinds.
+    /// Whether any id waits in one of the queues, for each partition; an error for one whose server does not answer. A
+    /// cheap look at lists that no pop watches, and a single attempt. The ids may be of jobs that cannot be claimed, such
+    /// as those of other kinds.
     pub async fn waiting(&self, partitions: &[u16], queues: &[(QueueName, u32)]) -> Vec<Result<bool>> {
         let command = |partition: &u16| {
             let keys = queues.iter().flat_map(|(queue, _)| keys::waiting(*partition, queue));

@@ -108,7 +108,8 @@ async fn an_api_that_is_none_is_named() {
     let (_, number) = address.rsplit_once(':').unwrap();
     let server = Process::start("python3".as_ref(), &["-m", "http.server", "--bind", "127.0.0.1", number], &[]);
     let url = format!("http://{address}");
-    leasehold_tests::eventually(SOON, "it serves", async || reqwest::get(&url).await.ok().map(drop)).await;
+    let client = leasehold_tests::api::client().build().unwrap();
+    leasehold_tests::eventually(SOON, "it serves", async || client.get(&url).send().await.ok().map(drop)).await;
     fails(&system, 1, &["jobs", "ls", "--api", &url], "not as Leasehold's API does; is it one?").await;
     drop(server);
     system.finish().await;
