@@ -114,7 +114,7 @@ need_containers() {
     local pair
     [ "$(id -u)" -eq 0 ] || fail "the deployment test needs root: it runs containers with networks of their own"
     for pair in podman:podman buildah:buildah runc:runc debootstrap:debootstrap strip:binutils pgrep:procps \
-        iptables:iptables; do
+        iptables:iptables ip:iproute2; do
         has "${pair%%:*}" || apt_install "${pair#*:}"
     done
     [ -e /usr/libexec/podman/catatonit ] || has catatonit || apt_install catatonit

@@ -30,12 +30,8 @@ ENTRYPOINT ["prometheus"]
 """
 
 
-def prepare(machine, binaries):
-    """Builds the images that are not there yet; Leasehold's always."""
-    need("podman", "buildah", "runc", "debootstrap", "strip", "unshare")
-    tried = subprocess.run(["unshare", "--mount", "--net", "--pid", "--fork", "true"], capture_output=True, text=True)
-    if tried.returncode != 0:
-        raise CannotRun(f"this machine runs no containers: {tried.stderr.strip()}")
+def base_images(machine):
+    """Debian's base image and those of the services, unless they are there."""
     if not machine.podman("images", "--quiet", DEBIAN):
         print("--- base image, by debootstrap", flush=True)
         base = machine.folder / "base"
@@ -54,6 +50,18 @@ def prepare(machine, binaries):
             print(f"--- image of {service}, from Debian's package", flush=True)
             build = ["build", "--quiet", "--network", "host", "--file", machine.folder / "Services"]
             machine.podman(*build, "--target", service, "--tag", f"localhost/{service}:test", context, limit=600)
+
+
+def prepare(machine, binaries):
+    """Builds the images that are not there yet; Leasehold's always."""
+    need("podman", "buildah", "runc", "debootstrap", "strip", "unshare")
+    tried = subprocess.run(["unshare", "--mount", "--net", "--pid", "--fork", "true"], capture_output=True, text=True)
+    if tried.returncode != 0:
+        raise CannotRun(f"this machine runs no containers: {tried.stderr.strip()}")
+    try:
+        base_images(machine)
+    except (RuntimeError, subprocess.SubprocessError) as failure:
+        raise CannotRun(f"no base images can be made of Debian's packages: {failure}") from failure
     stripped = machine.folder / "prebuilt"
     stripped.mkdir(exist_ok=True)
     for program in ("leasehold", "leasehold-api", "leasehold-worker"):

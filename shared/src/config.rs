@@ -89,13 +89,25 @@ pub struct RedisConfig {
 
 /// What keeps the jobs when Redis restarts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "lowercase", try_from = "String")]
 pub enum RedisDurability {
     /// Its append-only file: a Redis without one is refused.
     #[default]
     Aof,
     /// Whatever its provider does, which Leasehold cannot check.
     Managed,
+}
+
+impl TryFrom<String> for RedisDurability {
+    type Error = String;
+
+    fn try_from(word: String) -> Result<Self, String> {
+        match word.as_str() {
+            "aof" => Ok(Self::Aof),
+            "managed" => Ok(Self::Managed),
+            _ => Err(format!("redis.durability is {word:?}; write aof or managed")),
+        }
+    }
 }
 
 /// The API.
@@ -510,7 +522,8 @@ mod tests {
             ("LEASEHOLD_PARTITIONS", "many", "many"),
             ("LEASEHOLD_LEASE_MS", "10", "lease_ms is 10; write 1000"),
             ("LEASEHOLD_STORAGE_URL", "s3:bucket", "write file:///"),
-            ("LEASEHOLD_REDIS__DURABILITY", "none", "managed"),
+            ("LEASEHOLD_REDIS__DURABILITY", "none", "write aof or managed"),
+            ("LEASEHOLD_LOG__FORMAT", "yaml", "write text or json"),
             ("LEASEHOLD_WORKER__QUEUES", "a:0", "weight"),
             ("LEASEHOLD_WORKER__QUEUES", "a,a", "twice"),
             ("LEASEHOLD_WORKER__QUEUES", "", "queue"),
