@@ -1,5 +1,6 @@
 //! The kinds file: an operator's settings for each kind of work. API and workers read the same file.
 mod published;
+mod text;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,10 +13,11 @@ use crate::canonical::request_digest;
 use crate::followed::Followed;
 use crate::job::Durability;
 use crate::retry::Backoff;
-use crate::{Error, Kind, QueueName, canonical, duration, limits};
+use crate::{Error, Kind, QueueName, canonical, limits};
 
 use published::PublishedKind;
 pub use published::PublishedKinds;
+use text::{Text, either};
 
 /// The settings of one kind; every setting has a default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -110,25 +112,6 @@ struct RetentionFields {
     keep: Option<u64>,
 }
 
-/// A duration as text with a unit, in ms.
-struct Text(u64);
-
-impl<'de> Deserialize<'de> for Text {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Units;
-        impl Visitor<'_> for Units {
-            type Value = Text;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a duration with a unit, as in \"60s\"; for a number of ms use the name that ends in _ms")
-            }
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Text, E> {
-                duration::parse_ms(text).map(Text).map_err(E::custom)
-            }
-        }
-        deserializer.deserialize_any(Units)
-    }
-}
-
 /// A program and its arguments; a string is refused, with the equivalent list as advice.
 fn command<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
     struct Words;
@@ -150,14 +133,6 @@ fn command<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Stri
         }
     }
     deserializer.deserialize_any(Words).map(Some)
-}
-
-/// The value of a duration that may be written in two ways.
-fn either(name: &str, ms: Option<u64>, text: Option<Text>) -> Result<Option<u64>, String> {
-    match (ms, text) {
-        (Some(_), Some(_)) => Err(format!("{name} and {name}_ms are the same setting; write one of them")),
-        (ms, text) => Ok(ms.or(text.map(|Text(ms)| ms))),
-    }
 }
 
 impl TryFrom<KindFields> for KindConfig {

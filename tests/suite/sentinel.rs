@@ -39,6 +39,8 @@ struct Fleet {
     /// Accepted while the replica was in sync, and later.
     in_sync: Mutex<BTreeSet<JobId>>,
     accepted: Mutex<BTreeSet<JobId>>,
+    /// Accepted once a replica had them.
+    replicated: Mutex<BTreeSet<JobId>>,
     _folder: tempfile::TempDir,
 }
 
@@ -54,14 +56,18 @@ impl Fleet {
         let workers = (0..WORKERS).map(|_| Worker::start(&url, &environment)).collect();
         api.wait_ready().await;
         let store = Store::connect(&Config { redis_url: url, ..Config::default() }).await.unwrap();
-        let (in_sync, accepted) = (Mutex::default(), Mutex::default());
-        Fleet { group, api, workers, store, in_sync, accepted, _folder: folder }
+        let (in_sync, accepted, replicated) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Fleet { group, api, workers, store, in_sync, accepted, replicated, _folder: folder }
     }
 
     /// Submits one job; its id when it was accepted.
     async fn submit(&self) -> Option<JobId> {
-        let answer =
-            self.api.request(reqwest::Method::POST, "/api/v1/jobs").json(&json!({"kind": "nap", "payload": 0}));
+        self.submit_with("replicas:0").await
+    }
+
+    async fn submit_with(&self, durability: &str) -> Option<JobId> {
+        let job = json!({"kind": "nap", "payload": 0, "durability": durability});
+        let answer = self.api.request(reqwest::Method::POST, "/api/v1/jobs").json(&job);
         let answer = answer.send().await.ok()?;
         let accepted = answer.status().is_success();
         let job: serde_json::Value = answer.json().await.ok()?;
@@ -70,11 +76,21 @@ impl Fleet {
         Some(id)
     }
 
-    /// A steady load, until `over`.
+    /// A steady load, until `over`; half of it waits for a replica.
     async fn load(&self, over: &AtomicBool) {
-        while !over.load(Ordering::Relaxed) {
-            tokio::join!(self.submit(), tokio::time::sleep(Duration::from_millis(50)));
-        }
+        let plain = async {
+            while !over.load(Ordering::Relaxed) {
+                tokio::join!(self.submit(), tokio::time::sleep(Duration::from_millis(100)));
+            }
+        };
+        let replicated = async {
+            while !over.load(Ordering::Relaxed) {
+                let pause = tokio::time::sleep(Duration::from_millis(100));
+                let (id, ()) = tokio::join!(self.submit_with("replicas:1"), pause);
+                self.replicated.lock().unwrap().extend(id);
+            }
+        };
+        tokio::join!(plain, replicated);
     }
 
     async fn job(&self, id: &JobId) -> Option<leasehold::Job> {
@@ -131,13 +147,15 @@ impl Fleet {
     /// All that was accepted is final; what was accepted in sync is completed.
     async fn finish(self) {
         let accepted = self.accepted.lock().unwrap().clone();
-        let mut lost = BTreeSet::new();
+        let (mut lost, mut tokens) = (BTreeSet::new(), BTreeSet::new());
         eventually(RECOVERY, "every job is completed, or lost with the old master", async || {
-            lost.clear();
+            (lost, tokens) = (BTreeSet::new(), BTreeSet::new());
             for id in &accepted {
                 match self.store.get(id).await.map_err(|e| e.to_string())? {
                     None => drop(lost.insert(id.clone())),
-                    Some(job) if job.state == State::Completed => {}
+                    Some(job) if job.state == State::Completed => {
+                        assert!(tokens.insert(job.token), "two jobs were settled with the token {:?}", job.token);
+                    }
                     Some(job) => return Err(format!("{id} is {:?}", job.state)),
                 }
             }
@@ -145,9 +163,12 @@ impl Fleet {
         })
         .await;
         let in_sync = self.in_sync.lock().unwrap().clone();
-        println!("{} accepted, {} of them in sync, {} lost", accepted.len(), in_sync.len(), lost.len());
+        let replicated = self.replicated.lock().unwrap().clone();
+        let (all, synced, waited) = (accepted.len(), in_sync.len(), replicated.len());
+        println!("{all} accepted, {synced} of them in sync, {waited} once a replica had them, {} lost", lost.len());
         assert!(lost.is_disjoint(&in_sync), "accepted in sync and lost: {:?}", lost.intersection(&in_sync));
-        assert!(in_sync.len() > 50);
+        assert!(lost.is_disjoint(&replicated), "a replica had it: {:?}", lost.intersection(&replicated));
+        assert!(in_sync.len() > 50 && replicated.len() > 20);
         for worker in &self.workers {
             assert!(worker.is_running());
             let said = worker.stderr();
