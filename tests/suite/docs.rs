@@ -8,6 +8,8 @@ use serde_json::Value;
 
 /// How long all examples of a page may take.
 const LIMIT: Duration = Duration::from_secs(120);
+/// A page shows what happens when Redis answers: a disk that flushes for seconds must not show something else.
+const PATIENT: (&str, &str) = ("LEASEHOLD_REDIS__RESPONSE_MS", "20000");
 /// Stands in the output between two examples.
 const MARK: &str = "---- end of an example ----";
 
@@ -107,6 +109,7 @@ async fn run_example(name: &str) {
         ("LEASEHOLD_KINDS", &kinds),
         ("LEASEHOLD_DOCUMENT_ROOT", &documents),
         ("LEASEHOLD_FETCH__ALLOW_PRIVATE", "true"),
+        PATIENT,
         ("LEASEHOLD_LEASE_MS", "2000"),
     ])
     .await;
@@ -124,6 +127,7 @@ async fn run_example(name: &str) {
         ("LEASEHOLD_KINDS", &kinds),
         ("LEASEHOLD_REDIS_URL", &redis),
         ("LEASEHOLD_STORAGE_URL", &storage),
+        PATIENT,
     ];
     follow(&page, &blocks, &root, &api.url(""), &environment).await;
     system.finish().await;

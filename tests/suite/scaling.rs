@@ -84,7 +84,8 @@ async fn a_kind_that_a_worker_has_served_is_demanded_without_any_kinds_file() {
 
 #[tokio::test]
 async fn without_workers_due_jobs_and_lost_leases_become_demand() {
-    let work = Work::start(&[]).await;
+    // Long enough for a machine that hangs for a second: the clock takes a third of it for an outage.
+    let work = Work::start(&[("LEASEHOLD_LEASE_MS", "9000")]).await;
     let (api, _second) = tokio::join!(work.system.api(&[]), work.system.api(&[]));
     api.wait_ready().await;
     let due = submit_with(&api, json!({"kind": "step", "delay_ms": 2_000})).await;
@@ -94,7 +95,7 @@ async fn without_workers_due_jobs_and_lost_leases_become_demand() {
     work.begun(&due, 1).await;
     worker.kill9();
     // The lease of the dead worker expires, and no other worker lives.
-    eventually(SOON, "the job is queued again", async || {
+    eventually(2 * SOON, "the job is queued again", async || {
         let job = api.get(&format!("/api/v1/jobs/{due}")).await.json;
         (job["state"] == "queued" && job["crashes"] == 1).then_some(()).ok_or(job)
     })
