@@ -18,8 +18,9 @@ const BACKLOG_PAUSE: Duration = Duration::from_millis(20);
 pub async fn run(store: Store, config: Config, stopping: CancellationToken) {
     let store = store.impatient();
     let mut pause = Duration::from_millis(config.worker.sweep_ms);
+    let mut probes = (0..store.partitions()).cycle();
     while let Some(()) = stopping.run_until_cancelled(tokio::time::sleep(pause)).await {
-        match sweep(&store, &config).await {
+        match sweep(&store, &config, probes.next().unwrap_or(0)).await {
             Ok(next) => pause = next,
             Err(e) => tracing::debug!("sweeping in place of a worker: {e}"),
         }
@@ -27,7 +28,7 @@ pub async fn run(store: Store, config: Config, stopping: CancellationToken) {
 }
 
 /// Returns the pause before the next look.
-async fn sweep(store: &Store, config: &Config) -> Result<Duration, Error> {
+async fn sweep(store: &Store, config: &Config, probe: u16) -> Result<Duration, Error> {
     let (every, max_crashes) = (config.worker.sweep_ms, config.max_crashes);
     let lease_ms = store.published().await?.lease_ms.unwrap_or(config.lease_ms);
     let request = SweepRequest { lease_ms, max_crashes, interval_ms: 0 };
@@ -36,7 +37,7 @@ async fn sweep(store: &Store, config: &Config) -> Result<Duration, Error> {
     let gap_ms = request.gap_max_ms();
     let (silence_ms, pause_ms) = ((INTERVALS * every).min(gap_ms / 3), every.min(gap_ms / 6));
     let mut more = false;
-    for partition in store.silent_partitions(silence_ms).await? {
+    for partition in store.silent_partitions(probe, silence_ms).await? {
         // In a cluster its node may be away: the others are swept nevertheless.
         let Ok(swept) = store.sweep(partition, &request).await else { continue };
         more |= swept.more;

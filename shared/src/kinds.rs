@@ -222,7 +222,7 @@ impl Kinds {
     pub fn load(path: &Path) -> Result<Self, Error> {
         let fault = |reason: String| Error::Config(format!("kinds file {}: {reason}", path.display()));
         let text = std::fs::read_to_string(path).map_err(|e| fault(e.to_string()))?;
-        let dir = path.canonicalize().ok().and_then(|p| p.parent().map(Path::to_owned)).unwrap_or_default();
+        let dir = folder(path);
         Self::parse(&text, dir).map_err(fault)
     }
 
@@ -231,7 +231,7 @@ impl Kinds {
     /// # Errors
     /// [`Kinds::load`]'s.
     pub fn open(path: &Path) -> Result<Followed<Self>, Error> {
-        let dir = path.canonicalize().ok().and_then(|p| p.parent().map(Path::to_owned)).unwrap_or_default();
+        let dir = folder(path);
         Followed::open("kinds file", path, move |text| Self::parse(text, dir.clone()))
     }
 
@@ -313,6 +313,12 @@ impl Kinds {
     pub fn dir(&self) -> &Path {
         &self.dir
     }
+}
+
+/// The folder that `path` names. The file may be a link, as in a ConfigMap's volume, where its target is replaced with
+/// each change: the folder of the target would be gone then.
+fn folder(path: &Path) -> PathBuf {
+    std::path::absolute(path).ok().and_then(|path| path.parent().map(Path::to_owned)).unwrap_or_default()
 }
 
 /// Whether a program is a file that may be executed.

@@ -177,3 +177,62 @@ async fn damaged_published_settings_stop_nobody() {
     }
     system.finish().await;
 }
+
+#[tokio::test]
+async fn a_replaced_volume_is_followed() {
+    // As the kubelet mounts a ConfigMap: the files are links by way of ..data, which is replaced as a whole.
+    let system = System::start(&[]).await;
+    let volume = system.folder().join("volume");
+    let version = |name: &str, result: u32| {
+        let folder = volume.join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("kinds.toml"), "[kinds.a]\ncommand = [\"sh\", \"{dir}/a.sh\"]\nmax_attempts = 1\n")
+            .unwrap();
+        std::fs::write(folder.join("a.sh"), format!("echo '{{\"result\": {result}}}'\n")).unwrap();
+        std::os::unix::fs::symlink(name, volume.join("..next")).unwrap();
+        std::fs::rename(volume.join("..next"), volume.join("..data")).unwrap();
+    };
+    version("..1", 1);
+    for file in ["kinds.toml", "a.sh"] {
+        std::os::unix::fs::symlink(format!("..data/{file}"), volume.join(file)).unwrap();
+    }
+    let kinds = volume.join("kinds.toml").display().to_string();
+    let (api, worker) = (system.api(&[]).await, system.worker(&[("LEASEHOLD_KINDS", &kinds)]));
+    let result = async || {
+        let id = api.post("/api/v1/jobs", &json!({"kind": "a", "max_attempts": 1})).await.json["id"].clone();
+        let path = format!("/api/v1/jobs/{}", id.as_str().unwrap());
+        eventually(NOTICED, "the job has ended", async || {
+            let job = api.get(&path).await.json;
+            job["finished_at"].is_string().then_some(job["result"].clone()).ok_or(job)
+        })
+        .await
+    };
+    assert_eq!(result().await, 1);
+    version("..2", 2);
+    std::fs::remove_dir_all(volume.join("..1")).unwrap();
+    assert_eq!(result().await, 2);
+    drop((api, worker));
+    system.finish().await;
+}
+
+#[tokio::test]
+async fn a_worker_starts_on_a_full_redis() {
+    let system = System::start(&[]).await;
+    let path = system.folder().join("kinds.toml");
+    std::fs::write(&path, "[kinds.a]\ncommand = [\"true\"]\n").unwrap();
+    let api = system.api(&[]).await;
+    api.wait_ready().await;
+    let id = api.post("/api/v1/jobs", &json!({"kind": "a"})).await.json["id"].clone();
+    let _: redis::Value = system.redis().command(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let worker = system.worker(&[("LEASEHOLD_KINDS", path.to_str().unwrap())]);
+    let path = format!("/api/v1/jobs/{}", id.as_str().unwrap());
+    eventually(NOTICED, "the job is completed", async || api.get(&path).await.json["state"] == "completed").await;
+    for what in ["the kinds' retention", "kinds", "lease_ms", "what this worker serves"] {
+        let said = format!("could not write {what}; the previous value stays");
+        eventually(NOTICED, &said, async || worker.stderr().contains(&said)).await;
+    }
+    assert!(!worker.stderr().contains("registering the kinds"), "{}", worker.stderr());
+    let _: redis::Value = system.redis().command(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    drop((api, worker));
+    system.finish().await;
+}

@@ -189,11 +189,16 @@ impl Claimer {
         }
     }
 
+    /// The slots to claim for; none while there is no kind to claim.
+    fn free(&self) -> usize {
+        if self.running.work().served.is_empty() { 0 } else { self.running.slots.free() }
+    }
+
     /// The next partition to claim from, in turn. Reservations are passed to the script even without a free slot: it
     /// returns them to their queues.
     fn next_due(&mut self) -> Option<u16> {
         let (now, count) = (Instant::now(), self.partitions.len());
-        let free = if self.running.work().served.is_empty() { 0 } else { self.running.slots.free() };
+        let free = self.free();
         let is_due = |at: &usize| {
             let (share, partition) = (&self.partitions[*at], u16::try_from(*at).expect("partitions are u16"));
             (share.due && free > 0 || !share.reserved.is_empty())
@@ -208,7 +213,7 @@ impl Claimer {
     /// Looks, in one call, whether jobs wait in the partitions in which that is wanted. Returns whether any is due now.
     async fn look(&mut self) -> bool {
         let (now, running) = (Instant::now(), Arc::clone(&self.running));
-        if running.slots.free() == 0 {
+        if self.free() == 0 {
             return false;
         }
         let wants = |(partition, share): &(u16, &mut Partition)| {
@@ -296,8 +301,7 @@ impl Claimer {
     /// Arms pops while slots are free, and unblocks them while none is, or there is no kind to claim.
     fn update_pops(&mut self) {
         let running = Arc::clone(&self.running);
-        let free = if running.work().served.is_empty() { 0 } else { running.slots.free() };
-        let now = Instant::now();
+        let (now, free) = (Instant::now(), self.free());
         if free == 0 {
             if !std::mem::replace(&mut self.was_full, true) {
                 // If one still returns a reservation, the script returns it to its queue.

@@ -37,7 +37,7 @@ impl PublishedKinds {
         self.kinds.contains_key(kind)
     }
 
-    /// How many jobs of `kind` may run at once; `None` is no limit.
+    /// How many jobs of `kind` may run at once; `None`: any number.
     pub fn max_running(&self, kind: &Kind) -> Option<u32> {
         self.kinds.get(kind).and_then(|of| of.max_running)
     }

@@ -96,22 +96,17 @@ impl Store {
         if kinds.is_empty() {
             return Ok(());
         }
+        let mut commands = Vec::new();
         for partition in 0..self.partitions() {
-            let mut pipeline = redis::pipe();
             for (kind, config) in kinds.iter() {
                 let r = &config.retention;
                 let kept = format!("{} {} {} {}", r.completed_ms, r.failed_ms, r.cancelled_ms, r.keep);
-                pipeline.cmd("HSET").arg(keys::fixed(partition, "retention")).arg(kind.as_str()).arg(kept);
-            }
-            match self.inner.wire.pipe(Home::Partition(partition), &pipeline).await {
-                // A worker must start nevertheless: only finishing jobs frees memory.
-                Err(Error::Full(reason)) => {
-                    tracing::warn!("could not write the kinds' retention; the previous one stays in effect: {reason}");
-                    return Ok(());
-                }
-                registered => drop(registered?),
+                let mut command = redis::cmd("HSET");
+                command.arg(keys::fixed(partition, "retention")).arg(kind.as_str()).arg(kept);
+                commands.push((Home::Partition(partition), command));
             }
         }
+        unless_full("the kinds' retention", self.inner.wire.pipe_each(&commands).await.map(drop))?;
         let published = serde_json::to_string(&kinds.published()).expect("settings are plain JSON");
         self.publish("kinds", &published).await
     }
@@ -125,20 +120,19 @@ impl Store {
     }
 
     async fn publish(&self, field: &str, value: &str) -> Result<()> {
-        let key = keys::fixed(0, PUBLISHED);
+        let (home, key) = (Home::Partition(0), keys::fixed(0, PUBLISHED));
         let mut pipeline = redis::pipe();
         pipeline.cmd("HSET").arg(&key).arg(field).arg(value);
-        let replies = self.inner.wire.pipe_leniently(Home::Partition(0), &pipeline).await?;
-        let Some(Value::ServerError(error)) = replies.first() else { return Ok(()) };
-        if error.code() != "WRONGTYPE" {
-            // Redis is full: what was published before stays in effect.
-            tracing::warn!("could not publish {field}: {error:?}");
-            return Ok(());
+        let published = self.inner.wire.pipe_leniently(home, &pipeline).await;
+        // The replies have errors for keys of another type only.
+        if let Ok([Value::ServerError(_)]) = published.as_deref() {
+            let mut aside = redis::pipe();
+            aside.cmd("RENAME").arg(&key).arg(keys::fixed(0, &format!("quarantined:{PUBLISHED}")));
+            // Another process may have set it aside meanwhile.
+            drop(self.inner.wire.pipe(home, &aside).await);
+            return unless_full(field, self.inner.wire.pipe(home, &pipeline).await.map(drop));
         }
-        let mut again = redis::pipe();
-        again.cmd("RENAME").arg(&key).arg(keys::fixed(0, &format!("quarantined:{PUBLISHED}")));
-        again.cmd("HSET").arg(&key).arg(field).arg(value);
-        self.inner.wire.pipe(Home::Partition(0), &again).await.map(drop)
+        unless_full(field, published.map(drop))
     }
 
     /// What processes have published of their settings. What cannot be read counts as not published, and is logged: the
@@ -164,6 +158,17 @@ impl Store {
         let kinds = (*kinds != Value::Nil).then(|| serde_json::from_str(&text(kinds)));
         let kinds = kinds.and_then(|read| read.map_err(|e: serde_json::Error| unreadable(e.to_string())).ok());
         Ok(Published { kinds, lease_ms: number(lease_ms).and_then(|ms| u64::try_from(ms).ok()) })
+    }
+}
+
+/// A process must start on a full Redis too: only finishing jobs frees memory. What was written before stays in effect.
+pub(super) fn unless_full(what: &str, written: Result<()>) -> Result<()> {
+    match written {
+        Err(Error::Full(reason)) => {
+            tracing::warn!("could not write {what}; the previous value stays in effect: {reason}");
+            Ok(())
+        }
+        written => written,
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use redis::Value;
 
 use super::Store;
+use super::agreement::unless_full;
 use super::status::WorkerInfo;
 use super::wire::reply::{array, count, number, text};
 use super::wire::{Home, keys};
@@ -60,7 +61,10 @@ impl Store {
         for (queue, kind) in worker.queues.iter().flat_map(|queue| worker.kinds.iter().map(move |kind| (queue, kind))) {
             writing.cmd("HSET").arg(&key).arg(format!("{queue} {kind}")).arg(now);
         }
-        if writing.is_empty() { Ok(()) } else { self.inner.wire.pipe(Home::Partition(0), &writing).await.map(drop) }
+        if writing.is_empty() {
+            return Ok(());
+        }
+        unless_full("what this worker serves", self.inner.wire.pipe(Home::Partition(0), &writing).await.map(drop))
     }
 
     /// What may start, as published and as workers have served it.

@@ -108,14 +108,25 @@ impl Store {
         Ok(swept)
     }
 
-    /// The partitions that nobody has swept, and in which no worker has renewed, for `silence_ms`.
+    /// The partitions that nobody has swept, and in which no worker has renewed, for `silence_ms`. A worker that lives
+    /// renews in all of them, so the others are looked at only when `probe` is silent: with a worker this costs two
+    /// commands, however many partitions there are.
     ///
     /// # Errors
     /// Those of any call.
-    pub async fn silent_partitions(&self, silence_ms: u64) -> Result<Vec<u16>> {
+    pub async fn silent_partitions(&self, probe: u16, silence_ms: u64) -> Result<Vec<u16>> {
+        let probed = self.silent_among(std::iter::once(probe), silence_ms).await;
+        match probed {
+            Ok(silent) if silent.is_empty() => Ok(silent),
+            Err(e) if self.partitions() == 1 => Err(e),
+            _ => self.silent_among(0..self.partitions(), silence_ms).await,
+        }
+    }
+
+    async fn silent_among(&self, partitions: impl Iterator<Item = u16> + Clone, silence_ms: u64) -> Result<Vec<u16>> {
         let command = |partition, command: &str| (Home::Partition(partition), redis::cmd(command));
         let mut commands = Vec::new();
-        for partition in 0..self.partitions() {
+        for partition in partitions.clone() {
             commands.push(command(partition, "TIME"));
             let (home, mut stamp) = command(partition, "HGET");
             stamp.arg(keys::fixed(partition, "clock")).arg("stamp");
@@ -123,7 +134,7 @@ impl Store {
         }
         let wire = &self.inner.wire;
         let replies = match wire.pipe_each_leniently(&commands).await {
-            Err(e) if self.partitions() == 1 => return Err(e),
+            Err(e) if commands.len() == 2 => return Err(e),
             Ok(replies) => replies,
             // In a cluster one node may be away.
             Err(_) => {
@@ -134,7 +145,7 @@ impl Store {
             }
         };
         let silence = i64::try_from(silence_ms).unwrap_or(i64::MAX);
-        let silent = (0..self.partitions()).zip(replies.chunks_exact(2)).filter(|(_, reply)| {
+        let silent = partitions.zip(replies.chunks_exact(2)).filter(|(_, reply)| {
             let Some(now) = array(&reply[0]).first().and_then(number) else { return false };
             number(&reply[1]).is_none_or(|stamp| now * 1_000 - stamp >= silence)
         });
