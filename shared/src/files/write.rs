@@ -195,7 +195,7 @@ impl FileWriter {
 
 impl Drop for FileWriter {
     fn drop(&mut self) {
-        // A file staged in a folder is deleted when its upload is dropped; a bucket keeps the parts until it is aborted.
+        // A file in a folder is deleted when its upload is dropped; a bucket keeps the parts until it is aborted.
         if self.remote.is_some()
             && let Some(upload) = self.upload.take()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
