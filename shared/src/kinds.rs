@@ -200,7 +200,7 @@ pub struct Cache {
 }
 
 /// All configured kinds.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Kinds {
     kinds: BTreeMap<Kind, KindConfig>,
     dir: PathBuf,

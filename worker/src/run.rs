@@ -106,6 +106,10 @@ async fn follow_kinds(running: Arc<Running>, program: Registry, file: Option<Fol
         Ok(work) => running.set_work(work),
         Err(e) => tracing::error!("the new kinds file cannot be served, so the previous version stays in force: {e}"),
     };
+    // It may have changed between the reading of the program and that of the follower.
+    if *file.now() != running.work().kinds {
+        apply(file.now());
+    }
     file.follow(None, apply).await;
 }
 
