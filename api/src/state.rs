@@ -149,19 +149,21 @@ impl Api {
         self.0.kinds_changed.notify_one();
     }
 
-    /// Publishes this API's kinds whenever its file has changed or Redis has been emptied, and keeps up with the kinds
+    /// Publishes this API's kinds whenever its file has changed, Redis has been emptied or
+    /// the partitions have grown, and keeps up with the kinds
     /// that other processes publish, until this one stops.
     async fn follow_kinds(self, store: Store) {
         let mut agreement = Agreement::new(&self.kinds(), self.0.config.lease_ms);
-        let (mut is_due, mut emptied_at) = (false, None);
+        let (mut is_due, mut known) = (false, (None, store.partitions()));
         let stopping = self.0.stopping.clone();
         loop {
             let changed = tokio::time::timeout(KINDS_EVERY, self.0.kinds_changed.notified());
             let Some(changed) = stopping.run_until_cancelled(changed).await else { return };
             is_due |= changed.is_ok();
             // An outage is reported by the requests that meet it; a record that cannot be read by the doctor.
-            if let Ok(at) = store.emptied_at().await {
-                is_due |= std::mem::replace(&mut emptied_at, at) != at;
+            if let Ok(emptied_at) = store.emptied_at().await {
+                let now = (emptied_at, store.partitions());
+                is_due |= std::mem::replace(&mut known, now) != now;
             }
             if is_due && store.register_kinds(&self.kinds()).await.is_ok() {
                 (is_due, _) = (false, agreement.set_kinds(&self.kinds()));

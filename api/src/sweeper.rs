@@ -18,9 +18,10 @@ const BACKLOG_PAUSE: Duration = Duration::from_millis(20);
 pub async fn run(store: Store, config: Config, stopping: CancellationToken) {
     let store = store.impatient();
     let mut pause = Duration::from_millis(config.worker.sweep_ms);
-    let mut probes = (0..store.partitions()).cycle();
+    let mut probe = 0;
     while let Some(()) = stopping.run_until_cancelled(tokio::time::sleep(pause)).await {
-        match sweep(&store, &config, probes.next().unwrap_or(0)).await {
+        probe = (probe + 1) % store.partitions();
+        match sweep(&store, &config, probe).await {
             Ok(next) => pause = next,
             Err(e) => tracing::debug!("sweeping in place of a worker: {e}"),
         }

@@ -8,7 +8,7 @@ mod follow;
 mod ids;
 mod submit;
 
-use leasehold::store::{HistoryEntry, ListQuery, Page, QueueStatus, Serving, WorkerStatus, partition_of};
+use leasehold::store::{HistoryEntry, ListQuery, Page, QueueStatus, Serving, WorkerStatus};
 use leasehold::{Config, Job, JobId, Kind, QueueName, Refusal, State, Store};
 use reqwest::Method;
 use serde::Deserialize;
@@ -92,18 +92,6 @@ impl Backend {
     /// One job.
     pub(crate) async fn get(&self, id: &JobId) -> Result<Job, Failure> {
         self.find(id).await?.ok_or_else(|| Failure::Failed(Refusal::NotFound(id.clone()).to_string()))
-    }
-
-    /// The partition of a job.
-    pub(crate) async fn partition_of(&self, job: &Job) -> Result<Option<u16>, Failure> {
-        match self {
-            Backend::Redis(direct) => Ok(Some(direct.store.partition_of(&job.id))),
-            // Their number is that of a queue's depths.
-            Backend::Http(_) => {
-                let depths = self.queue(&job.queue).await?.map_or(0, |queue| queue.partitions.len());
-                Ok(u16::try_from(depths).ok().filter(|n| *n > 0).map(|n| partition_of(&job.id, n)))
-            }
-        }
     }
 
     /// A page of jobs.

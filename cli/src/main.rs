@@ -11,6 +11,7 @@ mod import;
 mod jobs;
 mod local;
 mod migrate;
+mod partitions;
 mod print;
 mod problem;
 mod queues;
@@ -68,6 +69,9 @@ enum Command {
     Tokens(tokens::Command),
     /// Check Redis's settings and every key; repair what can be repaired.
     Doctor(doctor::Arguments),
+    /// Grow the number of partitions while the system is at work.
+    #[command(subcommand)]
+    Partitions(partitions::Command),
     /// Prepare the jobs in Redis for this version, once every API and worker of an earlier one is stopped.
     Migrate(migrate::Arguments),
     /// Ask an API or a worker whether it is ready; for health checks of containers.
@@ -100,6 +104,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Import(arguments) => import::run(arguments).await,
         Command::Tokens(command) => tokens::run(command),
         Command::Doctor(arguments) => doctor::run(arguments).await,
+        Command::Partitions(command) => partitions::run(&command).await,
         Command::Migrate(arguments) => migrate::run(&arguments).await,
         Command::Health(arguments) => health::run(arguments).await,
         Command::Config(arguments) => settings::run(&arguments),

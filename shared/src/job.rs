@@ -203,6 +203,8 @@ pub struct Items {
 pub struct Job {
     /// Its id.
     pub id: JobId,
+    /// The partition that holds its keys.
+    pub partition: u16,
     /// The kind of work.
     pub kind: Kind,
     /// Its queue.

@@ -7,7 +7,8 @@
 //! start; `hints` receives messages, and `watch` waits for changes. `check` verifies the invariants against the keys;
 //! `finding` is what it reports, `repair` fixes it.
 //!
-//! `connect` makes a [`Store`], after `server` has checked the server and `meta` what the key space agrees on. All
+//! `connect` makes a [`Store`], after `server` has checked the server and `meta` what the key space agrees on, among it the
+//! number of `partitions`. All
 //! calls go through `wire`.
 mod admin;
 mod agreement;
@@ -24,6 +25,7 @@ mod import;
 mod items;
 mod list;
 mod meta;
+mod partitions;
 mod past;
 mod pop;
 mod prune;
@@ -38,9 +40,9 @@ mod sweep;
 mod watch;
 mod wire;
 
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use crate::JobId;
 use crate::files::FileStore;
 
 pub use crate::canonical::request_digest;
@@ -67,8 +69,7 @@ pub use wire::address::address;
 pub use wire::metrics::Metrics;
 pub use wire::scripts::script_sha;
 
-use wire::scripts::Script;
-use wire::{Group, Wire, keys};
+use wire::{Groups, Wire, scripts};
 
 /// A handle on Redis: cheap to clone, safe to share within one tokio runtime.
 ///
@@ -84,67 +85,41 @@ struct Inner {
     /// Every call goes through it. Shared with the tasks of the groups, which must not keep `Inner` alive: they end
     /// when it is dropped.
     wire: Arc<Wire>,
-    /// The number of partitions. Fixed at the first start: jobs are placed by it, so it is agreed on before the
-    /// first call.
-    partitions: u16,
+    /// The number of partitions, and those of the past: jobs are placed by them.
+    known: Arc<partitions::Known>,
     /// The file store; `None` when no folder is configured. That it belongs to this Redis is checked before the first
     /// call.
     files: Option<FileStore>,
     /// The checks of masters, shared with the stores apart.
     checked: Arc<server::Checked>,
-    /// The group commits of submits, one per partition, since a script runs in one partition. Started at the first use,
-    /// on the runtime that uses them.
-    submits: OnceLock<Vec<Group>>,
+    /// The group commits of submits, one per partition, since a script runs in one partition.
+    submits: Groups,
     /// The group commits of submits that wait for replicas.
-    waiting_submits: OnceLock<Vec<Group>>,
+    waiting_submits: Groups,
     /// The group commits of settles, separate so that settles never wait behind a backlog of submits.
-    settles: OnceLock<Vec<Group>>,
+    settles: Groups,
 }
 
 impl Store {
-    fn new(wire: Wire, partitions: u16, files: Option<FileStore>, checked: Arc<server::Checked>) -> Self {
-        let (wire, submits, waiting_submits, settles) =
-            (Arc::new(wire), OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Self { inner: Arc::new(Inner { wire, partitions, files, checked, submits, waiting_submits, settles }) }
-    }
-
-    /// A group commit of a script in each partition.
-    fn groups(&self, script: &'static LazyLock<Script>) -> Vec<Group> {
-        (0..self.partitions()).map(|partition| Group::spawn(self.inner.wire.clone(), script, partition)).collect()
-    }
-
-    /// The number of partitions.
-    pub fn partitions(&self) -> u16 {
-        self.inner.partitions
-    }
-
-    /// The partition that holds `id` and all its keys.
-    pub fn partition_of(&self, id: &JobId) -> u16 {
-        keys::partition_of(id.as_str(), self.inner.partitions)
-    }
-
-    /// The id of item `number` of `parent`.
-    pub fn item_id(&self, parent: &JobId, number: u64) -> JobId {
-        keys::item(parent, number, self.inner.partitions)
+    fn new(wire: Wire, known: Arc<partitions::Known>, files: Option<FileStore>, checked: Arc<server::Checked>) -> Self {
+        let wire = Arc::new(wire);
+        let groups = |script| Groups::new(Arc::clone(&wire), script);
+        let (submits, waiting_submits, settles) =
+            (groups(&scripts::SUBMIT), groups(&scripts::SUBMIT), groups(&scripts::SETTLE));
+        Self { inner: Arc::new(Inner { wire, known, files, checked, submits, waiting_submits, settles }) }
     }
 
     /// The address of Redis, without its password.
     pub fn address(&self) -> &str {
         self.inner.wire.connections().address()
     }
-
-    /// Positions of `ids`, by partition.
-    fn by_partition<'a, T>(&self, items: &'a [T], id: impl Fn(&T) -> &JobId) -> Vec<(u16, Vec<(usize, &'a T)>)> {
-        let mut shares: Vec<Vec<(usize, &T)>> = vec![Vec::new(); usize::from(self.inner.partitions)];
-        for (at, item) in items.iter().enumerate() {
-            shares[usize::from(self.partition_of(id(item)))].push((at, item));
-        }
-        let shares = shares.into_iter().enumerate().filter(|(_, share)| !share.is_empty());
-        shares.map(|(p, share)| (u16::try_from(p).expect("partitions are u16"), share)).collect()
-    }
 }
 
-/// The partition, of `partitions` (at least 1), that holds `id`: [`Store::partition_of`] without a `Store`.
-pub fn partition_of(id: &JobId, partitions: u16) -> u16 {
-    keys::partition_of(id.as_str(), partitions)
+/// The items by their partitions, each with its position.
+fn by_partition<T>(items: &[T], partition: impl Fn(usize, &T) -> u16) -> BTreeMap<u16, Vec<(usize, &T)>> {
+    let mut shares: BTreeMap<u16, Vec<(usize, &T)>> = BTreeMap::new();
+    for (at, item) in items.iter().enumerate() {
+        shares.entry(partition(at, item)).or_default().push((at, item));
+    }
+    shares
 }

@@ -120,6 +120,12 @@ impl Ground {
         Self { redis, store, clock, seen: Mutex::default() }
     }
 
+    /// The store of another process.
+    pub async fn another(&self) -> Store {
+        let config = Config { redis_url: self.redis.url(), ..Config::default() };
+        Store::connect_with(&config, Some(self.clock.clone())).await.unwrap()
+    }
+
     /// The walk over the keys finds nothing.
     pub async fn end(self) {
         assert_eq!(self.store.check().await.unwrap(), []);
@@ -162,8 +168,7 @@ impl Ground {
         };
         let mut answers = Vec::new();
         for partition in 0..self.store.partitions() {
-            let here: Vec<Held> =
-                held.iter().filter(|h| self.store.partition_of(&h.id) == partition).cloned().collect();
+            let here: Vec<Held> = held.iter().filter(|h| h.partition == partition).cloned().collect();
             let seen = self.seen(name, partition);
             let request = RenewRequest { info: &info, lease_ms: LEASE, seen, held: &here };
             let renewed = self.store.renew(partition, &request).await.unwrap();

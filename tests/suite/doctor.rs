@@ -264,7 +264,7 @@ on_ground! {
         g.mend().await;
         g.settle("w1", complete(&held)).await;
         assert_eq!(g.get(&held.id).await.parent, None);
-        g.runs_to_its_end(&g.store.item_id(&parent, 1)).await;
+        g.runs_to_its_end(&g.store.item_id(&parent, g.store.partition_of(&parent), 1)).await;
         g.advance(8 * 86_400_000);
         g.sweep().await;
         assert!(g.store.get(&held.id).await.unwrap().is_none());

@@ -61,7 +61,7 @@ on_ground! {
         g.settle("w1", release(&held)).await;
         assert_eq!(g.claim_one("w2").await.held.token, now + 1, "in the same microsecond");
         g.advance(1_000);
-        g.settle("w2", release(&leasehold::store::Held { id, token: now + 1 })).await;
+        g.settle("w2", release(&leasehold::store::Held { partition: held.partition, id, token: now + 1 })).await;
         assert_eq!(g.claim_one("w1").await.held.token, now + 1_000_000);
     }
 

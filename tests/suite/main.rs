@@ -24,6 +24,7 @@ mod lifecycle;
 mod manifests;
 mod metrics;
 mod openapi;
+mod partitions;
 mod process_one;
 mod reference_model;
 mod retention;

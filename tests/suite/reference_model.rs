@@ -131,7 +131,7 @@ impl Pair {
             Call::SettleAgain => self.settle_again().await,
             Call::Renew { worker } => {
                 let name = format!("w{worker}");
-                let held: Vec<Held> = self.model.held_by(&name);
+                let held: Vec<Held> = self.model.held_by(&name).into_iter().map(|held| self.held(held)).collect();
                 self.ground.renew(&name, &held).await;
                 self.model.stamp();
                 self.model.renew(&held);
@@ -212,7 +212,9 @@ impl Pair {
     }
 
     fn append(&mut self, parent: &JobId, first: u64, n: usize, last: bool) {
-        let ids = (first..first + n as u64).map(|k| self.ground.store.item_id(parent, k)).collect::<Vec<_>>();
+        let ids = (first..first + n as u64)
+            .map(|k| self.ground.store.item_id(parent, self.ground.store.partition_of(parent), k))
+            .collect::<Vec<_>>();
         self.model.append(parent, &ids, last);
     }
 
@@ -253,7 +255,7 @@ impl Pair {
             .zip(items)
             .map(|(number, ending)| {
                 let (state, skipped) = state_of(*ending);
-                (store.item_id(&id, number), state, skipped)
+                (store.item_id(&id, store.partition_of(&id), number), state, skipped)
             })
             .collect();
         self.model.import_batch(&id, &items, state_of(ending).0);
@@ -274,8 +276,13 @@ impl Pair {
         }
     }
 
+    fn held(&self, (id, token): (JobId, u64)) -> Held {
+        Held { partition: self.ground.store.partition_of(&id), id, token }
+    }
+
     async fn settle(&mut self, id: &JobId, ending: Ending, forged: bool) {
-        let (mut held, name) = self.model.holder(id);
+        let (held, name) = self.model.holder(id);
+        let mut held = self.held(held);
         let expected = if forged {
             held.token += 1;
             Settled::Stale

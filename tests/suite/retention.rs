@@ -81,7 +81,7 @@ on_ground! {
         }
         let stays: Vec<_> = left(g, &parents).await;
         assert_eq!(stays.len(), 1);
-        let items = |parent: &JobId| (0..3).map(|n| g.store.item_id(parent, n)).collect::<Vec<_>>();
+        let items = |parent: &JobId| (0..3).map(|n| g.store.item_id(parent, g.store.partition_of(parent), n)).collect::<Vec<_>>();
         for parent in &parents {
             let expected = if parent == stays[0] { 3 } else { 0 };
             assert_eq!(left(g, &items(parent)).await.len(), expected);
@@ -152,7 +152,7 @@ on_ground! {
         }
         let batch = g.submit(NewJob { kind: kind("many"), ..batch(2) }).await;
         for n in 0..2 {
-            end(g, &g.store.item_id(&batch, n), true).await;
+            end(g, &g.store.item_id(&batch, g.store.partition_of(&batch), n), true).await;
         }
         let bytes = |bytes_max| PruneQuery { bytes_max: Some(bytes_max), dry_run: true, ..of("many") };
         for (bytes_max, matching) in [(8_000, 0), (7_000, 1), (4_200, 1), (3_000, 3), (20, 5), (0, 5)] {

@@ -54,6 +54,17 @@ struct Partition {
 }
 
 impl Partition {
+    fn new() -> Self {
+        Self {
+            due: true,
+            look: false,
+            look_at: None,
+            not_before: Instant::now(),
+            backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(1)),
+            reserved: Vec::new(),
+        }
+    }
+
     fn look_by(&mut self, by: Instant) {
         self.look_at = Some(self.look_at.map_or(by, |at| at.min(by)));
     }
@@ -77,19 +88,10 @@ pub(crate) struct Claimer {
 impl Claimer {
     pub fn new(running: Arc<Running>, events: UnboundedReceiver<Event>) -> Self {
         let wait = Duration::from_millis(limits::POP_MS_MAX.min(running.config.lease_ms / 3));
-        let backoff = || Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
-        let share = || Partition {
-            due: true,
-            look: false,
-            look_at: None,
-            not_before: Instant::now(),
-            backoff: backoff(),
-            reserved: Vec::new(),
-        };
         Self {
             pops: Pops::new(Arc::clone(&running), running.events.clone(), wait),
             budgets: Budgets::new(&running.queues),
-            partitions: (0..running.store.partitions()).map(|_| share()).collect(),
+            partitions: Vec::new(),
             turn: 0,
             was_full: false,
             events,
@@ -103,6 +105,7 @@ impl Claimer {
         let running = Arc::clone(&self.running);
         while !running.shutdown.begun.is_cancelled() {
             running.turned.now();
+            self.serve_all();
             while let Ok(event) = self.events.try_recv() {
                 self.handle(event);
             }
@@ -127,10 +130,22 @@ impl Claimer {
         self.shut_down().await;
     }
 
+    /// Serves every partition: their number may have grown.
+    fn serve_all(&mut self) {
+        let partitions = self.running.store.partitions();
+        self.partitions.resize_with(usize::from(partitions).max(self.partitions.len()), Partition::new);
+        self.pops.add_lists(partitions);
+    }
+
     fn handle(&mut self, event: Event) {
         match event {
             Event::Popped(popped) => self.handle_popped(popped),
-            Event::Look(partition) => self.partitions[usize::from(partition)].due = true,
+            Event::Look(partition) => {
+                // A new partition is due when it is added.
+                if let Some(share) = self.partitions.get_mut(usize::from(partition)) {
+                    share.due = true;
+                }
+            }
             Event::Resumed(queue) => self.set_paused(&queue, false),
             Event::Paused(queue) => self.set_paused(&queue, true),
         }

@@ -27,17 +27,18 @@ use leases::release;
 /// The delay before the second check of an audit after an outage.
 const AUDIT_AGAIN: Duration = Duration::from_secs(1);
 
+/// The most connections of the thread.
+const LEASE_CONNECTIONS: usize = 5;
+
 /// Starts the thread. The receiver gets how the worker ended; it is closed without a value if `running.gone` comes
 /// first.
 pub(crate) fn spawn(running: Arc<Running>, info: WorkerInfo) -> Result<oneshot::Receiver<Result<(), Error>>, Error> {
-    let store = running.store.apart(&lease_thread_config(&running.config, running.store.partitions()))?;
+    let store = running.store.apart(&lease_thread_config(&running.config))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (sender, ended) = oneshot::channel();
     let life = async move {
         let mut roles = JoinSet::new();
-        for partition in 0..store.partitions() {
-            roles.spawn(heartbeat(Arc::clone(&running), store.clone(), info.clone(), partition));
-        }
+        roles.spawn(heartbeats(Arc::clone(&running), store.clone(), info.clone()));
         roles.spawn(receive_hints(Arc::clone(&running), store.clone()));
         tokio::select! {
             result = drain::drain(&running, &store, &info) => drop(sender.send(result)),
@@ -51,12 +52,28 @@ pub(crate) fn spawn(running: Arc<Running>, info: WorkerInfo) -> Result<oneshot::
 }
 
 /// The Store does not retry renewals, since the next one serves as well; and a renewal must not wait for long.
-fn lease_thread_config(config: &Config, partitions: u16) -> Config {
+fn lease_thread_config(config: &Config) -> Config {
     let mut own = config.clone();
     own.redis.outage_ms = 0;
     own.redis.response_ms = own.redis.response_ms.min((config.lease_ms / 3).max(1_000));
-    own.redis.connections = usize::from(partitions.min(4)) + 1;
+    own.redis.connections = LEASE_CONNECTIONS;
     own
+}
+
+/// A heartbeat for each partition, also for those that are added.
+async fn heartbeats(running: Arc<Running>, store: Store, info: WorkerInfo) {
+    let (mut beating, mut beats) = (0, JoinSet::new());
+    loop {
+        let partitions = store.partitions();
+        for partition in beating..partitions {
+            beats.spawn(heartbeat(Arc::clone(&running), store.clone(), info.clone(), partition));
+        }
+        beating = partitions;
+        tokio::select! {
+            () = roles::panicked(&mut beats) => panic!("a heartbeat panicked"),
+            _ = store.more_partitions(beating) => {}
+        }
+    }
 }
 
 /// One partition's heartbeat: every sixth of a lease.
@@ -119,7 +136,7 @@ async fn release_strays(running: &Running, store: &Store, partition: u16, stray:
         tracing::info!(job = %id, token, "released: claimed by this worker but not running here");
         match token {
             None => reserved.push(id),
-            Some(token) => leased.push(release(Held { id, token })),
+            Some(token) => leased.push(release(Held { partition, id, token })),
         }
     }
     if !reserved.is_empty() {
@@ -142,8 +159,8 @@ async fn receive_hints(running: Arc<Running>, store: Store) {
         let mut hints = store.hints();
         loop {
             match hints.recv().await {
-                Ok(Hint::Cancel { worker, id, token }) if worker == running.worker => {
-                    running.leases.cancel(store.partition_of(&id), &Held { id, token });
+                Ok(Hint::Cancel { worker, partition, id, token }) if worker == running.worker => {
+                    running.leases.cancel(partition, &Held { partition, id, token });
                 }
                 Ok(Hint::Cancel { .. }) => {}
                 Ok(Hint::Resume(queue)) => running.tell_claimer(Event::Resumed(queue)),

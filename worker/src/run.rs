@@ -45,8 +45,8 @@ pub(crate) async fn run(config: Config, kinds: Kinds, registry: Registry, shutdo
     let (reporter, reporting) = Reporter::new(store.clone(), worker.clone(), Arc::clone(&redis));
     let (events, inbox) = mpsc::unbounded_channel();
     let running = Arc::new(Running {
-        leases: Leases::new(Duration::from_millis(config.lease_ms), store.partitions()),
-        slots: Slots::new(config.worker.concurrency, store.partitions()),
+        leases: Leases::new(Duration::from_millis(config.lease_ms)),
+        slots: Slots::new(config.worker.concurrency),
         tasks: TaskTracker::new(),
         claims_over: CancellationToken::new(),
         gone: CancellationToken::new(),
@@ -123,7 +123,10 @@ async fn register(running: Arc<Running>, mut info: WorkerInfo) {
         let work = running.work();
         let check = async {
             let emptied_at = running.store.emptied_at().await?;
-            let is_new = registered.as_ref().is_none_or(|(at, of)| *at != emptied_at || !Arc::ptr_eq(of, &work));
+            let partitions = running.store.partitions();
+            let is_same =
+                |(at, of, n): &(_, Arc<Work>, u16)| *at == emptied_at && Arc::ptr_eq(of, &work) && *n == partitions;
+            let is_new = !registered.as_ref().is_some_and(is_same);
             if is_new {
                 running.store.register_kinds(&work.kinds).await?;
                 running.store.publish_lease(running.config.lease_ms).await?;
@@ -137,10 +140,10 @@ async fn register(running: Arc<Running>, mut info: WorkerInfo) {
             let differences = agreement.check(&running.store).await?;
             running.metrics.differ(differences);
             running.store.check_new_masters().await?;
-            Ok(emptied_at)
+            Ok((emptied_at, partitions))
         };
         match check.await {
-            Ok(emptied_at) => registered = Some((emptied_at, work)),
+            Ok((emptied_at, partitions)) => registered = Some((emptied_at, work, partitions)),
             // Other roles log an outage.
             Err(e) if !is_outage(&e) && !std::mem::replace(&mut is_logged, true) => {
                 running.redis.failed("registering the kinds", &e);

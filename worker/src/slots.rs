@@ -2,6 +2,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use leasehold::limits;
 use tokio::sync::Notify;
 
 /// Counts the slots. Only the claim loop takes them; any task may free one.
@@ -16,14 +17,14 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    pub fn new(total: usize, partitions: u16) -> Arc<Self> {
+    pub fn new(total: usize) -> Arc<Self> {
         Arc::new(Self {
             total,
             taken: AtomicUsize::new(0),
             suspects: AtomicUsize::new(0),
             lingering: AtomicUsize::new(0),
             freed: Notify::new(),
-            look_again: (0..partitions).map(|_| AtomicBool::new(false)).collect(),
+            look_again: (0..limits::PARTITIONS_MAX).map(|_| AtomicBool::new(false)).collect(),
         })
     }
 
@@ -101,7 +102,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_slot_is_free_again_when_it_is_dropped() {
-        let slots = Slots::new(2, 1);
+        let slots = Slots::new(2);
         let (plain, suspect) = (slots.take(0, false, false), slots.take(0, true, false));
         assert_eq!((slots.free(), slots.suspects()), (0, 1));
         drop(plain);

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use leasehold::store::{SweepRequest, Swept};
 use tokio::sync::Semaphore;
 
@@ -24,7 +25,16 @@ const PAUSE_MAX: u32 = 30;
 pub(crate) async fn run(running: Arc<Running>) {
     let permits = Semaphore::new(SWEEPS_AT_ONCE as usize);
     // Concurrently, since a partition may be slow or out of reach.
-    join_all((0..running.store.partitions()).map(|partition| sweep_on(&running, partition, &permits))).await;
+    let (mut swept, mut sweeps) = (0, FuturesUnordered::new());
+    loop {
+        let partitions = running.store.partitions();
+        sweeps.extend((swept..partitions).map(|partition| sweep_on(&running, partition, &permits)));
+        swept = partitions;
+        tokio::select! {
+            _ = sweeps.next() => {}
+            _ = running.store.more_partitions(swept) => {}
+        }
+    }
 }
 
 async fn sweep_on(running: &Running, partition: u16, permits: &Semaphore) {

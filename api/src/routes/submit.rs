@@ -139,6 +139,7 @@ impl Receipt {
     fn job(self, id: JobId, accepted: &Accepted) -> Job {
         Job {
             id,
+            partition: accepted.partition,
             kind: self.kind,
             queue: self.queue,
             state: accepted.state,

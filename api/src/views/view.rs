@@ -108,7 +108,7 @@ pub async fn begun(store: &Store, jobs: &[Job]) -> Result<HashSet<JobId>, Error>
         if items.succeeded + items.failed + items.skipped + items.cancelled > 0 {
             begun.insert(job.id.clone());
         } else if job.state == State::Waiting {
-            let first = (0..items.total.min(FIRST_ITEMS)).map(|number| store.item_id(&job.id, number));
+            let first = (0..items.total.min(FIRST_ITEMS)).map(|number| store.item_id(&job.id, job.partition, number));
             ids.extend(first.inspect(|_| looked.push(&job.id)));
         }
     }

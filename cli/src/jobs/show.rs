@@ -16,7 +16,7 @@ pub(super) async fn job(id: &JobId, common: &Common) -> Result<(), Failure> {
         return Ok(print::json(&job)?);
     }
     let lack = backend.lack(&job).await;
-    let mut entries = entries(backend.partition_of(&job).await?, &job, lack);
+    let mut entries = entries(&job, lack);
     // Without a file store there are none.
     let files = backend.files(id).await.unwrap_or_default();
     if !files.is_empty() {
@@ -30,12 +30,12 @@ pub(super) async fn job(id: &JobId, common: &Common) -> Result<(), Failure> {
     Ok(print::list(&entries)?)
 }
 
-fn entries(partition: Option<u16>, job: &Job, lack: Option<String>) -> Vec<(&'static str, String)> {
+fn entries(job: &Job, lack: Option<String>) -> Vec<(&'static str, String)> {
     let mut entries = vec![
         ("id", job.id.to_string()),
         ("kind", job.kind.to_string()),
         ("queue", format!("{}, priority {}", job.queue, job.priority.as_str())),
-        ("partition", partition.map_or_else(|| "not known".into(), |partition| partition.to_string())),
+        ("partition", job.partition.to_string()),
         ("state", state(job, lack)),
         ("attempt", attempts(job)),
         ("created", format!("{} ({})", job.created_at, age(job.created_at))),

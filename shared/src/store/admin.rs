@@ -1,10 +1,10 @@
 //! Cancel, retry, remove and pause: what clients and operators do to existing jobs and queues.
 use redis::Value;
 
-use super::Store;
 use super::wire::reply::{array, text};
 use super::wire::scripts::Script;
 use super::wire::{Args, Home, Repeat, keys, scripts};
+use super::{Store, by_partition};
 use crate::{Job, JobId, QueueName, Refusal, Result, State, limits};
 
 /// What a cancel did.
@@ -103,7 +103,8 @@ impl Store {
             _ => Err(Refusal::NotFound(id.clone())),
         };
         let mut answers: Vec<Option<Result<Removed, Refusal>>> = ids.iter().map(|_| None).collect();
-        for (partition, share) in self.by_partition(ids, |id| id) {
+        let places = self.places(ids).await?;
+        for (partition, share) in by_partition(ids, |at, _| places[at]) {
             for chunk in share.chunks(limits::BATCH_MAX) {
                 let args = Args::default().count(0).text("").texts(chunk.iter().map(|(_, id)| id.as_str()));
                 let reply = self.inner.wire.run(&scripts::REMOVE, partition, &args, Repeat::Safe).await?;
@@ -145,7 +146,8 @@ impl Store {
         answer: impl Fn(&JobId, &str) -> R,
     ) -> Result<Vec<R>> {
         let mut answers: Vec<Option<R>> = ids.iter().map(|_| None).collect();
-        for (partition, share) in self.by_partition(ids, |id| id) {
+        let places = self.places(ids).await?;
+        for (partition, share) in by_partition(ids, |at, _| places[at]) {
             for chunk in share.chunks(limits::BATCH_MAX) {
                 let args = args.clone().texts(chunk.iter().map(|(_, id)| id.as_str()));
                 let reply = self.inner.wire.run(script, partition, &args, Repeat::Safe).await?;

@@ -15,6 +15,8 @@ use crate::{Error, JobId, Json, Kind, QueueName, Result, WorkerId, limits};
 /// The proof of a lease.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Held {
+    /// Its partition.
+    pub partition: u16,
     /// The job.
     pub id: JobId,
     /// The token of its claim: Redis's time in µs, or more; at most [`limits::TOKEN_MAX`].
@@ -142,6 +144,7 @@ fn claimed_job(partition: u16, now: i64, reply: &Value) -> Result<ClaimedJob> {
     let waited_ms = due.filter(|_| is_first).map(|due| u64::try_from(now - due).unwrap_or(0));
     Ok(ClaimedJob {
         held: Held {
+            partition,
             id: JobId::parse(&word(0)).map_err(|e| corrupt(e.to_string()))?,
             token: word(1).parse().map_err(|_| corrupt("no token".into()))?,
         },

@@ -2,9 +2,10 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
+use super::partitions::Known;
 use super::wire::Wire;
 use super::wire::metrics::Metrics;
-use super::{Store, files, meta, server};
+use super::{Store, files, meta, partitions, server};
 use crate::{Config, Error, Result};
 
 impl Store {
@@ -38,9 +39,9 @@ impl Store {
     async fn connect_over(wire: Wire, config: &Config) -> Result<Self> {
         let checked = Arc::new(server::check(&wire).await?);
         meta::agree_layout(&wire).await?;
-        let partitions = meta::agree_partitions(&wire, config.partitions, true).await?;
+        let sizes = partitions::agree(&wire, config.partitions, true).await?;
         let files = files::open(&wire, config, false).await?;
-        Ok(Self::new(wire, partitions, files, checked))
+        Ok(Self::new(wire, Known::new(sizes), files, checked))
     }
 
     /// [`Store::connect`] for the doctor: accepts a Redis that is not fit ([`Store::server_faults`] reports why), and
@@ -50,7 +51,7 @@ impl Store {
     /// [`Error::Config`] for another number of partitions; [`Error::Unavailable`].
     pub async fn connect_unchecked(config: &Config) -> Result<Self> {
         let wire = Wire::open(config, None, Metrics::default())?;
-        let partitions = meta::agree_partitions(&wire, config.partitions, false).await?;
+        let sizes = partitions::agree(&wire, config.partitions, false).await?;
         let files = match files::open(&wire, config, true).await {
             // The keys are checked nevertheless.
             Err(Error::Config(reason)) => {
@@ -59,13 +60,13 @@ impl Store {
             }
             opened => opened?,
         };
-        Ok(Self::new(wire, partitions, files, Arc::default()))
+        Ok(Self::new(wire, Known::new(sizes), files, Arc::default()))
     }
 
     /// The same connections, without repetitions during an outage: for calls that are made again soon anyway.
     pub fn impatient(&self) -> Self {
         let (wire, checked) = (self.inner.wire.impatient(), Arc::clone(&self.inner.checked));
-        Self::new(wire, self.partitions(), self.inner.files.clone(), checked)
+        Self::new(wire, Arc::clone(&self.inner.known), self.inner.files.clone(), checked)
     }
 
     /// The same key space over separate connections, as `config` has them: for another runtime, or other timeouts. Its
@@ -75,6 +76,6 @@ impl Store {
     /// [`Error::Config`] when the address cannot be read.
     pub fn apart(&self, config: &Config) -> Result<Self> {
         let (wire, checked) = (self.inner.wire.apart(config)?, Arc::clone(&self.inner.checked));
-        Ok(Self::new(wire, self.partitions(), self.inner.files.clone(), checked))
+        Ok(Self::new(wire, Arc::clone(&self.inner.known), self.inner.files.clone(), checked))
     }
 }

@@ -57,9 +57,9 @@ impl Store {
     /// # Errors
     /// Those of any call.
     pub async fn job_files(&self, id: &JobId) -> Result<Option<JobFiles>> {
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("HMGET").arg(keys::job(self.partition_of(id), id)).arg(&["kind", "files", "output"]);
-        let replies = self.inner.wire.pipe(Home::Partition(self.partition_of(id)), &pipeline).await?;
+        let (partition, mut pipeline) = (self.place(id).await?, redis::pipe());
+        pipeline.cmd("HMGET").arg(keys::job(partition, id)).arg(&["kind", "files", "output"]);
+        let replies = self.inner.wire.pipe(Home::Partition(partition), &pipeline).await?;
         let fields = array(&replies[0]);
         if fields.first().is_none_or(|kind| *kind == Value::Nil) {
             return Ok(None);
@@ -137,8 +137,8 @@ impl Store {
     /// Which of these folders belong to no job, or, with a token, to an attempt that did not complete its final job.
     async fn orphans(&self, old: &[OldFolder]) -> Result<Vec<(JobId, Option<u64>)>> {
         let mut commands = Vec::new();
-        for folder in old {
-            let partition = self.partition_of(&folder.id);
+        let places = self.places(old.iter().map(|folder| &folder.id)).await?;
+        for (folder, partition) in old.iter().zip(places) {
             let record =
                 redis::cmd("HMGET").arg(keys::job(partition, &folder.id)).arg(&["kind", "state", "output"]).to_owned();
             commands.push((Home::Partition(partition), record));
@@ -182,7 +182,7 @@ impl Store {
             for (id, token) in self.orphans(&old).await? {
                 let subject = token.map_or_else(|| id.to_string(), |token| format!("{id}/out/{token}"));
                 let problem = "orphaned folder: its files belong to no job".to_owned();
-                let partition = self.partition_of(&id);
+                let partition = self.place(&id).await?;
                 findings.push(Finding { partition, subject, problem, repair: Some(Repair::Files { id, token }) });
             }
             walk = rest;

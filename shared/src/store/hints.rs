@@ -25,6 +25,8 @@ pub enum Hint {
     Cancel {
         /// The holder.
         worker: WorkerId,
+        /// Its partition.
+        partition: u16,
         /// The job.
         id: JobId,
         /// The token of its lease.
@@ -38,6 +40,13 @@ pub enum Hint {
     Reconnected,
 }
 
+/// A message of a channel.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Message<'a> {
+    pub partition: u16,
+    pub payload: &'a str,
+}
+
 impl Store {
     /// Hints for workers, from all partitions, for as long as the receiver lives; a receiver that lags loses the
     /// oldest.
@@ -45,8 +54,8 @@ impl Store {
         let (sender, receiver) = broadcast::channel(1_024);
         let store = self.clone();
         tokio::spawn(async move {
-            let each = |payload: Option<&str>| {
-                drop(payload.map_or(Some(Hint::Reconnected), hint).map(|hint| sender.send(hint)));
+            let each = |message: Option<Message>| {
+                drop(message.map_or(Some(Hint::Reconnected), hint).map(|hint| sender.send(hint)));
             };
             tokio::select! {
                 () = listen(&store, "hints", each) => {}
@@ -59,26 +68,30 @@ impl Store {
 
 /// Hands each message of a channel, in every partition, to `each`, for ever; a `None` comes first, and again whenever
 /// the subscription had to be restored, since anything may have been missed.
-pub(super) async fn listen(store: &Store, channel: &str, each: impl Fn(Option<&str>)) {
+pub(super) async fn listen(store: &Store, channel: &str, each: impl Fn(Option<Message<'_>>)) {
     if store.inner.wire.connections().is_cluster() {
         return listen_to_nodes(store, channel, each).await;
     }
     loop {
-        if let Err(e) = subscribe(store, channel, &each).await {
-            tracing::debug!(channel, "restoring the subscription: {e}");
+        let partitions = store.partitions();
+        tokio::select! {
+            lost = subscribe(store, channel, &each) => if let Err(e) = lost {
+                tracing::debug!(channel, "restoring the subscription: {e}");
+            },
+            _ = store.more_partitions(partitions) => continue,
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
 /// [`listen`] in a cluster: one subscription to each node, for the partitions that it has.
-async fn listen_to_nodes(store: &Store, channel: &str, each: impl Fn(Option<&str>)) {
+async fn listen_to_nodes(store: &Store, channel: &str, each: impl Fn(Option<Message<'_>>)) {
     let connections = store.inner.wire.connections();
     loop {
-        let moves = connections.moves();
+        let (moves, partitions) = (connections.moves(), store.partitions());
         let mut shares: Vec<(Arc<Node>, Vec<u16>)> = Vec::new();
         let mut lacking = false;
-        for partition in 0..store.partitions() {
+        for partition in 0..partitions {
             match connections.node(Home::Partition(partition)).await {
                 Ok(node) => match shares.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &node)) {
                     Some((_, partitions)) => partitions.push(partition),
@@ -102,6 +115,7 @@ async fn listen_to_nodes(store: &Store, channel: &str, each: impl Fn(Option<&str
             _ = join_all(listening), if !shares.is_empty() => {}
             () = moves => {}
             () = again => {}
+            _ = store.more_partitions(partitions) => continue,
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -113,7 +127,7 @@ async fn subscribe_to_node(
     node: &Arc<Node>,
     partitions: &[u16],
     channel: &str,
-    each: impl Fn(Option<&str>),
+    each: impl Fn(Option<Message<'_>>),
 ) -> Result<()> {
     let connections = store.inner.wire.connections();
     let (mut connection, mut messages) = connections.slot_subscriber(node).await?;
@@ -127,8 +141,8 @@ async fn subscribe_to_node(
     loop {
         match tokio::time::timeout(SILENCE, messages.recv()).await {
             Ok(Some(PushInfo { kind: PushKind::SMessage, data })) => {
-                if let Some(payload) = data.get(1) {
-                    each(Some(&text(payload)));
+                if let [channel, payload] = &data[..] {
+                    pass(&text(channel), &text(payload), &each);
                 }
             }
             Ok(Some(PushInfo { kind: PushKind::Disconnection, .. }) | None) => return Ok(()),
@@ -145,7 +159,7 @@ async fn subscribe_to_node(
 
 /// Passes each message of a channel, in every partition, to `each`, after a `None` once the subscription is ready;
 /// returns when it is lost.
-async fn subscribe(store: &Store, channel: &str, each: impl Fn(Option<&str>)) -> Result<()> {
+async fn subscribe(store: &Store, channel: &str, each: impl Fn(Option<Message<'_>>)) -> Result<()> {
     let mut subscriber = store.inner.wire.connections().subscriber().await?;
     for partition in 0..store.partitions() {
         let subscribing = subscriber.subscribe(keys::fixed(partition, channel));
@@ -158,7 +172,11 @@ async fn subscribe(store: &Store, channel: &str, each: impl Fn(Option<&str>)) ->
     let (mut sink, mut messages) = subscriber.split();
     loop {
         match tokio::time::timeout(SILENCE, messages.next()).await {
-            Ok(Some(message)) => drop(message.get_payload::<String>().map(|payload| each(Some(&payload)))),
+            Ok(Some(message)) => {
+                if let Ok(payload) = message.get_payload::<String>() {
+                    pass(message.get_channel_name(), &payload, &each);
+                }
+            }
             Ok(None) => return Ok(()),
             // A half-open connection would stay silent forever: a connection that does not answer a ping is closed.
             Err(_) => {
@@ -171,11 +189,18 @@ async fn subscribe(store: &Store, channel: &str, each: impl Fn(Option<&str>)) ->
     }
 }
 
-fn hint(payload: &str) -> Option<Hint> {
-    let mut words = payload.split(' ');
+fn pass(channel: &str, payload: &str, each: impl Fn(Option<Message<'_>>)) {
+    if let Some(partition) = keys::partition_in(channel) {
+        each(Some(Message { partition, payload }));
+    }
+}
+
+fn hint(message: Message) -> Option<Hint> {
+    let mut words = message.payload.split(' ');
     match words.next()? {
         "cancel" => Some(Hint::Cancel {
             worker: WorkerId::parse(words.next()?).ok()?,
+            partition: message.partition,
             id: JobId::parse(words.next()?).ok()?,
             token: words.next()?.parse().ok()?,
         }),

@@ -40,9 +40,9 @@ impl Store {
     /// # Errors
     /// Those of any call.
     pub async fn history(&self, id: &JobId) -> Result<Vec<HistoryEntry>> {
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("LRANGE").arg(keys::history(self.partition_of(id), id)).arg(0).arg(-1);
-        let replies = self.inner.wire.pipe_leniently(Home::Partition(self.partition_of(id)), &pipeline).await?;
+        let (partition, mut pipeline) = (self.place(id).await?, redis::pipe());
+        pipeline.cmd("LRANGE").arg(keys::history(partition, id)).arg(0).arg(-1);
+        let replies = self.inner.wire.pipe_leniently(Home::Partition(partition), &pipeline).await?;
         // The record is read last, so that it is at least as recent as the entries.
         let Some(job) = self.get(id).await? else { return Ok(Vec::new()) };
         let noted = array(&replies[0]).iter().filter_map(|v| serde_json::from_str(&text(v)).ok());

@@ -51,16 +51,11 @@ impl Store {
     /// # Errors
     /// Those of any call; a job's refusal (too many kinds or queues) is returned in its place.
     pub async fn import(&self, jobs: Vec<ImportedJob>) -> Result<Vec<Result<bool, Refusal>>> {
-        let minted: Vec<Minted> = jobs.into_iter().map(|job| self.minted(job)).collect();
+        let places = self.places(jobs.iter().map(|job| &job.id)).await?;
+        let minted: Vec<Minted> = jobs.into_iter().zip(places).map(|(job, place)| minted(job, place)).collect();
         let answers = self.submit_all(&minted).await?;
         let is_new = |submitted: Submitted| submitted.accepted.is_some();
-        Ok(answers.into_iter().map(|answer| answer.map(is_new)).collect())
-    }
-
-    fn minted(&self, imported: ImportedJob) -> Minted {
-        let ImportedJob { id, mut job, past, input } = imported;
-        job.uploaded = Some(Uploaded { id: id.clone(), files: input });
-        Minted { partition: self.partition_of(&id), id, job, past: Some(past) }
+        Ok(answers.into_iter().map(|answer| answer.expect("it has no key").map(is_new)).collect())
     }
 
     /// Brings in items of a batch from number `first` on, each as it stood. Those already in are passed over. Returns
@@ -69,7 +64,7 @@ impl Store {
     /// # Errors
     /// As `Store::add_items`; [`Refusal::Taken`] when another job has the id of an item.
     pub async fn import_items(&self, parent: &JobId, first: u64, items: &[ImportedItem]) -> Result<u64> {
-        let (mut total, mut number) = (first, first);
+        let (partition, mut total, mut number) = (self.place(parent).await?, first, first);
         for part in split(items, |item| item.payload.as_str().len() + item.past.bytes()) {
             let args = Args::default().text(parent.as_str()).number(number).number(0).texts(["", ""]);
             let args = part.iter().zip(number..).fold(args.count(part.len()), |args, (item, number)| {
@@ -77,10 +72,10 @@ impl Store {
                 fields.push(("created_at", item.past.created_at.0.to_string()));
                 fields.push(("payload", item.payload.as_str().to_owned()));
                 let ended = item.past.ending.as_ref().map_or("", Ending::word);
-                let args = args.texts([self.item_id(parent, number).as_str(), ended]).count(fields.len());
+                let args = args.texts([self.item_id(parent, partition, number).as_str(), ended]).count(fields.len());
                 fields.into_iter().fold(args, |args, (name, value)| args.text(name).text(value))
             });
-            total = self.run_items(parent, &args, 0).await?;
+            total = self.run_items(parent, partition, &args, 0).await?;
             number += part.len() as u64;
         }
         Ok(total)
@@ -96,7 +91,7 @@ impl Store {
         let error = fields.iter().find(|(name, _)| *name == "error").map_or("", |(_, error)| error);
         let args = Args::default().text(parent.as_str()).number(total).number(1);
         let args = args.texts([ending.map_or("", Ending::word), error]).number(0);
-        self.run_items(parent, &args, 0).await.map(drop)
+        self.run_items(parent, self.place(parent).await?, &args, 0).await.map(drop)
     }
 
     /// The existing jobs among these ids.
@@ -105,8 +100,8 @@ impl Store {
     /// Those of any call.
     pub async fn known(&self, ids: &[&JobId]) -> Result<Vec<Option<Known>>> {
         let mut commands = Vec::new();
-        for id in ids {
-            let partition = self.partition_of(id);
+        let places = self.places(ids.iter().copied()).await?;
+        for (id, partition) in ids.iter().zip(places) {
             let fields = &["kind", "parent", "items_total", "sealed"];
             let command = redis::cmd("HMGET").arg(keys::job(partition, id)).arg(fields).to_owned();
             commands.push((Home::Partition(partition), command));
@@ -125,4 +120,10 @@ impl Store {
         };
         Ok(self.inner.wire.pipe_each_leniently(&commands).await?.iter().map(known).collect())
     }
+}
+
+fn minted(imported: ImportedJob, partition: u16) -> Minted {
+    let ImportedJob { id, mut job, past, input } = imported;
+    job.uploaded = Some(Uploaded { id: id.clone(), files: input });
+    Minted { id, partition, replay: false, job, past: Some(past) }
 }

@@ -13,7 +13,8 @@ struct Walk {
     store: Store,
     parent: JobId,
     next: u64,
-    total: Option<u64>,
+    /// Its partition, and how many items it has; once it has been read.
+    whole: Option<(u16, u64)>,
     /// The number of items to read next, by the size of the last ones.
     step: u64,
     /// The first item that could not be read.
@@ -43,33 +44,23 @@ impl Store {
         if first > u64::from(u32::MAX) {
             return Err(Refusal::Gap(self.get(parent).await?.and_then(|j| j.items).map_or(0, |i| i.total)).into());
         }
-        let mut total = first;
+        let (partition, mut total) = (self.place(parent).await?, first);
         let chunks: Vec<&[Json]> = if payloads.is_empty() { vec![&[]] } else { split(payloads, |p| p.as_str().len()) };
         let mut number_of_first = first;
         for (at, chunk) in chunks.iter().enumerate() {
             let is_last = at + 1 == chunks.len();
             let replicas = if is_last { replicas } else { 0 };
-            let args = self.part(parent, number_of_first, chunk, last && is_last);
-            total = self.run_items(parent, &args, replicas).await?;
+            let ids = self.item_ids(parent, partition, number_of_first..number_of_first + chunk.len() as u64);
+            let args = part(parent, number_of_first, &ids, chunk, last && is_last);
+            total = self.run_items(parent, partition, &args, replicas).await?;
             number_of_first += chunk.len() as u64;
         }
         Ok(total)
     }
 
-    fn part(&self, parent: &JobId, first: u64, payloads: &[Json], last: bool) -> Args {
-        let args = Args::default().text(parent.as_str()).number(first).number(u8::from(last)).texts(["", ""]);
-        let mut args = args.count(payloads.len());
-        for (number, payload) in (first..).zip(payloads) {
-            let id = self.item_id(parent, number);
-            args = args.texts([id.as_str(), "", "1", "payload", payload.as_str()]);
-        }
-        args
-    }
-
     /// Runs the script that adds items. Returns how many the parent has then, once so many replicas have them.
-    pub(super) async fn run_items(&self, parent: &JobId, args: &Args, replicas: u8) -> Result<u64> {
-        let (partition, wire) = (self.partition_of(parent), &self.inner.wire);
-        let reply = wire.run_on_replicas(&scripts::ITEMS, partition, args, replicas).await?;
+    pub(super) async fn run_items(&self, parent: &JobId, partition: u16, args: &Args, replicas: u8) -> Result<u64> {
+        let reply = self.inner.wire.run_on_replicas(&scripts::ITEMS, partition, args, replicas).await?;
         let reply = array(&reply);
         let total = || reply.get(1).and_then(number).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
         match text(reply.first().unwrap_or(&Value::Nil)).as_str() {
@@ -93,22 +84,30 @@ impl Store {
     /// [`Refusal::NotFound`] at the first page when there is no such job; those of any call.
     pub fn items(&self, parent: &JobId) -> impl Stream<Item = Result<Vec<Job>>> + Send + use<> {
         let store = self.clone();
-        let walk = Walk { store, parent: parent.clone(), next: 0, total: None, step: 10, fault: None };
+        let walk = Walk { store, parent: parent.clone(), next: 0, whole: None, step: 10, fault: None };
         try_unfold(walk, |mut walk| async move { Ok(walk.page().await?.map(|page| (page, walk))) })
     }
 }
 
+/// The arguments of a part of a batch.
+fn part(parent: &JobId, first: u64, ids: &[JobId], payloads: &[Json], last: bool) -> Args {
+    let args = Args::default().text(parent.as_str()).number(first).number(u8::from(last)).texts(["", ""]);
+    ids.iter().zip(payloads).fold(args.count(payloads.len()), |args, (id, payload)| {
+        args.texts([id.as_str(), "", "1", "payload", payload.as_str()])
+    })
+}
+
 impl Walk {
     async fn page(&mut self) -> Result<Option<Vec<Job>>> {
-        let total = match self.total {
-            Some(total) => total,
+        let (partition, total) = match self.whole {
+            Some(whole) => whole,
             None => self.count().await?,
         };
         if self.next >= total {
             return self.fault.take().map_or(Ok(None), Err);
         }
         let to = total.min(self.next + self.step);
-        let ids: Vec<JobId> = (self.next..to).map(|number| self.store.item_id(&self.parent, number)).collect();
+        let ids = self.store.item_ids(&self.parent, partition, self.next..to);
         let mut page = Vec::with_capacity(ids.len());
         for (id, read) in ids.iter().zip(self.store.read_many(&ids, Repeat::Safe).await?) {
             match read {
@@ -124,11 +123,9 @@ impl Walk {
         Ok(Some(page))
     }
 
-    async fn count(&mut self) -> Result<u64> {
+    async fn count(&mut self) -> Result<(u16, u64)> {
         let parent = self.store.get(&self.parent).await?;
         let parent = parent.ok_or_else(|| Refusal::NotFound(self.parent.clone()))?;
-        let total = parent.items.map_or(0, |items| items.total);
-        self.total = Some(total);
-        Ok(total)
+        Ok(*self.whole.insert((parent.partition, parent.items.map_or(0, |items| items.total))))
     }
 }

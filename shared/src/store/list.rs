@@ -169,10 +169,11 @@ impl Store {
         n: usize,
     ) -> Result<Vec<(Option<JobId>, Position)>> {
         if let Some(parent) = &query.parent {
-            let total = self.get(parent).await?.and_then(|j| j.items).map_or(0, |i| i.total);
+            let Some(job) = self.get(parent).await? else { return Ok(Vec::new()) };
+            let total = job.items.map_or(0, |items| items.total);
             let from = if let Some(Position::Numbered(from)) = after { *from } else { 0 };
-            let numbers = from..total.min(from + n as u64);
-            return Ok(numbers.map(|k| (Some(self.item_id(parent, k)), Position::Numbered(k + 1))).collect());
+            let ids = self.item_ids(parent, job.partition, from..total.min(from + n as u64));
+            return Ok((from + 1..).zip(ids).map(|(next, id)| (Some(id), Position::Numbered(next))).collect());
         }
         if query.state == Some(State::Queued) {
             return self.queued_ids(query, after, n).await;

@@ -4,6 +4,7 @@ use redis::Value;
 
 use super::Store;
 use super::finding::{Finding, Repair};
+use super::partitions::Sizes;
 use super::status::WorkerStatus;
 use super::wire::reply::{array, number};
 use super::wire::{Home, Wire, keys};
@@ -17,38 +18,32 @@ const EMPTIED_AT: &str = "emptied_at";
 impl Store {
     /// Whether somebody has emptied Redis (FLUSHALL, DEL) under a live process, and when that was noticed; a doctor's
     /// repair ends the report. The number of partitions, which went with the jobs, is put back: whoever starts next
-    /// must place jobs as those do that live.
+    /// must place jobs as those do that live. Learns of a growth of that number.
     ///
     /// # Errors
     /// [`Error::Config`] when the key space now has another number of partitions: this process must be started again.
     /// Those of any call.
     pub async fn emptied_at(&self) -> Result<Option<Timestamp>> {
-        let (stored, emptied_at) = match read(&self.inner.wire).await {
+        let meta = match self.read_meta().await {
             // In a cluster the node that has the settings may be away alone; the others work.
             Err(Error::Unavailable(_) | Error::OutcomeUnknown(_)) if self.inner.wire.connections().is_cluster() => {
                 return Ok(None);
             }
             read => read?,
         };
-        match stored {
-            None => self.restore().await.map(Some),
-            Some(stored) if stored != i64::from(self.partitions()) => Err(Error::Config(format!(
-                "Redis was emptied and set up again with {stored} partitions, and this process places jobs by {}; start it \
-                 again",
-                self.partitions()
-            ))),
-            Some(_) => Ok(emptied_at),
+        match meta.sizes {
+            None => self.restore(meta.now).await.map(Some),
+            Some(_) => Ok(meta.emptied_at),
         }
     }
 
-    async fn restore(&self) -> Result<Timestamp> {
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("TIME");
-        let now =
-            array(&self.inner.wire.pipe(Home::Meta, &pipeline).await?[0]).first().and_then(number).unwrap_or(0) * 1_000;
-        let mut pipeline = redis::pipe();
+    async fn restore(&self, now: i64) -> Result<Timestamp> {
+        let (sizes, mut pipeline) = (self.sizes(), redis::pipe());
         // In one transaction: a crash in between would leave no report.
-        pipeline.atomic().cmd("HSETNX").arg(keys::META).arg("partitions").arg(self.partitions());
+        pipeline.atomic().cmd("HSETNX").arg(keys::META).arg("partitions").arg(sizes.current());
+        if !sizes.past().is_empty() {
+            pipeline.cmd("HSETNX").arg(keys::META).arg("partitions_past").arg(sizes.past());
+        }
         pipeline.cmd("HSETNX").arg(keys::META).arg(EMPTIED_AT).arg(now);
         pipeline.cmd("HSETNX").arg(keys::META).arg(LAYOUT).arg(limits::LAYOUT);
         self.inner.wire.pipe(Home::Meta, &pipeline).await?;
@@ -56,15 +51,15 @@ impl Store {
             "{} is gone: somebody has emptied Redis (FLUSHALL, DEL) while Leasehold was at work, and every job accepted before \
              is lost; {} partitions are set again",
             keys::META,
-            self.partitions()
+            sizes.current()
         );
         Ok(Timestamp(now))
     }
 
     /// Reports to the operator, until acknowledged, that jobs were lost.
     pub(super) async fn find_emptied(&self) -> Result<Option<Finding>> {
-        let (stored, emptied_at) = read(&self.inner.wire).await?;
-        let (problem, repair) = match (stored, emptied_at) {
+        let Meta { sizes, emptied_at, .. } = Meta::read(&self.inner.wire).await?;
+        let (problem, repair) = match (sizes, emptied_at) {
             (_, Some(at)) => (
                 format!("somebody has emptied Redis (noticed {at}); every job accepted before is lost"),
                 Some(Repair::AcceptEmptied),
@@ -192,52 +187,28 @@ pub(super) async fn agree_layout(wire: &Wire) -> Result<()> {
     }
 }
 
-/// The number of partitions, and when the key space was found emptied.
-async fn read(wire: &Wire) -> Result<(Option<i64>, Option<Timestamp>)> {
-    let mut pipeline = redis::pipe();
-    pipeline.cmd("HMGET").arg(keys::META).arg("partitions").arg(EMPTIED_AT);
-    let replies = wire.pipe(Home::Meta, &pipeline).await?;
-    let [partitions, emptied_at] = array(&replies[0]) else { return Ok((None, None)) };
-    Ok((number(partitions), number(emptied_at).map(Timestamp)))
+/// The fields of `lh:meta` that change while processes run.
+pub(super) struct Meta {
+    /// The numbers of partitions; `None` in a new key space.
+    pub sizes: Option<Sizes>,
+    /// When the key space was found emptied.
+    pub emptied_at: Option<Timestamp>,
+    /// Redis's time, ms.
+    pub now: i64,
 }
 
-/// Checks the number of partitions against the one set at the first start; sets it, unless read-only.
-///
-/// A partition is a single slot of a cluster, so few of them would leave nodes without work.
-pub(super) async fn agree_partitions(wire: &Wire, wanted: Option<u16>, sets: bool) -> Result<u16> {
-    let (first, least) = if wire.connections().is_cluster() { (64, limits::CLUSTER_PARTITIONS_MIN) } else { (1, 1) };
-    let enough = |partitions: u16| {
-        if partitions >= least || !sets {
-            return Ok(partitions);
-        }
-        Err(Error::Config(format!(
-            "the key space has {partitions} partitions, and each is on one node of the cluster only; write \
-             partitions = 64 for a new key space ({least} is the least for a cluster), or use a single server or Redis \
-             Sentinel"
-        )))
-    };
-    wanted.map(enough).transpose()?;
-    let mut reading = redis::pipe();
-    reading.cmd("HGET").arg(keys::META).arg("partitions");
-    let mut replies = wire.pipe(Home::Meta, &reading).await?;
-    if replies[0] == Value::Nil && !sets {
-        return Ok(wanted.unwrap_or(first));
-    }
-    if replies[0] == Value::Nil {
-        let mut setting = redis::pipe();
-        setting.cmd("HSETNX").arg(keys::META).arg("partitions").arg(wanted.unwrap_or(first));
-        wire.pipe(Home::Meta, &setting).await?;
-        replies = wire.pipe(Home::Meta, &reading).await?;
-    }
-    let stored =
-        number(&replies[0]).and_then(|n| u16::try_from(n).ok()).filter(|n| (1..=limits::PARTITIONS_MAX).contains(n));
-    let reason = || "`partitions` is not 1 to 256".to_owned();
-    let stored = stored.ok_or_else(|| Error::Corrupt { key: keys::META.into(), reason: reason() })?;
-    match wanted {
-        Some(n) if n != stored => Err(Error::Config(format!(
-            "partitions is {n}, but this Redis was set up with {stored}, and jobs are placed by it; \
-             write {stored}, or leave LEASEHOLD_PARTITIONS unset"
-        ))),
-        _ => enough(stored),
+impl Meta {
+    /// # Errors
+    /// [`Error::Corrupt`] when a number of partitions cannot be read; those of any call.
+    pub(super) async fn read(wire: &Wire) -> Result<Self> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("TIME").cmd("HMGET").arg(keys::META).arg(EMPTIED_AT).arg("partitions");
+        pipeline.arg("partitions_past").arg("partitions_growing").arg("partitions_grown_at");
+        let replies = wire.pipe(Home::Meta, &pipeline).await?;
+        let now = array(&replies[0]).first().and_then(number).unwrap_or(0) * 1_000;
+        let [emptied_at, sizes @ ..] = array(&replies[1]) else {
+            return Ok(Self { sizes: None, emptied_at: None, now });
+        };
+        Ok(Self { sizes: Sizes::read(sizes, now)?, emptied_at: number(emptied_at).map(Timestamp), now })
     }
 }

@@ -1,13 +1,12 @@
 //! Prune: removes ended jobs, in the sweep by age and number, manually by an operator's criteria.
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use redis::Value;
 use tokio::time::Instant;
 
-use super::Store;
 use super::wire::reply::{array, number, text};
 use super::wire::{Args, Home, Repeat, keys, scripts};
+use super::{Store, by_partition};
 use crate::{JobId, Kind, Result, State, limits};
 
 /// The ended jobs to remove: those that match all given criteria. Items are removed with their batch only.
@@ -44,6 +43,7 @@ pub struct Pruned {
 /// An ended job as a prune sees it.
 struct Ended {
     id: String,
+    partition: u16,
     /// As Redis prints it: the cursor.
     score: String,
     state: Option<State>,
@@ -105,7 +105,7 @@ impl Store {
                 }
                 let beyond = self.is_beyond(query, &ended, &mut kept).await?;
                 if beyond && ended.score.parse::<f64>().is_ok_and(|at| (at as i64) < cutoff) {
-                    going.push(ended.id);
+                    going.push(ended);
                 }
             }
             pruned.matching += going.len() as u64;
@@ -129,12 +129,12 @@ impl Store {
 
     async fn weigh_items(&self, ended: &Ended) -> Result<u64> {
         let Ok(parent) = JobId::parse(&ended.id) else { return Ok(0) };
-        let (partition, mut bytes, mut number_of_first) = (self.partition_of(&parent), 0, 0);
+        let (partition, mut bytes, mut number_of_first) = (ended.partition, 0, 0);
         while number_of_first < ended.items {
             let to = ended.items.min(number_of_first + limits::PRUNE_BATCH as u64);
             let mut pipeline = redis::pipe();
-            for item in number_of_first..to {
-                let key = keys::job(partition, &self.item_id(&parent, item));
+            for item in self.item_ids(&parent, partition, number_of_first..to) {
+                let key = keys::job(partition, &item);
                 for field in ["payload", "result", "checkpoint", "error"] {
                     pipeline.cmd("HSTRLEN").arg(&key).arg(field);
                 }
@@ -162,7 +162,7 @@ impl Store {
         for partition in 0..self.partitions() {
             let reply = self.inner.wire.run(&scripts::FINISHED, partition, &args, Repeat::Safe).await?;
             now = array(&reply).first().and_then(number).unwrap_or(0);
-            page.extend(array(&reply).iter().skip(1).map(|entry| ended(array(entry))));
+            page.extend(array(&reply).iter().skip(1).map(|entry| ended(partition, array(entry))));
         }
         if self.partitions() > 1 {
             sort_by_end(&mut page);
@@ -173,15 +173,12 @@ impl Store {
     }
 
     /// Removes ended jobs of a kind. Returns how many are removed now.
-    async fn remove_ended(&self, kind: &Kind, ids: &[String]) -> Result<u64> {
-        let mut shares: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
-        for id in ids {
-            shares.entry(keys::partition_of(id, self.partitions())).or_default().push(id);
-        }
+    async fn remove_ended(&self, kind: &Kind, jobs: &[Ended]) -> Result<u64> {
         let mut removed = 0;
-        for (partition, share) in shares {
+        for (partition, share) in by_partition(jobs, |_, ended| ended.partition) {
             for chunk in share.chunks(limits::SWEEP_BATCH) {
-                let args = Args::default().count(0).text(kind.as_str()).texts(chunk);
+                let ids = chunk.iter().map(|(_, ended)| &ended.id);
+                let args = Args::default().count(0).text(kind.as_str()).texts(ids);
                 let reply = self.inner.wire.run(&scripts::REMOVE, partition, &args, Repeat::Safe).await?;
                 // A missing job existed just before: it was removed by the first attempt of this call, or by another
                 // prune.
@@ -218,11 +215,13 @@ impl Store {
             if excess == 0 {
                 break;
             }
-            let mut oldest: Vec<Ended> = oldest.iter().flat_map(|r| array(r).chunks_exact(2)).map(ended).collect();
+            let pages =
+                (0..).zip(&oldest).flat_map(|(p, page)| array(page).chunks_exact(2).map(move |entry| ended(p, entry)));
+            let mut oldest: Vec<Ended> = pages.collect();
             sort_by_end(&mut oldest);
-            let ids: Vec<String> = oldest.into_iter().take(excess).map(|e| e.id).collect();
-            self.remove_ended(kind, &ids).await?;
-            pruned += ids.len();
+            oldest.truncate(excess);
+            self.remove_ended(kind, &oldest).await?;
+            pruned += oldest.len();
             if excess < limits::SWEEP_BATCH {
                 break;
             }
@@ -249,8 +248,8 @@ fn sort_by_end(page: &mut [Ended]) {
 }
 
 /// An entry of `finished.lua`, or an id and its score.
-fn ended(entry: &[Value]) -> Ended {
+fn ended(partition: u16, entry: &[Value]) -> Ended {
     let word = |at: usize| entry.get(at).map(text).unwrap_or_default();
     let count = |at: usize| word(at).parse().unwrap_or(0);
-    Ended { id: word(0), score: word(1), state: State::parse(&word(2)), items: count(3), bytes: count(4) }
+    Ended { id: word(0), partition, score: word(1), state: State::parse(&word(2)), items: count(3), bytes: count(4) }
 }

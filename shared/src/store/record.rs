@@ -3,9 +3,9 @@ use std::collections::HashMap;
 
 use redis::Value;
 
-use super::Store;
 use super::wire::reply::{array, number, text};
 use super::wire::{Args, Repeat, keys, scripts};
+use super::{Store, by_partition};
 use crate::files::FileEntry;
 use crate::job::{ErrorCode, Items, JobError, Priority, Progress};
 use crate::{Error, Job, JobId, Json, Kind, QueueName, Result, State, Timestamp, WorkerId};
@@ -30,13 +30,14 @@ impl Store {
     /// [`Store::get_many`], with the error of each unreadable record in its place.
     pub(super) async fn read_many(&self, ids: &[JobId], repeat: Repeat) -> Result<Vec<Result<Option<Job>>>> {
         let mut jobs: Vec<Result<Option<Job>>> = ids.iter().map(|_| Ok(None)).collect();
-        for (partition, share) in self.by_partition(ids, |id| id) {
+        let places = self.places(ids).await?;
+        for (partition, share) in by_partition(ids, |at, _| places[at]) {
             for chunk in share.chunks(50) {
                 let args = Args::default().texts(chunk.iter().map(|(_, id)| id.as_str()));
                 let reply = self.inner.wire.run(&scripts::GET, partition, &args, repeat).await?;
                 for ((at, id), value) in chunk.iter().zip(array(&reply)) {
-                    jobs[*at] =
-                        job(id, value).map_err(|reason| Error::Corrupt { key: keys::job(partition, id), reason });
+                    jobs[*at] = job(id, partition, value)
+                        .map_err(|reason| Error::Corrupt { key: keys::job(partition, id), reason });
                 }
             }
         }
@@ -45,7 +46,7 @@ impl Store {
 }
 
 /// Builds a job from the reply of `get.lua`.
-fn job(id: &JobId, reply: &Value) -> Result<Option<Job>, String> {
+fn job(id: &JobId, partition: u16, reply: &Value) -> Result<Option<Job>, String> {
     let reply = array(reply);
     if reply.is_empty() {
         return Ok(None);
@@ -81,6 +82,7 @@ fn job(id: &JobId, reply: &Value) -> Result<Option<Job>, String> {
     let items = items_of(field);
     Ok(Some(Job {
         id: id.clone(),
+        partition,
         kind: Kind::parse(need("kind")?).map_err(|e| e.to_string())?,
         queue: QueueName::parse(need("queue")?).map_err(|e| e.to_string())?,
         state,

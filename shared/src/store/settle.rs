@@ -1,10 +1,10 @@
 //! Complete, fail, release: how a holder ends its claim; and the reports of a running handler.
 use redis::Value;
 
-use super::Store;
 use super::claim::Held;
 use super::wire::reply::text;
 use super::wire::{Args, scripts, split};
+use super::{Store, by_partition};
 use crate::files::{FileEntry, Output};
 use crate::job::{JobError, Progress, cut};
 use crate::{Json, Result, State, WorkerId, limits};
@@ -79,8 +79,7 @@ impl Store {
     /// # Errors
     /// Those of any call. Idempotent: it may be repeated any number of times.
     pub async fn settle(&self, worker: &WorkerId, settle: Settle) -> Result<Settled> {
-        let groups = self.inner.settles.get_or_init(|| self.groups(&scripts::SETTLE));
-        let group = &groups[usize::from(self.partition_of(&settle.held.id))];
+        let group = self.inner.settles.of(settle.held.partition);
         group.call(head(worker), settle_entry(&settle), 0).await.map(|reply| settled(&reply))
     }
 
@@ -90,7 +89,7 @@ impl Store {
     /// Those of any call.
     pub async fn settle_many(&self, worker: &WorkerId, settles: &[Settle]) -> Result<Vec<Settled>> {
         let mut answers = vec![Settled::Missing; settles.len()];
-        for (partition, share) in self.by_partition(settles, |s| &s.held.id) {
+        for (partition, share) in by_partition(settles, |_, settle| settle.held.partition) {
             for chunk in split(&share, |(_, settle)| bytes(settle)) {
                 let entries = chunk.iter().map(|(_, settle)| settle_entry(settle)).collect();
                 let replies = self.inner.wire.run_many(&scripts::SETTLE, partition, head(worker), entries, 0).await?;
@@ -108,7 +107,7 @@ impl Store {
     /// Those of any call.
     pub async fn report(&self, worker: &WorkerId, reports: &[Report]) -> Result<Vec<bool>> {
         let mut answers = vec![false; reports.len()];
-        for (partition, share) in self.by_partition(reports, |r| &r.held.id) {
+        for (partition, share) in by_partition(reports, |_, report| report.held.partition) {
             for chunk in split(&share, |(_, r)| r.checkpoint.as_ref().map_or(0, |c| c.as_str().len())) {
                 let entries = chunk.iter().map(|(_, report)| report_entry(report)).collect();
                 let replies = self.inner.wire.run_many(&scripts::REPORT, partition, head(worker), entries, 0).await?;

@@ -1,20 +1,25 @@
 //! Submit: new jobs, each at most once. A batch is submitted first and its items follow (`items`).
 use redis::Value;
 
-use super::Store;
+use super::partitions::Sizes;
 use super::past::{Ending, Past};
 use super::wire::reply::{array, number, text};
-use super::wire::{Args, keys, scripts, split};
+use super::wire::{Args, Home, keys, scripts, split};
+use super::{Store, by_partition};
 use crate::job::Due;
 use crate::{Error, JobId, Json, NewJob, Refusal, Result, State, Timestamp, limits};
 
 /// How often an id is drawn again because its partition is away.
 const DRAWS: usize = 20;
+/// How often a submit is tried while the partitions grow.
+const TRIES: usize = 5;
 
 /// A job with its id and, for a batch, the items to follow.
 pub(super) struct Minted {
     pub id: JobId,
     pub partition: u16,
+    /// Its Idempotency-Key was placed here before the partitions grew: the job is known, or the key has just expired.
+    pub replay: bool,
     pub job: NewJob,
     /// Its past in another store.
     pub past: Option<Past>,
@@ -41,6 +46,8 @@ pub struct Submitted {
 /// The data that Redis stored for a new job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accepted {
+    /// Its partition.
+    pub partition: u16,
     /// Its first state.
     pub state: State,
     /// When it was accepted.
@@ -67,25 +74,48 @@ impl Store {
     /// may be there: only its Idempotency-Key can tell. On [`Error::TooFewReplicas`] it is there, and a failover may
     /// lose it.
     pub async fn submit(&self, job: NewJob) -> Result<Submitted> {
-        let minted = self.mint(job);
-        let submitted = self.submit_minted(&minted).await;
-        if let (Some(files), Some(_)) = (self.files(), minted.job.uploaded.as_ref().filter(|_| is_needless(&submitted)))
-        {
-            files.remove(vec![minted.id.clone()]).await;
+        let id = job.uploaded.as_ref().map_or_else(|| self.mint_id(&job), |uploaded| uploaded.id.clone());
+        let (submitted, job) = self.submit_as(&id, job).await;
+        if let (Some(files), Some(_)) = (self.files(), job.uploaded.as_ref().filter(|_| is_needless(&submitted))) {
+            files.remove(vec![id]).await;
         }
         let submitted = submitted?;
-        self.fill_batch(&submitted, &minted.job).await.map_err(Error::after_a_change)?;
+        self.fill_batch(&submitted, &job).await.map_err(Error::after_a_change)?;
         Ok(submitted)
     }
 
-    async fn submit_minted(&self, minted: &Minted) -> Result<Submitted> {
+    /// Submits one job under an id that was minted for it, and gives it back.
+    async fn submit_as(&self, id: &JobId, mut job: NewJob) -> (Result<Submitted>, NewJob) {
+        let mut id = id.clone();
+        for _ in 0..TRIES {
+            let minted = match self.homes_of(std::iter::once((&id, &job))).await {
+                Ok(homes) => Minted { id: id.clone(), partition: homes[0].0, replay: homes[0].1, job, past: None },
+                Err(e) => return (Err(e), job),
+            };
+            let answer = self.submit_minted(&minted).await;
+            job = minted.job;
+            match answer {
+                Ok(Some(answer)) => return (answer.map_err(Error::Refused), job),
+                Ok(None) => {}
+                Err(e) => return (Err(e), job),
+            }
+            if let Err(e) = self.catch_up().await {
+                return (Err(e), job);
+            }
+            if job.uploaded.is_none() {
+                id = self.mint_id(&job);
+            }
+        }
+        (Err(growing()), job)
+    }
+
+    /// `None`: the partitions have grown since, and nothing was done.
+    async fn submit_minted(&self, minted: &Minted) -> Result<Option<Result<Submitted, Refusal>>> {
         let replicas = minted.job.durability.replicas();
         // In calls of their own, so that no other submit waits for a replica.
         let groups = if replicas > 0 { &self.inner.waiting_submits } else { &self.inner.submits };
-        let groups = groups.get_or_init(|| self.groups(&scripts::SUBMIT));
-        let group = &groups[usize::from(minted.partition)];
-        let reply = group.call(submit_head(), submit_entry(minted), replicas).await?;
-        submit_answer(minted, &reply).map_err(Error::Refused)
+        let reply = groups.of(minted.partition).call(self.head(minted.replay), submit_entry(minted), replicas).await?;
+        Ok(submit_answer(minted, &reply))
     }
 
     /// Submits up to [`limits::BATCH_MAX`] jobs a script call; each is answered separately, in order.
@@ -93,33 +123,57 @@ impl Store {
     /// # Errors
     /// As [`Store::submit`]; a job's refusal is returned in its place.
     pub async fn submit_many(&self, jobs: Vec<NewJob>) -> Result<Vec<Result<Submitted, Refusal>>> {
-        let minted: Vec<Minted> = jobs.into_iter().map(|job| self.mint(job)).collect();
-        let answers = self.submit_all(&minted).await?;
-        for (minted, answer) in minted.iter().zip(&answers) {
-            if let Ok(submitted) = answer {
-                self.fill_batch(submitted, &minted.job).await.map_err(Error::after_a_change)?;
+        let mut answers: Vec<Option<Result<Submitted, Refusal>>> = jobs.iter().map(|_| None).collect();
+        let (mut begun, mut left): (bool, Vec<(usize, NewJob)>) = (false, jobs.into_iter().enumerate().collect());
+        for _ in 0..TRIES {
+            let ids: Vec<JobId> = left.iter().map(|(_, job)| self.mint_id(job)).collect();
+            let homes = self.homes_of(ids.iter().zip(left.iter().map(|(_, job)| job))).await;
+            let homes = homes.map_err(|e| if begun { e.after_a_change() } else { e })?;
+            let of_job =
+                |((id, (partition, replay)), (at, job))| (at, Minted { id, partition, replay, job, past: None });
+            let (places, minted): (Vec<usize>, Vec<Minted>) =
+                ids.into_iter().zip(homes).zip(std::mem::take(&mut left)).map(of_job).unzip();
+            let replies = self.submit_all(&minted).await;
+            let replies = replies.map_err(|e| if begun { e.after_a_change() } else { e })?;
+            begun = true;
+            for ((at, minted), answer) in places.into_iter().zip(minted).zip(replies) {
+                if let Some(Ok(submitted)) = &answer {
+                    self.fill_batch(submitted, &minted.job).await.map_err(Error::after_a_change)?;
+                }
+                if answer.is_none() {
+                    left.push((at, minted.job));
+                }
+                answers[at] = answer;
             }
+            if left.is_empty() {
+                return Ok(answers.into_iter().map(|answer| answer.expect("none is left")).collect());
+            }
+            self.catch_up().await.map_err(Error::after_a_change)?;
         }
-        Ok(answers)
+        Err(growing().after_a_change())
     }
 
-    /// Writes jobs that have their ids, without the items of batches; each is answered separately, in order.
-    pub(super) async fn submit_all(&self, minted: &[Minted]) -> Result<Vec<Result<Submitted, Refusal>>> {
+    /// Writes jobs that have their ids, without the items of batches; each is answered separately, in order. `None`: the
+    /// partitions have grown since, and nothing was done for a job with an Idempotency-Key.
+    pub(super) async fn submit_all(&self, minted: &[Minted]) -> Result<Vec<Option<Result<Submitted, Refusal>>>> {
         let mut answers: Vec<Option<Result<Submitted, Refusal>>> = minted.iter().map(|_| None).collect();
-        for (partition, share) in self.by_partition(minted, |m| &m.id) {
-            for chunk in split(&share, |(_, m)| m.bytes()) {
-                let entries = chunk.iter().map(|(_, minted)| submit_entry(minted)).collect();
-                let replicas = chunk.iter().map(|(_, m)| m.job.durability.replicas()).max().unwrap_or(0);
-                let wire = &self.inner.wire;
-                let replies = wire.run_many(&scripts::SUBMIT, partition, submit_head(), entries, replicas).await;
-                let begun = answers.iter().any(Option::is_some);
-                let replies = replies.map_err(|e| if begun { e.after_a_change() } else { e })?;
-                for ((at, minted), reply) in chunk.iter().zip(replies) {
-                    answers[*at] = Some(submit_answer(minted, &reply));
+        let mut begun = false;
+        for (partition, share) in by_partition(minted, |_, minted| minted.partition) {
+            for alike in share.chunk_by(|(_, one), (_, other)| one.replay == other.replay) {
+                for chunk in split(alike, |(_, m)| m.bytes()) {
+                    let entries = chunk.iter().map(|(_, minted)| submit_entry(minted)).collect();
+                    let replicas = chunk.iter().map(|(_, m)| m.job.durability.replicas()).max().unwrap_or(0);
+                    let (wire, head) = (&self.inner.wire, self.head(alike[0].1.replay));
+                    let replies = wire.run_many(&scripts::SUBMIT, partition, head, entries, replicas).await;
+                    let replies = replies.map_err(|e| if begun { e.after_a_change() } else { e })?;
+                    begun = true;
+                    for ((at, minted), reply) in chunk.iter().zip(replies) {
+                        answers[*at] = submit_answer(minted, &reply);
+                    }
                 }
             }
         }
-        Ok(answers.into_iter().map(|a| a.expect("each job is in one share")).collect())
+        Ok(answers)
     }
 
     /// A batch whose submit was interrupted before its last part is completed by repeating the submit.
@@ -140,29 +194,75 @@ impl Store {
 
     /// Mints an id for a job to be submitted, in its required partition, so that its files can be written under the id.
     pub fn mint_id(&self, job: &NewJob) -> JobId {
-        let home = if job.limited { Some(job.kind.as_str()) } else { job.idempotency.as_ref().map(|i| i.key.as_str()) };
-        let home = home.map(|text| keys::partition_of(text, self.partitions()));
-        let mut id = keys::mint(home, self.partitions());
+        let sizes = self.sizes();
+        if let Some((text, partitions)) = home_of(job, &sizes) {
+            return keys::mint(Some(keys::partition_of(text, partitions)), partitions);
+        }
+        let mut id = keys::mint(None, sizes.current());
         // In a cluster a job that may be anywhere keeps clear of a node that does not answer.
         for _ in 0..DRAWS {
-            if home.is_some() || !self.inner.wire.connections().is_away(self.partition_of(&id)) {
+            if !self.inner.wire.connections().is_away(keys::partition_of(id.as_str(), sizes.current())) {
                 break;
             }
-            id = keys::mint(None, self.partitions());
+            id = keys::mint(None, sizes.current());
         }
         id
     }
 
-    fn mint(&self, job: NewJob) -> Minted {
-        let id = job.uploaded.as_ref().map_or_else(|| self.mint_id(&job), |uploaded| uploaded.id.clone());
-        let partition = self.partition_of(&id);
-        Minted { id, partition, job, past: None }
+    /// The partition of each new job, and whether its Idempotency-Key is there from before the partitions grew.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] for files that were uploaded under an id of before a growth; those of any call.
+    async fn homes_of<'a>(
+        &self,
+        jobs: impl Iterator<Item = (&'a JobId, &'a NewJob)> + Clone,
+    ) -> Result<Vec<(u16, bool)>> {
+        let sizes = self.sizes();
+        let (mut homes, mut looks, mut looked) = (Vec::new(), Vec::new(), Vec::new());
+        for (at, (id, job)) in jobs.enumerate() {
+            let Some((text, partitions)) = home_of(job, &sizes) else {
+                homes.push((keys::partition_of(id.as_str(), sizes.current()), false));
+                continue;
+            };
+            let home = keys::partition_of(text, partitions);
+            if keys::partition_of(id.as_str(), partitions) != home {
+                return Err(growing());
+            }
+            homes.push((home, false));
+            let key = job.idempotency.as_ref().filter(|_| !job.limited);
+            for earlier in key.map(|key| sizes.earlier_homes_of_key(&key.key)).unwrap_or_default() {
+                let key = keys::idempotency(earlier, &job.kind, text);
+                looks.push((Home::Partition(earlier), redis::cmd("EXISTS").arg(key).to_owned()));
+                looked.push((at, earlier));
+            }
+        }
+        if !looks.is_empty() {
+            let found = self.inner.wire.pipe_each(&looks).await?;
+            for ((at, earlier), _) in looked.into_iter().zip(found).filter(|(_, found)| *found == Value::Int(1)) {
+                homes[at] = (earlier, true);
+            }
+        }
+        Ok(homes)
+    }
+
+    /// The arguments common to all jobs of a call: the limit on names, how long an Idempotency-Key is kept, and the
+    /// number of partitions by which keys are placed; 0: keys are only replayed.
+    fn head(&self, replay: bool) -> Args {
+        let partitions = if replay { 0 } else { self.sizes().current() };
+        Args::default().count(limits::NAMES_MAX).number(limits::IDEMPOTENCY_MS).number(partitions)
     }
 }
 
-/// The arguments common to all jobs of a call: the limit on names, and how long an Idempotency-Key is kept.
-fn submit_head() -> Args {
-    Args::default().count(limits::NAMES_MAX).number(limits::IDEMPOTENCY_MS)
+/// What decides where a new job must be, and the number of partitions by which it does; `None`: it may be anywhere.
+fn home_of<'a>(job: &'a NewJob, sizes: &Sizes) -> Option<(&'a str, u16)> {
+    if job.limited {
+        return Some((job.kind.as_str(), sizes.first()));
+    }
+    job.idempotency.as_ref().map(|idempotency| (idempotency.key.as_str(), sizes.current()))
+}
+
+fn growing() -> Error {
+    Error::Unavailable("the number of partitions is just growing; nothing was done; try again".into())
 }
 
 fn submit_entry(minted: &Minted) -> Args {
@@ -198,11 +298,13 @@ fn submit_entry(minted: &Minted) -> Args {
     fields.into_iter().fold(args, |args, (name, value)| args.text(name).text(value))
 }
 
-fn submit_answer(minted: &Minted, reply: &Value) -> Result<Submitted, Refusal> {
+/// `None`: the partitions have grown since.
+fn submit_answer(minted: &Minted, reply: &Value) -> Option<Result<Submitted, Refusal>> {
     let reply = array(reply);
     let word = |at: usize| reply.get(at).map(text).unwrap_or_default();
     let known = || JobId::parse(&word(1)).unwrap_or_else(|_| minted.id.clone());
-    match word(0).as_str() {
+    Some(match word(0).as_str() {
+        "grown" => return None,
         "replayed" => Ok(Submitted { replayed: known() != minted.id, id: known(), accepted: None }),
         "conflict" => Err(Refusal::KeyConflict(known())),
         "gone" => Err(Refusal::KeyGone(known())),
@@ -212,8 +314,13 @@ fn submit_answer(minted: &Minted, reply: &Value) -> Result<Submitted, Refusal> {
             let time = |at: usize| reply.get(at).and_then(number).map(Timestamp);
             let accepted = State::parse(word).zip(time(2));
             debug_assert!(word == "exists" || accepted.is_some());
-            let accepted = accepted.map(|(state, created_at)| Accepted { state, created_at, scheduled_at: time(3) });
+            let accepted = accepted.map(|(state, created_at)| Accepted {
+                partition: minted.partition,
+                state,
+                created_at,
+                scheduled_at: time(3),
+            });
             Ok(Submitted { id: minted.id.clone(), replayed: false, accepted })
         }
-    }
+    })
 }

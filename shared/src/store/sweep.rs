@@ -279,7 +279,7 @@ impl Store {
     /// Runs one step of a cascade. Returns whether there are more.
     async fn cascade(&self, partition: u16, walk: &mut Cascade) -> Result<bool> {
         let to = walk.total.min(walk.from + limits::CASCADE_BATCH as u64);
-        let items: Vec<JobId> = (walk.from..to).map(|k| self.item_id(&walk.parent, k)).collect();
+        let items = self.item_ids(&walk.parent, partition, walk.from..to);
         let args = Args::default().text(walk.parent.as_str()).text(&walk.verb).number(walk.from);
         let args = args.texts(items.iter().map(JobId::as_str));
         let reply = self.inner.wire.run(&scripts::CASCADE, partition, &args, Repeat::Safe).await?;

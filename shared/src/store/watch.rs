@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::Store;
-use super::hints::listen;
+use super::hints::{Message, listen};
 use super::wire::Repeat;
 use crate::{Error, Job, JobId, Result, limits};
 
@@ -72,9 +72,9 @@ impl Watcher {
         let shared = Arc::new(Shared { store: store.clone(), watched: Mutex::default(), wake: wake.clone() });
         let (hearing, reading) = (Arc::downgrade(&shared), Arc::downgrade(&shared));
         tokio::spawn(async move {
-            let each = |message: Option<&str>| {
+            let each = |message: Option<Message>| {
                 if let Some(shared) = hearing.upgrade() {
-                    shared.hear(message);
+                    shared.hear(message.map(|message| message.payload));
                 }
             };
             tokio::select! {

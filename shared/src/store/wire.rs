@@ -18,6 +18,6 @@ pub(super) mod scripts;
 mod sentinel;
 
 pub(super) use call::{Args, Repeat, Wire};
-pub(super) use group::{Group, split};
+pub(super) use group::{Groups, split};
 pub(super) use keys::Home;
 pub(super) use node::Node;

@@ -459,15 +459,15 @@ impl Model {
         self.jobs[parent].sealed
     }
 
-    pub fn holder(&self, id: &JobId) -> (Held, String) {
+    pub fn holder(&self, id: &JobId) -> ((JobId, u64), String) {
         let (token, worker) = self.jobs[id].view.holder.clone().unwrap();
-        (Held { id: id.clone(), token }, worker)
+        ((id.clone(), token), worker)
     }
 
-    pub fn held_by(&self, worker: &str) -> Vec<Held> {
+    pub fn held_by(&self, worker: &str) -> Vec<(JobId, u64)> {
         let held = |(id, j): (&JobId, &Entry)| {
             let (token, holder) = j.view.holder.clone()?;
-            (holder == worker).then(|| Held { id: id.clone(), token })
+            (holder == worker).then(|| (id.clone(), token))
         };
         self.jobs.iter().filter_map(held).collect()
     }

@@ -36,7 +36,7 @@ async fn the_id_of_another_views_job_is_no_job() {
     let five = Five::start(&[]).await;
     let jobs = one_of_each(&five.api).await;
     let screenshots = leasehold::JobId::parse(&jobs[3].0).unwrap();
-    let item = five.store.item_id(&screenshots, 0).to_string();
+    let item = five.store.item_id(&screenshots, five.store.partition_of(&screenshots), 0).to_string();
     for (id, own) in &jobs {
         assert_eq!(five.api.get(&format!("{own}{id}")).await.status, 200);
         for (method, path) in operations(id).into_iter().filter(|(_, path)| path.contains(id)) {

@@ -141,7 +141,7 @@ async fn an_imported_batch_reads_as_it_stood() {
         "start_time": "2025-09-16T20:44:07.533700", "end_time": "2025-09-16T20:44:07.534019"});
     let item = json!({"file": "docs/NIST.SP.800-207.pdf"});
     let id = five.import("271945c6", "process-files", Some(&[item]), &old).await;
-    let item = five.store.item_id(&id, 0);
+    let item = five.store.item_id(&id, five.store.partition_of(&id), 0);
     let result = json!({"filename": "docs/NIST.SP.800-207.pdf", "success": false, "error": "File not found",
         "timestamp": "2025-09-16T20:44:07.533904"});
     five.give_old(&item, &result).await;

@@ -14,7 +14,7 @@ async fn a_batch_is_followed_to_its_images() {
     let id = taken(&submitted);
     assert_eq!((submitted.status, &submitted.json), (202, &json!({"job_id": id, "status": "pending", "total": 3})));
     let item = five.job(&id).await;
-    let first = five.store.item_id(&item.id, 0);
+    let first = five.store.item_id(&item.id, five.store.partition_of(&item.id), 0);
     let payload: Value = five.job(first.as_str()).await.payload.to().unwrap();
     let config = json!({"width": 640, "height": 800, "format": "png"});
     assert_eq!(payload, json!({"id": "item1", "url": "https://a.org", "config": config, "cache": true}));
@@ -88,7 +88,7 @@ async fn an_imported_batch_reads_as_it_stood() {
     let old = json!({"job_id": "batch-7d87a3dc", "status": "completed", "items": {"item1": item},
         "created_at": 1703123456.789, "completed_at": 1703123460.123, "total_processing_time": 3.334});
     let id = five.import("batch-7d87a3dc", "screenshots", Some(&[json!({"id": "item1", "url": null})]), &old).await;
-    let first = five.store.item_id(&id, 0);
+    let first = five.store.item_id(&id, five.store.partition_of(&id), 0);
     five.give_old(&first, &item).await;
     five.open_gate();
     let _worker = five.worker();

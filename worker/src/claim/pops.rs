@@ -34,6 +34,8 @@ pub(crate) struct Pops {
     events: UnboundedSender<Event>,
     /// In a fixed order: events and `turn` refer to a list by its index.
     pub lists: Vec<List>,
+    /// The partitions whose lists are there.
+    partitions: u16,
     /// Connections of pops that have returned, kept for the next ones.
     idle: Vec<Popper>,
     /// How long a pop blocks; at most a third of the lease, so that its reservation can still be leased in time.
@@ -44,16 +46,22 @@ pub(crate) struct Pops {
 
 impl Pops {
     pub fn new(running: Arc<Running>, events: UnboundedSender<Event>, wait: Duration) -> Self {
-        let list = |partition: u16, queue: &QueueName| List {
-            partition,
-            queue: queue.clone(),
-            paused: false,
-            not_before: Instant::now(),
-            armed: None,
-        };
-        let queues = || running.queues.iter().map(|(queue, _)| queue);
-        let lists = (0..running.store.partitions()).flat_map(|p| queues().map(move |q| list(p, q))).collect();
-        Self { events, lists, idle: Vec::new(), wait, turn: 0, running }
+        Self { events, lists: Vec::new(), partitions: 0, idle: Vec::new(), wait, turn: 0, running }
+    }
+
+    /// Adds the lists of all partitions below `partitions` that are not there yet.
+    pub fn add_lists(&mut self, partitions: u16) {
+        let running = Arc::clone(&self.running);
+        for partition in self.partitions..partitions {
+            self.lists.extend(running.queues.iter().map(|(queue, _)| List {
+                partition,
+                queue: queue.clone(),
+                paused: false,
+                not_before: Instant::now(),
+                armed: None,
+            }));
+        }
+        self.partitions = self.partitions.max(partitions);
     }
 
     pub fn armed(&self) -> usize {

@@ -82,9 +82,10 @@ pub(crate) struct Leases {
 }
 
 impl Leases {
-    pub fn new(lease_time: Duration, partitions: u16) -> Arc<Self> {
-        let renew_now = (0..partitions).map(|_| Notify::new()).collect();
-        let partitions = (0..partitions).map(|_| Mutex::default()).collect();
+    pub fn new(lease_time: Duration) -> Arc<Self> {
+        // Partitions may be added: there is room for all that there can be.
+        let renew_now = (0..limits::PARTITIONS_MAX).map(|_| Notify::new()).collect();
+        let partitions = (0..limits::PARTITIONS_MAX).map(|_| Mutex::default()).collect();
         Arc::new(Self { lease_time, partitions, renew_now, checked_at: Mutex::new(Instant::now()) })
     }
 
@@ -162,8 +163,9 @@ impl Leases {
         let reported = renewed.claimed.iter().filter_map(|(_, token)| *token);
         state.highest_token = reported.fold(state.highest_token, u64::max);
         let Partition { leases, calls, audit, .. } = &mut *state;
-        let is_held =
-            |(id, token): &Entry| token.is_some_and(|token| leases.contains_key(&Held { id: id.clone(), token }));
+        let is_held = |(id, token): &Entry| {
+            token.is_some_and(|token| leases.contains_key(&Held { partition, id: id.clone(), token }))
+        };
         audit.check(&renewed.claimed, is_held, calls, Instant::now(), self.lease_time / 2)
     }
 
@@ -341,7 +343,7 @@ mod tests {
 
     fn lease(token: u64) -> (NewLease, Arc<Stop>) {
         let stop = Arc::new(Stop::default());
-        let held = Held { id: JobId::parse("a").unwrap(), token };
+        let held = Held { partition: 0, id: JobId::parse("a").unwrap(), token };
         let (queue, claimed_at) = (QueueName::parse("default").unwrap(), Instant::now());
         let job = NewLease { held, queue, claimed_at, deadline: None, exclusive: false, stop: Arc::clone(&stop) };
         (job, stop)
@@ -349,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_second_handler_under_one_token_is_refused_and_changes_nothing_for_the_first() {
-        let leases = Leases::new(Duration::from_secs(30), 1);
+        let leases = Leases::new(Duration::from_secs(30));
         let (first, stop) = lease(7);
         let held = first.held.clone();
         let guard = leases.add(0, first).expect("it is new");
@@ -364,7 +366,7 @@ mod tests {
 
     #[test]
     fn the_highest_token_seen_is_kept_after_its_lease_has_ended() {
-        let leases = Leases::new(Duration::from_secs(30), 2);
+        let leases = Leases::new(Duration::from_secs(30));
         assert_eq!(leases.highest_token(0), 0);
         drop(leases.add(0, lease(9).0));
         drop(leases.add(0, lease(7).0));

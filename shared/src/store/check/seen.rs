@@ -161,7 +161,7 @@ impl Seen {
                     Some(Sort::Hash)
                 }
                 "tokens" => Some(Sort::Text),
-                "replicated" => None,
+                "replicated" | "partitions" => None,
                 place if PLACES.iter().any(|(p, _)| *p == place) => Some(Sort::Ranked),
                 _ => self.foreign(name),
             },

@@ -15,7 +15,7 @@ local LEASES, RUNNING, CANCELLING = P .. ':leases', P .. ':running', P .. ':canc
 local SCHEDULED, RETRYING, WAITING, OPEN = P .. ':scheduled', P .. ':retrying', P .. ':waiting', P .. ':open'
 local EXPIRY, CASCADES, TOKENS, CLOCK = P .. ':expiry', P .. ':cascades', P .. ':tokens', P .. ':clock'
 local KINDS, QUEUES, PAUSED, RETENTION = P .. ':kinds', P .. ':queues', P .. ':paused', P .. ':retention'
-local WORKERS, QUARANTINE = P .. ':workers', P .. ':quarantine'
+local WORKERS, QUARANTINE, PARTITIONS = P .. ':workers', P .. ':quarantine', P .. ':partitions'
 local CHANGES, HINTS = P .. ':changes', P .. ':hints'
 local function job_key(id) return P .. ':job:' .. id end
 local function history_key(id) return P .. ':history:' .. id end

@@ -1,11 +1,13 @@
 -- Writes new and imported jobs, each at most once: a known id or Idempotency-Key changes nothing.
 -- Transition: submit import
--- KEYS: the partition. ARGV: now, names_max, idempotency_ms, n, then for each job: id, kind, queue, priority,
+-- KEYS: the partition. ARGV: now, names_max, idempotency_ms, partitions (by which the caller places keys; 0: it only
+--   replays), n, then for each job: id, kind, queue, priority,
 --   due (empty; `+ms` from now; or ms), begins (empty; `parent`; or how it had ended: completed, skipped, failed,
 --   cancelled), created_at (empty: now; or ms), key and digest (or empty), n_fields, field, value, …
 -- Returns, for each: {queued|waiting|completed|failed|cancelled, id, created_at} | {scheduled, id, created_at, due} |
---   {exists|replayed|conflict|gone, id} | {names, kind|queue}
-local names_max, idempotency_ms, n = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+--   {exists|replayed|conflict|gone, id} | {names, kind|queue} | {grown}: the partitions have
+--   grown, and a new key belongs elsewhere
+local names_max, idempotency_ms, partitions, n = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 
 local function known(set, name)
   return call('SISMEMBER', set, name) == 1 or call('SCARD', set) < names_max
@@ -17,6 +19,13 @@ local function replay(kind, key, digest)
   local known_digest, id = string.match(known, '^(%S+) (%S+)$')
   if known_digest ~= digest then return { 'conflict', id } end
   return { redis.call('EXISTS', job_key(id)) == 1 and 'replayed' or 'gone', id }
+end
+
+-- Whether keys are placed by more partitions than the caller knows: another caller may place this one elsewhere.
+local grown
+local function has_grown()
+  grown = grown or tonumber(call('GET', PARTITIONS) or nil) or 0
+  return partitions < grown
 end
 
 local function due_at(due)
@@ -48,7 +57,7 @@ local function create(job, due, begins, created_at, first, last)
   return { ends or state or 'queued', job.id, created_at, state == 'scheduled' and at or nil }
 end
 
-local replies, at = {}, 5
+local replies, at = {}, 6
 for i = 1, n do
   local job = { id = ARGV[at], kind = ARGV[at + 1], queue = ARGV[at + 2], priority = ARGV[at + 3] }
   job.key = job_key(job.id)
@@ -59,6 +68,7 @@ for i = 1, n do
   local reply = replay(job.kind, key, digest)
   -- guard: once
   if not reply and redis.call('EXISTS', job.key) == 1 then reply = { 'exists', job.id } end
+  if not reply and key ~= '' and has_grown() then reply = { 'grown' } end
   if not reply and not known(KINDS, job.kind) then reply = { 'names', 'kind' } end
   if not reply and not known(QUEUES, job.queue) then reply = { 'names', 'queue' } end
   if not reply then

@@ -1,6 +1,6 @@
 //! Group commit: entries that arrive while a call is in flight travel together in the next one. Without a call in
 //! flight an entry is sent at once.
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use redis::Value;
 use tokio::sync::{mpsc, oneshot};
@@ -8,6 +8,25 @@ use tokio::sync::{mpsc, oneshot};
 use super::call::{Args, Wire};
 use super::scripts::Script;
 use crate::{Error, Result, limits};
+
+/// The group commits of one script, one per partition. Each starts at its first use, on the runtime that uses it.
+pub(crate) struct Groups {
+    wire: Arc<Wire>,
+    script: &'static LazyLock<Script>,
+    each: Vec<OnceLock<Group>>,
+}
+
+impl Groups {
+    pub(crate) fn new(wire: Arc<Wire>, script: &'static LazyLock<Script>) -> Self {
+        Self { wire, script, each: (0..limits::PARTITIONS_MAX).map(|_| OnceLock::new()).collect() }
+    }
+
+    /// That of a partition.
+    pub(crate) fn of(&self, partition: u16) -> &Group {
+        let spawn = || Group::spawn(Arc::clone(&self.wire), self.script, partition);
+        self.each[usize::from(partition)].get_or_init(spawn)
+    }
+}
 
 /// Entries for one script in one partition, each answered separately.
 pub(crate) struct Group {

@@ -93,6 +93,16 @@ pub(crate) fn fixed(partition: u16, name: &str) -> String {
     format!("lh:{{{partition}}}:{name}")
 }
 
+/// The partition in the name of a key or a channel.
+pub(crate) fn partition_in(name: &str) -> Option<u16> {
+    name.strip_prefix("lh:{")?.split_once('}')?.0.parse().ok()
+}
+
+/// The Idempotency-Key of a kind, a string.
+pub(crate) fn idempotency(partition: u16, kind: &Kind, key: &str) -> String {
+    format!("lh:{{{partition}}}:idempotency:{kind}:{key}")
+}
+
 /// CRC-16/XMODEM, as Redis Cluster's key slots use it.
 const CRC16: crc::Crc<u16> = crc::Crc::<u16>::new(&crc::CRC_16_XMODEM);
 
