@@ -12,8 +12,8 @@ const ADOPTED_WITHIN: Duration = Duration::from_secs(15);
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
-    /// Place new jobs in N partitions from now on. No job is moved, and no process needs a restart. There is no way back
-    /// to fewer.
+    /// Place new jobs in N partitions from now on. No job is moved, and no process needs a restart. There is no way
+    /// back to fewer.
     Grow(Grow),
 }
 

@@ -7,8 +7,8 @@
 //! start; `hints` receives messages, and `watch` waits for changes. `check` verifies the invariants against the keys;
 //! `finding` is what it reports, `repair` fixes it.
 //!
-//! `connect` makes a [`Store`], after `server` has checked the server and `meta` what the key space agrees on, among it the
-//! number of `partitions`. All
+//! `connect` makes a [`Store`], after `server` has checked the server and `meta` what the key space agrees on, with the
+//! number of `partitions`, of which each process knows the `sizes`. All
 //! calls go through `wire`.
 mod admin;
 mod agreement;
@@ -34,6 +34,7 @@ mod renew;
 mod repair;
 mod server;
 mod settle;
+mod sizes;
 mod status;
 mod submit;
 mod sweep;
@@ -86,7 +87,7 @@ struct Inner {
     /// when it is dropped.
     wire: Arc<Wire>,
     /// The number of partitions, and those of the past: jobs are placed by them.
-    known: Arc<partitions::Known>,
+    known: Arc<sizes::Known>,
     /// The file store; `None` when no folder is configured. That it belongs to this Redis is checked before the first
     /// call.
     files: Option<FileStore>,
@@ -101,7 +102,7 @@ struct Inner {
 }
 
 impl Store {
-    fn new(wire: Wire, known: Arc<partitions::Known>, files: Option<FileStore>, checked: Arc<server::Checked>) -> Self {
+    fn new(wire: Wire, known: Arc<sizes::Known>, files: Option<FileStore>, checked: Arc<server::Checked>) -> Self {
         let wire = Arc::new(wire);
         let groups = |script| Groups::new(Arc::clone(&wire), script);
         let (submits, waiting_submits, settles) =

@@ -81,7 +81,10 @@ on_ground! {
         }
         let stays: Vec<_> = left(g, &parents).await;
         assert_eq!(stays.len(), 1);
-        let items = |parent: &JobId| (0..3).map(|n| g.store.item_id(parent, g.store.partition_of(parent), n)).collect::<Vec<_>>();
+        let items = |parent: &JobId| {
+            let partition = g.store.partition_of(parent);
+            (0..3).map(|n| g.store.item_id(parent, partition, n)).collect::<Vec<_>>()
+        };
         for parent in &parents {
             let expected = if parent == stays[0] { 3 } else { 0 };
             assert_eq!(left(g, &items(parent)).await.len(), expected);

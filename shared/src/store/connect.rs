@@ -2,7 +2,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
-use super::partitions::Known;
+use super::sizes::Known;
 use super::wire::Wire;
 use super::wire::metrics::Metrics;
 use super::{Store, files, meta, partitions, server};

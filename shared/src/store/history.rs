@@ -112,7 +112,8 @@ mod tests {
 
     fn job(changes: serde_json::Value) -> Job {
         let mut job = serde_json::json!({
-            "id": "a", "kind": "k", "queue": "q", "state": "completed", "priority": "normal", "payload": null, "attempt": 1,
+            "id": "a", "partition": 0, "kind": "k", "queue": "q", "state": "completed", "priority": "normal",
+            "payload": null, "attempt": 1,
             "max_attempts": 3, "crashes": 0, "token": 1, "worker": "w", "cancel_requested": false, "progress": null,
             "result": null, "skipped": null, "error": null, "parent": null, "items": null, "created_at": at(10),
             "scheduled_at": null, "started_at": at(20), "updated_at": at(30), "finished_at": at(30),

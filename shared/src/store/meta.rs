@@ -4,7 +4,7 @@ use redis::Value;
 
 use super::Store;
 use super::finding::{Finding, Repair};
-use super::partitions::Sizes;
+use super::sizes::{EMPTIED_AT, Meta};
 use super::status::WorkerStatus;
 use super::wire::reply::{array, number};
 use super::wire::{Home, Wire, keys};
@@ -12,8 +12,6 @@ use crate::{Error, Result, Timestamp, limits};
 
 /// The field with the layout of the keys.
 const LAYOUT: &str = "layout";
-/// The field with the time at which a running process found the key space emptied.
-const EMPTIED_AT: &str = "emptied_at";
 
 impl Store {
     /// Whether somebody has emptied Redis (FLUSHALL, DEL) under a live process, and when that was noticed; a doctor's
@@ -82,6 +80,18 @@ impl Store {
     /// Whether a worker has swept or renewed here.
     async fn is_at_work(&self) -> Result<bool> {
         is_at_work(&self.inner.wire).await
+    }
+
+    /// Grows the number of partitions to `to`, while the system is at work, and waits `adopted_ms` in between for the
+    /// other processes. No job is moved. Returns the number before. Repeating it completes a growth that was
+    /// interrupted.
+    ///
+    /// # Errors
+    /// [`Error::Config`], with nothing changed: not more partitions than there are, above [`limits::PARTITIONS_MAX`],
+    /// another growth has begun, or another layout. Those of any call: repeat it.
+    pub async fn grow_partitions(&self, to: u16, adopted_ms: u64) -> Result<u16> {
+        agree_layout(&self.inner.wire).await?;
+        self.grow(to, adopted_ms).await
     }
 
     /// Takes the step from the layout of an earlier version to this one's, [`limits::LAYOUT`]. It can be repeated, and
@@ -184,31 +194,5 @@ pub(super) async fn agree_layout(wire: &Wire) -> Result<()> {
             pipeline.cmd("HSETNX").arg(keys::META).arg(LAYOUT).arg(limits::LAYOUT);
             wire.pipe(Home::Meta, &pipeline).await.map(drop)
         }
-    }
-}
-
-/// The fields of `lh:meta` that change while processes run.
-pub(super) struct Meta {
-    /// The numbers of partitions; `None` in a new key space.
-    pub sizes: Option<Sizes>,
-    /// When the key space was found emptied.
-    pub emptied_at: Option<Timestamp>,
-    /// Redis's time, ms.
-    pub now: i64,
-}
-
-impl Meta {
-    /// # Errors
-    /// [`Error::Corrupt`] when a number of partitions cannot be read; those of any call.
-    pub(super) async fn read(wire: &Wire) -> Result<Self> {
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("TIME").cmd("HMGET").arg(keys::META).arg(EMPTIED_AT).arg("partitions");
-        pipeline.arg("partitions_past").arg("partitions_growing").arg("partitions_grown_at");
-        let replies = wire.pipe(Home::Meta, &pipeline).await?;
-        let now = array(&replies[0]).first().and_then(number).unwrap_or(0) * 1_000;
-        let [emptied_at, sizes @ ..] = array(&replies[1]) else {
-            return Ok(Self { sizes: None, emptied_at: None, now });
-        };
-        Ok(Self { sizes: Sizes::read(sizes, now)?, emptied_at: number(emptied_at).map(Timestamp), now })
     }
 }

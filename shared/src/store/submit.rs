@@ -1,8 +1,8 @@
 //! Submit: new jobs, each at most once. A batch is submitted first and its items follow (`items`).
 use redis::Value;
 
-use super::partitions::Sizes;
 use super::past::{Ending, Past};
+use super::sizes::Sizes;
 use super::wire::reply::{array, number, text};
 use super::wire::{Args, Home, keys, scripts, split};
 use super::{Store, by_partition};
@@ -153,8 +153,8 @@ impl Store {
         Err(growing().after_a_change())
     }
 
-    /// Writes jobs that have their ids, without the items of batches; each is answered separately, in order. `None`: the
-    /// partitions have grown since, and nothing was done for a job with an Idempotency-Key.
+    /// Writes jobs that have their ids, without the items of batches; each is answered separately, in order. `None`:
+    /// the partitions have grown since, and nothing was done for a job with an Idempotency-Key.
     pub(super) async fn submit_all(&self, minted: &[Minted]) -> Result<Vec<Option<Result<Submitted, Refusal>>>> {
         let mut answers: Vec<Option<Result<Submitted, Refusal>>> = minted.iter().map(|_| None).collect();
         let mut begun = false;
