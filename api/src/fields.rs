@@ -45,7 +45,13 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// As [`Reader::open`].
     pub fn open_lenient(text: &'a str) -> Result<Self, Problem> {
-        Self::open(text.strip_prefix('\u{feff}').unwrap_or(text)).map(|reader| Self { lenient: true, ..reader })
+        Self::open(text.strip_prefix('\u{feff}').unwrap_or(text)).map(Self::lenient)
+    }
+
+    /// Reads as [`Reader::open_lenient`] says.
+    #[must_use]
+    pub fn lenient(self) -> Self {
+        Self { lenient: true, ..self }
     }
 
     /// Opens an object within a body, at the JSON pointer `at`.

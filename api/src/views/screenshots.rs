@@ -182,7 +182,7 @@ fn read_page(
     cache: bool,
     known: &mut HashSet<String>,
 ) -> Result<Json, Problem> {
-    let mut reader = Reader::open_at(raw, format!("/items/{number}"))?;
+    let mut reader = Reader::open_at(raw, format!("/items/{number}"))?.lenient();
     let id: Option<String> = reader.required("id");
     match id.as_deref() {
         Some("") => reader.fault("id", "empty; give each item a unique id"),

@@ -82,7 +82,7 @@ async fn a_body_slower_than_the_minimal_rate_is_given_up() {
     let mut head = [0; 12];
     loop {
         match tokio::time::timeout(Duration::from_millis(100), stream.read_exact(&mut head)).await {
-            Ok(read) => break drop(read.unwrap()),
+            Ok(read) => break assert_eq!(read.unwrap(), 12),
             Err(_) => drop(stream.write_all(b" ").await),
         }
         assert!(begun.elapsed() < LIMIT, "it is still read");
