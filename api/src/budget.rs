@@ -101,6 +101,10 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
+        if self.units == 0 {
+            // It was refused: whoever waits would be woken, be refused, and wake the others without end.
+            return;
+        }
         let mut held = self.budget.lock();
         held.units -= self.units;
         if let Some(of_client) = held.by_client.get_mut(&self.client) {

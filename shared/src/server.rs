@@ -5,7 +5,9 @@
 //! the one that has been idle longest is closed, so that idle connections never keep a client out. A connection beyond
 //! the limits is kept just long enough to answer a probe or a scrape, so that a crowd never makes the process look dead.
 mod heads;
+mod marks;
 mod places;
+mod refusals;
 mod wire;
 
 use std::future::Future;
@@ -18,18 +20,13 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::http::Method;
 use axum::http::header::{CONNECTION, HeaderValue};
-use axum::http::{Method, StatusCode};
-use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::errno::Errno;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::registry::Registry;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -39,8 +36,10 @@ use tower::ServiceExt;
 use crate::log::Seldom;
 use crate::{Error, Limits, Result};
 use places::{Full, Place, Places};
+use refusals::{busy, linger, refuse_late_head, set_options};
 use wire::{Seen, Wire};
 
+pub use marks::{Cut, Endless, Metrics, Relief, TwoLengths};
 pub use places::{Bounds, Client};
 
 /// Bytes of a request's head.
@@ -58,62 +57,6 @@ const ENTER_WITHIN: Duration = Duration::from_millis(50);
 pub const LOBBY: usize = 64;
 /// How long the head of a request may take there.
 const LOBBY_HEAD: Duration = Duration::from_secs(2);
-/// How long, and how much, a refused client's body is discarded, so that it receives the response.
-const DISCARD: (Duration, usize) = (Duration::from_millis(250), 256 << 10);
-
-/// Marks an endless response, which ends soon after the process starts to stop.
-#[derive(Clone)]
-pub struct Endless;
-
-/// Marks a request that gives the length of its body in two ways, to be refused: a proxy may have read it differently.
-#[derive(Clone)]
-pub struct TwoLengths;
-
-/// The connections that were closed against the will of their clients.
-#[derive(Debug, Clone, Default)]
-pub struct Metrics {
-    cut: Family<[(&'static str, &'static str); 1], Counter>,
-}
-
-/// Why a connection was closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cut {
-    /// All places were taken.
-    Limit,
-    /// Its client had as many as a client may have.
-    ClientLimit,
-    /// The body of a request that had been answered did not end in time.
-    SlowBody,
-    /// Its client did not read an endless response.
-    SlowReader,
-}
-
-impl Cut {
-    fn as_str(self) -> &'static str {
-        match self {
-            Cut::Limit => "limit",
-            Cut::ClientLimit => "client_limit",
-            Cut::SlowBody => "slow_body",
-            Cut::SlowReader => "slow_reader",
-        }
-    }
-}
-
-impl Metrics {
-    /// Shows them in `registry`.
-    pub fn register(&self, registry: &mut Registry) {
-        for cut in [Cut::Limit, Cut::ClientLimit, Cut::SlowBody, Cut::SlowReader] {
-            drop(self.cut.get_or_create(&[("reason", cut.as_str())]));
-        }
-        let help = "Connections that were refused or closed early, by reason";
-        registry.register("http_connections_cut", help, self.cut.clone());
-    }
-
-    /// Counts one.
-    pub fn count(&self, cut: Cut) {
-        self.cut.get_or_create(&[("reason", cut.as_str())]).inc();
-    }
-}
 
 /// State shared by the connections of a server.
 struct Crowd {
@@ -125,6 +68,7 @@ struct Crowd {
     /// Wakes the connection that has been longest in the lobby, so that it closes.
     lobby_room: [Arc<Notify>; 1],
     stopping: CancellationToken,
+    relief: Relief,
     metrics: Metrics,
     refused: Seldom,
 }
@@ -176,6 +120,7 @@ pub async fn serve(
         lobby: Arc::new(Semaphore::new(LOBBY)),
         lobby_room: [Arc::default()],
         stopping: stopping.clone(),
+        relief: Relief::default(),
         metrics,
         refused: Seldom::default(),
     });
@@ -277,6 +222,7 @@ async fn connection(stream: TcpStream, client: Client, place: Option<&Place>, cr
         let mut last = head.chunked || place.is_none();
         let refused = place.is_none() && !is_probe(&request);
         request.extensions_mut().insert(client);
+        request.extensions_mut().insert(crowd.relief.clone());
         if head.two_lengths {
             request.extensions_mut().insert(TwoLengths);
         }
@@ -307,7 +253,7 @@ async fn connection(stream: TcpStream, client: Client, place: Option<&Place>, cr
     let ended = tokio::select! {
         ended = drive(Pin::new(&mut connection), crowd, room, &begun) => ended,
         () = cut_off(&crowd.stopping, &endless) => return,
-        () = stalled(&seen, &turned_endless, crowd.idle / 3) => return crowd.metrics.count(Cut::SlowReader),
+        () = stalled(&seen, &turned_endless, &crowd.relief, crowd.idle / 3) => return crowd.metrics.count(Cut::SlowReader),
     };
     match ended {
         Ok(()) if place.is_none() => {
@@ -345,10 +291,13 @@ async fn cut_off(stopping: &CancellationToken, endless: &AtomicBool) {
 }
 
 /// Returns when the client has not read its endless response for `limit`: what it does not read occupies memory.
-async fn stalled(seen: &Seen, turned_endless: &Notify, limit: Duration) {
+async fn stalled(seen: &Seen, turned_endless: &Notify, relief: &Relief, limit: Duration) {
     turned_endless.notified().await;
     loop {
-        tokio::time::sleep(limit / 2).await;
+        let limit = tokio::select! {
+            () = tokio::time::sleep(limit / 2) => limit,
+            () = relief.asked() => limit.min(Relief::PATIENCE),
+        };
         if seen.blocked_for() >= limit {
             return;
         }
@@ -407,54 +356,4 @@ where
     fn close_gracefully(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
-}
-
-/// Sets no delay for small responses, and timeouts for a peer that disappears or does not read.
-fn set_options(stream: &TcpStream, idle: Duration) {
-    let socket = socket2::SockRef::from(stream);
-    let keepalive = socket2::TcpKeepalive::new().with_time(idle).with_interval(Duration::from_secs(5)).with_retries(3);
-    let set = stream
-        .set_nodelay(true)
-        .and_then(|()| socket.set_tcp_keepalive(&keepalive))
-        .and_then(|()| socket.set_tcp_user_timeout(Some(idle)));
-    if let Err(e) = set {
-        tracing::debug!("setting a connection's options failed: {e}");
-    }
-}
-
-/// Responds to a client that started a request and did not finish its head.
-async fn refuse_late_head(mut stream: TcpStream) {
-    let body = "{\"type\":\"urn:leasehold:problem:head_timeout\",\"title\":\"The head did not arrive in time\",\
-                \"status\":408,\"detail\":\"send the request again\",\"code\":\"head_timeout\"}";
-    let head = format!(
-        "HTTP/1.1 408 Request Timeout\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\
-         connection: close\r\n\r\n",
-        body.len()
-    );
-    // A client that does not read the response is disconnected.
-    drop(tokio::time::timeout(LINGER, stream.write_all(format!("{head}{body}").as_bytes())).await);
-}
-
-/// The response to a request for which there is no place.
-fn busy() -> Response {
-    let body = "{\"type\":\"urn:leasehold:problem:busy\",\"title\":\"The API is busy\",\"status\":503,\
-                \"detail\":\"too many connections are open; close some, or try again\",\"code\":\"busy\"}";
-    let head = [("content-type", "application/problem+json"), ("retry-after", "1"), ("connection", "close")];
-    (StatusCode::SERVICE_UNAVAILABLE, head, body).into_response()
-}
-
-/// Discards a little of what a refused client still sends: closing a connection with unread bytes would reset it, and
-/// the client would not see the response.
-async fn linger(mut stream: TcpStream) {
-    let (limit, most) = DISCARD;
-    let discarding = async {
-        let (mut buffer, mut read) = (vec![0; 16 << 10], 0);
-        while read < most {
-            match stream.read(&mut buffer).await {
-                Ok(0) | Err(_) => return,
-                Ok(bytes) => read += bytes,
-            }
-        }
-    };
-    drop(tokio::time::timeout(limit, discarding).await);
 }

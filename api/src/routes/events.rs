@@ -13,9 +13,10 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use futures_util::Stream;
-use leasehold::server::{Client, Endless};
+use leasehold::server::{Client, Endless, Relief};
 use leasehold::store::Watch;
 use leasehold::{Job, JobId, Json, Store};
+use tokio::time::Instant;
 
 use super::{Answer, found};
 use crate::budget::{self, Share};
@@ -32,10 +33,10 @@ const ALIVE: Duration = Duration::from_secs(15);
 ///
 /// Every stream begins with the current state, so a reconnecting client misses nothing and `Last-Event-ID` is not
 /// needed.
-pub async fn events(State(api): State<Api>, From(client): From, Named(id): Named<JobId>, _: NoQuery) -> Answer {
+pub async fn events(State(api): State<Api>, from: From, Named(id): Named<JobId>, _: NoQuery) -> Answer {
     let plain = |job: &Job| Json::of(job).expect("a job is plain JSON");
     let gone = |id: &JobId| Json::of(&BTreeMap::from([("id", id)])).expect("an id is plain JSON");
-    follow(&api, client, id, Shown { fits: |_| true, data: plain, gone }).await
+    follow(&api, from, id, Shown { fits: |_| true, data: plain, gone }).await
 }
 
 /// How a stream presents its job.
@@ -49,13 +50,13 @@ pub struct Shown {
 }
 
 /// Responds with a job's event stream.
-pub async fn follow(api: &Api, client: Client, id: JobId, shown: Shown) -> Answer {
+pub async fn follow(api: &Api, From(client, relief): From, id: JobId, shown: Shown) -> Answer {
     let place = api.stream(client)?;
     let (store, watcher) = api.watcher().await?;
     let mut watch = watcher.watch(&id).map_err(Problem::reading)?;
     let job = watch.read().await.map_err(Problem::reading)?;
     found(job.as_deref().filter(|job| (shown.fits)(job)), &id)?;
-    let events = Events { api: api.clone(), client, store, id, shown, watch, _place: place };
+    let events = Events { api: api.clone(), client, relief, store, id, shown, watch, _place: place };
     let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
     let body = Body::from_stream(events.stream(job));
     let mut response = (headers, [("x-accel-buffering", "no")], body).into_response();
@@ -67,6 +68,7 @@ pub async fn follow(api: &Api, client: Client, id: JobId, shown: Shown) -> Answe
 struct Events {
     api: Api,
     client: Client,
+    relief: Relief,
     store: Store,
     id: JobId,
     shown: Shown,
@@ -130,10 +132,16 @@ impl Events {
     /// events.
     async fn event(&self, name: &str, job: &Job) -> Option<Bytes> {
         // Its own share, since the texts of all streams that are not read would else occupy memory without limit.
-        let limit = Duration::from_millis(self.api.limits().idle_ms);
-        let Ok(share) = self.api.events().take_within(self.client, about(job), limit).await else {
-            tracing::debug!(job = %self.id, "event stream ended: other streams of this client are not read");
-            return None;
+        let end = Instant::now() + Duration::from_millis(self.api.limits().idle_ms);
+        let share = loop {
+            match self.api.events().take_within(self.client, about(job), Relief::PATIENCE).await {
+                Ok(share) => break share,
+                Err(_) if Instant::now() < end => self.relief.ask(),
+                Err(_) => {
+                    tracing::debug!(job = %self.id, "event stream ended: other streams of this client are not read");
+                    return None;
+                }
+            }
         };
         let mut job = job.clone();
         self.api.say_served(&self.store, [&mut job]).await;

@@ -66,11 +66,11 @@ pub async fn get(State(api): State<Api>, asked: Asked) -> Answer {
 }
 
 /// `GET /api/job-status/{job_id}/stream`: an event stream with the status record.
-pub async fn stream(State(api): State<Api>, From(client): From, asked: Asked) -> Answer {
+pub async fn stream(State(api): State<Api>, from: From, asked: Asked) -> Answer {
     let id = check(&asked)?;
     let shown =
         Shown { fits: |job| VIEW.has(job), data: |job| json(&status(job)), gone: |id| json(&Gone { job_id: id }) };
-    follow(&api, client, id, shown).await.inspect_err(|problem| tell(problem, &asked))
+    follow(&api, from, id, shown).await.inspect_err(|problem| tell(problem, &asked))
 }
 
 /// Validates an id: this system's ids are UUIDs, imported ones too.
