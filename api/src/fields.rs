@@ -39,8 +39,8 @@ impl<'a> Reader<'a> {
         Self::open_at(raw, String::new())
     }
 
-    /// Opens a body as the frameworks of the old systems did: unknown fields are ignored, of a field that is given twice
-    /// the last counts, and a number or a boolean may be written as a string.
+    /// Opens a body as the frameworks of the old systems did: unknown fields are ignored, of a field that is given
+    /// twice the last counts, and a number or a boolean may be written as a string.
     ///
     /// # Errors
     /// As [`Reader::open`].

@@ -79,8 +79,8 @@ fn served(kinds: &Kinds) -> impl Iterator<Item = &'static System> {
     SYSTEMS.iter().filter(|system| kinds.contains(&system.view.kind()))
 }
 
-/// Answers for a system that is not served as if its routes did not exist, and redirects a path that ends in a slash, as
-/// the frameworks of the old systems did.
+/// Answers for a system that is not served as if its routes did not exist, and redirects a path that ends in a slash,
+/// as the frameworks of the old systems did.
 pub async fn hide(State(api): State<Api>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     if clock_in(path, SYSTEMS.iter()).is_some() && clock_of(path, &api.kinds()).is_none() {

@@ -3,7 +3,7 @@
 //!
 //! A connection is closed when a request's head does not arrive in time, or when it is idle. At a limit of connections,
 //! the one that has been idle longest is closed, so that idle connections never keep a client out. A connection beyond
-//! the limits is kept just long enough to answer a probe or a scrape, so that a crowd never makes the process look dead.
+//! the limits is kept just long enough to answer a probe or a scrape: a crowd never makes the process look dead.
 mod heads;
 mod marks;
 mod places;
@@ -179,7 +179,8 @@ async fn welcome(stream: TcpStream, client: Client, entrance: OwnedSemaphorePerm
                     Full::Client => "limits.client_connections",
                 };
                 let client = client.0;
-                tracing::warn!(%client, count, "connections were refused, and only probes answered: {setting} is reached");
+                tracing::warn!(%client, count,
+                     "connections are refused, and only probes answered: {setting} is reached");
             }
             connection(stream, client, None, &crowd).await;
             drop(entrance);
@@ -253,7 +254,10 @@ async fn connection(stream: TcpStream, client: Client, place: Option<&Place>, cr
     let ended = tokio::select! {
         ended = drive(Pin::new(&mut connection), crowd, room, &begun) => ended,
         () = cut_off(&crowd.stopping, &endless) => return,
-        () = stalled(&seen, &turned_endless, &crowd.relief, crowd.idle / 3) => return crowd.metrics.count(Cut::SlowReader),
+        () = stalled(&seen, &turned_endless, &crowd.relief, crowd.idle / 3) => {
+            crowd.metrics.count(Cut::SlowReader);
+            return;
+        }
     };
     match ended {
         Ok(()) if place.is_none() => {
@@ -304,8 +308,8 @@ async fn stalled(seen: &Seen, turned_endless: &Notify, relief: &Relief, limit: D
     }
 }
 
-/// Runs a connection to its end; `begun` counts its requests. It is closed when its place is needed (`room` wakes it) or
-/// the process stops: at once when it is idle, otherwise after its response.
+/// Runs a connection to its end; `begun` counts its requests. It is closed when its place is needed (`room` wakes it)
+/// or the process stops: at once when it is idle, otherwise after its response.
 async fn drive<C>(
     mut connection: Pin<&mut C>,
     crowd: &Crowd,

@@ -82,16 +82,6 @@ impl Process {
         self.folder.path()
     }
 
-    /// What it holds in memory, MiB.
-    ///
-    /// # Panics
-    /// When it has ended.
-    pub fn resident_mib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux says it");
-        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of kB") / 1_024
-    }
-
     /// Whether it has not ended; a stopped one (SIGSTOP) counts as running.
     pub fn is_running(&self) -> bool {
         self.exit_status().is_none()

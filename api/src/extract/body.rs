@@ -84,8 +84,8 @@ impl Lent {
     }
 
     /// Drains what the handler has left unread, after the response, so that a client that sends its whole request
-    /// before it reads can see the response. It ends after 2 s, with the connection: anybody may send what is refused. A
-    /// client that waits for `100 Continue` has not sent anything.
+    /// before it reads can see the response. It ends after 2 s, with the connection: anybody may send what is refused.
+    /// A client that waits for `100 Continue` has not sent anything.
     pub fn drop_rest(self, api: &Api) {
         let Ok(source) = self.0.try_lock() else { return };
         if source.ended || (source.waits_for_continue && !source.touched) {

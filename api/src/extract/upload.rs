@@ -174,8 +174,8 @@ impl Upload {
         Ok(job)
     }
 
-    /// Reads a single file; `id` is set once it may have been written under it. Of several with the wanted name the last
-    /// counts, and other parts are discarded, as by the form parsers that these clients were written for.
+    /// Reads a single file; `id` is set once it may have been written under it. Of several with the wanted name the
+    /// last counts, and other parts are discarded, as by the form parsers that these clients were written for.
     async fn read_one(
         &self,
         api: &Api,
