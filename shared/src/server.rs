@@ -179,8 +179,8 @@ async fn welcome(stream: TcpStream, client: Client, entrance: OwnedSemaphorePerm
                     Full::Client => "limits.client_connections",
                 };
                 let client = client.0;
-                tracing::warn!(%client, count,
-                     "connections are refused, and only probes answered: {setting} is reached");
+                let said = format!("connections are refused, and only probes answered: {setting} is reached");
+                tracing::warn!(%client, count, "{said}");
             }
             connection(stream, client, None, &crowd).await;
             drop(entrance);

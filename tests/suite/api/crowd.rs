@@ -6,7 +6,6 @@ use leasehold::tokens::{Scope, mint};
 use leasehold_tests::api::answer;
 use leasehold_tests::{Api, System, eventually};
 use reqwest::Method;
-use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 

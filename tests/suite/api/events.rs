@@ -321,9 +321,6 @@ async fn who_does_not_read_is_dropped_and_keeps_nobody_waiting() {
         assert!(grown < 200 << 10, "{grown} KiB for 200 clients that do not read");
         assert!(begun.elapsed() < Duration::from_secs(30), "{} files are open", open_files(&api));
     }
-    let metrics = api.get("/metrics").await.text;
-    let none = "leasehold_http_connections_cut_total{reason=\"slow_reader\"} 0\n";
-    assert!(!metrics.contains(none) && metrics.contains(none.trim_end_matches("0\n")), "they are counted");
     drop(stalled);
     system.finish().await;
 }
