@@ -4,8 +4,10 @@
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
+use axum::http::header::AUTHORIZATION;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use leasehold::server::Client;
 use leasehold::tokens::{NotAdmitted, Scope};
 
 use crate::error::{Code, Problem};
@@ -41,8 +43,32 @@ pub async fn check(State(api): State<Api>, request: Request, next: Next) -> Resp
             tracing::Span::current().record("token", name);
             next.run(request).await
         }
-        Err(refused) => Problem::from(refused).into_response(),
+        Err(refused) => {
+            let is_missing = !request.headers().contains_key(AUTHORIZATION);
+            let client = request.extensions().get::<Client>().copied();
+            refuse(&api, client, is_missing, refused).await.into_response()
+        }
     }
+}
+
+/// Counts a refusal, and delays that of a wrong token when its client has sent many.
+async fn refuse(api: &Api, client: Option<Client>, is_missing: bool, refused: NotAdmitted) -> Problem {
+    let reason = match refused {
+        NotAdmitted::Forbidden(_) => "scope",
+        NotAdmitted::Unknown(_) if is_missing => "missing",
+        NotAdmitted::Unknown(_) => "unknown",
+    };
+    if reason == "unknown"
+        && let Some(client) = client
+    {
+        let Some(delay) = api.wrong_tokens().note(client) else {
+            api.metrics().refused_token("too_many");
+            return Problem::new(Code::TooManyTokens, "too many wrong tokens came from this address; try again");
+        };
+        tokio::time::sleep(delay).await;
+    }
+    api.metrics().refused_token(reason);
+    Problem::from(refused)
 }
 
 impl From<NotAdmitted> for Problem {
@@ -57,7 +83,6 @@ impl From<NotAdmitted> for Problem {
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderMap;
-    use axum::http::header::AUTHORIZATION;
     use leasehold::tokens::{Tokens, mint};
 
     use super::*;

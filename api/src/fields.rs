@@ -23,6 +23,7 @@ pub struct Reader<'a> {
     left: Vec<(String, &'a RawValue)>,
     asked: Vec<&'static str>,
     faults: Vec<Fault>,
+    lenient: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -38,6 +39,21 @@ impl<'a> Reader<'a> {
         Self::open_at(raw, String::new())
     }
 
+    /// Opens a body as the frameworks of the old systems did: unknown fields are ignored, of a field that is given
+    /// twice the last counts, and a number or a boolean may be written as a string.
+    ///
+    /// # Errors
+    /// As [`Reader::open`].
+    pub fn open_lenient(text: &'a str) -> Result<Self, Problem> {
+        Self::open(text.strip_prefix('\u{feff}').unwrap_or(text)).map(Self::lenient)
+    }
+
+    /// Reads as [`Reader::open_lenient`] says.
+    #[must_use]
+    pub fn lenient(self) -> Self {
+        Self { lenient: true, ..self }
+    }
+
     /// Opens an object within a body, at the JSON pointer `at`.
     ///
     /// # Errors
@@ -47,7 +63,7 @@ impl<'a> Reader<'a> {
             return Err(Problem::invalid(vec![Fault::pointer(at, expected("an object", raw))]));
         }
         let (left, over) = members(raw, FIELDS_MAX).map_err(malformed)?;
-        let mut reader = Self { at, left, asked: Vec::new(), faults: Vec::new() };
+        let mut reader = Self { at, left, asked: Vec::new(), faults: Vec::new(), lenient: false };
         if over {
             reader.fault("", format!("more than {FIELDS_MAX} fields"));
         }
@@ -83,7 +99,8 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// A problem with every fault, unknown fields among them.
     pub fn finish(mut self) -> Result<(), Problem> {
-        for (name, _) in std::mem::take(&mut self.left) {
+        let unknown = std::mem::take(&mut self.left);
+        for (name, _) in unknown.into_iter().filter(|_| !self.lenient).collect::<Vec<_>>() {
             let near = |known: &&&str| strsim::damerau_levenshtein(known, &name) <= 1 + name.chars().count() / 4;
             let nearest = self.asked.iter().filter(near).min_by_key(|k| strsim::damerau_levenshtein(k, &name));
             let shown: String = name.chars().take(80).collect();
@@ -99,11 +116,13 @@ impl<'a> Reader<'a> {
     /// Takes a field, null included; one given twice is a fault.
     fn value(&mut self, field: &'static str) -> Option<&'a RawValue> {
         self.asked.push(field);
-        let at = self.left.iter().position(|(name, _)| name == field)?;
+        let mut names = self.left.iter().map(|(name, _)| name);
+        let is_field = |name: &String| name == field;
+        let at = if self.lenient { names.rposition(is_field) } else { names.position(is_field) }?;
         let (_, value) = self.left.remove(at);
         let before = self.left.len();
         self.left.retain(|(name, _)| name != field);
-        if self.left.len() < before {
+        if self.left.len() < before && !self.lenient {
             self.fault(field, "given more than once");
         }
         Some(value)
@@ -151,21 +170,44 @@ impl<'a> Reader<'a> {
 
     /// `true` or `false`; absent is `usual`.
     pub fn flag_or(&mut self, field: &'static str, usual: bool) -> bool {
-        self.of_sort(field, "a boolean").map_or(usual, |raw| raw.get() == "true")
+        let Some(raw) = self.given(field) else { return usual };
+        match (sort(raw), self.lenient.then(|| written(raw)).flatten().as_deref()) {
+            ("a boolean", _) => raw.get() == "true",
+            (_, Some("1" | "true" | "t" | "yes" | "y" | "on")) => true,
+            (_, Some("0" | "false" | "f" | "no" | "n" | "off")) => false,
+            _ => {
+                self.fault(field, expected("a boolean", raw));
+                usual
+            }
+        }
     }
 
     /// An object, with a reader for it.
     pub fn object(&mut self, field: &'static str) -> Option<Result<Reader<'a>, Problem>> {
         let raw = self.of_sort(field, "an object")?;
-        Some(Reader::open_at(raw, self.pointer(field)))
+        let reader = Reader::open_at(raw, self.pointer(field));
+        Some(reader.map(|reader| Reader { lenient: self.lenient, ..reader }))
     }
 
     /// A whole number from `least` to `most`.
     pub fn whole(&mut self, field: &'static str, least: u64, most: u64) -> Option<u64> {
-        let raw = self.of_sort(field, "a number")?;
-        let number = whole(raw.get()).filter(|n| (least..=most).contains(n));
+        let text = match self.given(field)? {
+            raw if self.lenient && sort(raw) != "a number" => {
+                let text = written(raw).filter(|text| whole(text).is_some());
+                text.or_else(|| {
+                    self.fault(field, expected("a number", raw));
+                    None
+                })?
+            }
+            raw if sort(raw) == "a number" => raw.get().to_owned(),
+            raw => {
+                self.fault(field, expected("a number", raw));
+                return None;
+            }
+        };
+        let number = whole(&text).filter(|n| (least..=most).contains(n));
         if number.is_none() {
-            let shown: String = raw.get().chars().take(40).collect();
+            let shown: String = text.chars().take(40).collect();
             self.fault(field, format!("{shown} is not a whole number from {least} to {most}"));
         }
         number
@@ -228,6 +270,16 @@ impl<'a> Reader<'a> {
             payloads.extend(self.payload_at(raw, format!("{at}/{number}"), limits));
         }
         Some(payloads)
+    }
+}
+
+/// A number, a boolean (1 or 0) or a string as the text that Python's frameworks convert to a number or a boolean.
+fn written(raw: &RawValue) -> Option<String> {
+    match sort(raw) {
+        "a string" => serde_json::from_str::<String>(raw.get()).ok().map(|text| text.trim().to_ascii_lowercase()),
+        "a number" => Some(raw.get().to_owned()),
+        "a boolean" => Some(if raw.get() == "true" { "1" } else { "0" }.to_owned()),
+        _ => None,
     }
 }
 

@@ -1,11 +1,12 @@
 //! Leasehold's HTTP API: stateless, so that replicas share nothing but Redis.
 //!
 //! Reading order: a connection arrives through [`leasehold::server`]; `request` gives each request its id, span and
-//! deadline; `access` checks its token; `router` finds its handler. Handlers are in `routes`, those for clients of the
-//! old systems in `views`; they take their arguments by `extract` and `fields`. Submissions are validated in
-//! `submission`; every other guard is the Store's. A refusal is an `error::Problem`, and `error` alone chooses its
-//! status.
+//! deadline; `origin` refuses what foreign web pages send; `access` checks its token; `router` finds its handler.
+//! Handlers are in `routes`, those for clients of the old systems in `views`; they take their arguments by `extract`
+//! and `fields`. Submissions are validated in `submission`; every other guard is the Store's. A refusal is an
+//! `error::Problem`, and `error` alone chooses its status.
 mod access;
+mod budget;
 mod deadline;
 mod error;
 mod extract;
@@ -13,6 +14,7 @@ mod fault;
 mod fields;
 mod metrics;
 mod openapi;
+mod origin;
 mod request;
 #[cfg(test)]
 mod routed;
@@ -23,6 +25,7 @@ mod stream;
 mod submission;
 mod sweeper;
 mod views;
+mod wrong_tokens;
 
 pub use router::router;
 pub use state::Api;

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use leasehold::server::{listen, serve};
+use leasehold::server::{Bounds, LOBBY, listen, serve};
 use leasehold::tokens::Tokens;
 use leasehold::{Config, Error};
 use leasehold_api::{Api, router};
@@ -74,6 +74,7 @@ async fn run(config: Config) -> Result<(), Error> {
     let file = config.kinds_file()?;
     let kinds = file.as_ref().map(|file| (*file.now()).clone()).unwrap_or_default();
     let connections = connections(&config);
+    let bounds = Bounds { connections, of_a_client: config.limits.of_a_client(connections) };
     let stopping = CancellationToken::new();
     stop_on_signals(stopping.clone())?;
     let guard = config.api.tokens.as_deref().map(Tokens::open).transpose()?;
@@ -87,7 +88,8 @@ async fn run(config: Config) -> Result<(), Error> {
         let api = api.clone();
         tokio::spawn(file.follow(hangup()?, move |kinds| api.set_kinds(kinds)));
     }
-    let mut serving = std::pin::pin!(serve(listener, router(api.clone()), connections, &limits, stopping));
+    let cut = api.metrics().of_connections().clone();
+    let mut serving = std::pin::pin!(serve(listener, router(api.clone()), bounds, &limits, cut, stopping));
     tokio::select! {
         connected = api.connect() => connected?,
         () = &mut serving => return Ok(()),
@@ -107,7 +109,7 @@ fn connections(config: &Config) -> usize {
     let wanted = config.limits.connections;
     let soft = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(soft, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(Ok(soft), |()| Ok(hard)));
-    let kept = FILES_KEPT + config.redis.connections as u64;
+    let kept = FILES_KEPT + LOBBY as u64 + config.redis.connections as u64;
     let possible = soft.map_or(wanted, |files| usize::try_from(files.saturating_sub(kept)).unwrap_or(usize::MAX));
     if possible < wanted {
         let advice = "raise the limit of open files (ulimit -n) or lower limits.connections";

@@ -7,7 +7,7 @@ use axum::extract::{MatchedPath, Request};
 use axum::http::{Method, StatusCode};
 use leasehold::metrics::{SettingsDiffer, quick_histogram, registry, render};
 use leasehold::store::{self, QueueStatus, WorkerStatus};
-use leasehold::{State, Store, Timestamp};
+use leasehold::{State, Store, Timestamp, server};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -119,6 +119,8 @@ impl Fleet {
 /// The metrics of one API process.
 pub struct Metrics {
     store: store::Metrics,
+    connections: server::Metrics,
+    tokens_refused: Family<[(&'static str, &'static str); 1], Counter>,
     registry: Registry,
     answered: Family<Answered, Counter>,
     took: Family<Asked, Histogram, fn() -> Histogram>,
@@ -137,6 +139,8 @@ impl Metrics {
         let started_at = Timestamp(chrono::Utc::now().timestamp_millis());
         let mut metrics = Self {
             store: store::Metrics::default(),
+            connections: server::Metrics::default(),
+            tokens_refused: Family::default(),
             registry: registry("leasehold-api", env!("CARGO_PKG_VERSION"), started_at),
             answered: Family::default(),
             took: Family::new_with_constructor(quick_histogram),
@@ -155,12 +159,18 @@ impl Metrics {
     fn register(&mut self) {
         let registry = &mut self.registry;
         self.store.register(registry);
+        self.connections.register(registry);
         let mut say = |name: &str, help: &str, gauge: &Gauge| registry.register(name, help, gauge.clone());
         say("redis_up", "1 when Redis answered the last look at jobs, queues and workers", &self.redis_up);
         say("http_requests_in_flight", "Requests that are being answered", &self.in_flight);
         say("watchers", "Requests that watch a job: waits and event streams", &self.watchers);
         say("event_streams", "Event streams that are open", &self.streams);
         registry.register("http_requests", "Requests answered", self.answered.clone());
+        for reason in ["missing", "unknown", "scope", "too_many"] {
+            drop(self.tokens_refused.get_or_create(&[("reason", reason)]));
+        }
+        let help = "Requests refused for their token, by reason";
+        registry.register("http_tokens_refused", help, self.tokens_refused.clone());
         let help = "Time from a request's head to its answer's";
         registry.register("http_request_duration_seconds", help, self.took.clone());
         self.fleet.register(registry);
@@ -170,6 +180,16 @@ impl Metrics {
     /// The counters of the Store.
     pub fn of_store(&self) -> &store::Metrics {
         &self.store
+    }
+
+    /// The counters of the connections.
+    pub fn of_connections(&self) -> &server::Metrics {
+        &self.connections
+    }
+
+    /// Counts a request that was refused for its token.
+    pub fn refused_token(&self, reason: &'static str) {
+        self.tokens_refused.get_or_create(&[("reason", reason)]).inc();
     }
 
     /// Which settings differ from those of other processes.

@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
+use axum::http::header::X_CONTENT_TYPE_OPTIONS;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -18,6 +19,7 @@ use crate::extract::body::Lent;
 use crate::state::Api;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// Runs a request, and answers it even when `next` panics or exceeds the deadline.
 pub async fn handle(State(api): State<Api>, mut request: Request, next: Next) -> Response {
@@ -40,9 +42,13 @@ pub async fn handle(State(api): State<Api>, mut request: Request, next: Next) ->
     .instrument(span.clone())
     .await;
     in_flight.answered(response.status());
-    lent.drop_rest(api.limits());
+    lent.drop_rest(&api);
     span.in_scope(|| log(&response, begun.elapsed()));
-    response.headers_mut().insert(REQUEST_ID, id);
+    let head = response.headers_mut();
+    head.insert(REQUEST_ID, id);
+    // No response is a script or a page by guess, or is loaded by a page of another site.
+    head.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    head.insert(RESOURCE_POLICY, HeaderValue::from_static("same-site"));
     response
 }
 

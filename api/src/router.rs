@@ -5,7 +5,7 @@ use axum::routing::{get, post};
 
 use crate::routes::{events, files, health, items, jobs, landing, no_method, no_route, queues, submit, workers};
 use crate::state::Api;
-use crate::{access, openapi, request, views};
+use crate::{access, openapi, origin, request, views};
 
 /// The API as a service.
 pub fn router(api: Api) -> Router {
@@ -36,6 +36,7 @@ pub fn router(api: Api) -> Router {
         .method_not_allowed_fallback(no_method)
         .layer(from_fn_with_state(api.clone(), access::check))
         .layer(from_fn_with_state(api.clone(), views::hide))
+        .layer(from_fn_with_state(api.clone(), origin::check))
         .layer(from_fn_with_state(api.clone(), request::handle))
         .layer(from_fn_with_state(api.clone(), views::refuse))
         .with_state(api)

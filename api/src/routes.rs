@@ -12,13 +12,17 @@ pub mod workers;
 use std::collections::BTreeMap;
 
 use axum::Json;
+use axum::body::Body;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use leasehold::{Error, JobId, Refusal, Store};
 use serde::Serialize;
 
+use crate::budget::{self, Share};
 use crate::error::{Code, Problem};
 use crate::state::Api;
+use crate::stream::JSON;
 
 /// The result of a handler.
 pub type Answer = Result<Response, Problem>;
@@ -39,6 +43,12 @@ pub async fn no_method() -> Problem {
 /// A JSON object with one member. Not built with `json!`, which would change the digits of numbers in payloads.
 fn object<T: Serialize>(name: &'static str, value: T) -> Response {
     Json(BTreeMap::from([(name, value)])).into_response()
+}
+
+/// The same, with the memory that it may occupy until the client has received it.
+fn held_object<T: Serialize>(name: &'static str, value: T, share: Option<Share>) -> Response {
+    let body = serde_json::to_vec(&BTreeMap::from([(name, value)])).expect("it is plain JSON");
+    ([(CONTENT_TYPE, JSON)], Body::from(budget::held(body, share))).into_response()
 }
 
 /// The job, or a 404.

@@ -3,17 +3,21 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use leasehold::followed::Followed;
+use leasehold::log::Seldom;
+use leasehold::server::Client;
 use leasehold::store::{Agreement, Differences, Serving, Watcher};
 use leasehold::tokens::Tokens;
 use leasehold::{Config, Error, Job, Kinds, Limits, State, Store, limits};
-use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::budget::{Budget, Share};
 use crate::error::{Code, Problem};
 use crate::metrics::Metrics;
 use crate::submission::Rules;
 use crate::sweeper;
+use crate::wrong_tokens::WrongTokens;
 
 /// How long the served kinds, once read, are reused.
 const SERVED_FOR: Duration = Duration::from_secs(1);
@@ -45,12 +49,16 @@ struct Inner {
     connection: watch::Sender<Option<Connection>>,
     /// The served kinds, cached: nearly every answer shows them, and reading them takes a call to Redis.
     served: Mutex<Served>,
-    /// Bytes that request bodies may still occupy: bounds the memory of all bodies together.
-    bodies: Arc<Semaphore>,
-    /// Event streams that may still be opened: streams must not use up the connections.
-    streams: Arc<Semaphore>,
-    /// How many streams there may be, for the gauge of open ones.
-    streams_max: usize,
+    /// Bytes that request bodies may occupy: bounds the memory of all bodies together.
+    bodies: Arc<Budget>,
+    /// Event streams that may be open: streams must not use up the connections.
+    streams: Arc<Budget>,
+    /// Bytes of events that clients have not received yet.
+    events: Arc<Budget>,
+    /// Wrong tokens, by client.
+    wrong_tokens: WrongTokens,
+    /// Limits the log lines about bodies that were not discarded to their end.
+    slow_bodies: Seldom,
     /// Cancelled at shutdown: waits and streams answer at once.
     stopping: CancellationToken,
     /// The counters of this process.
@@ -82,9 +90,12 @@ impl Api {
     pub fn guarded(config: Config, kinds: Kinds, guard: Option<Followed<Tokens>>, stopping: CancellationToken) -> Self {
         let kinds = Arc::new(kinds);
         // The budget must admit the largest body.
-        let bodies = limits::BODIES_BYTES_MAX.max(2 * config.limits.bulk_body_bytes);
+        let bodies = limits::BODIES_BYTES_MAX.max(config.limits.bulk_body_bytes);
         // A stream may stay open for ever; a quarter of the connections is kept for other requests.
         let streams = limits::WATCHERS_MAX.min(config.limits.connections.div_ceil(4) * 3);
+        let event = config.limits.payload_bytes + config.limits.result_bytes;
+        let events = limits::EVENTS_BYTES_MAX.max(8 * event);
+        let of_a_client = config.limits.of_a_client(config.limits.connections).div_ceil(4) * 3;
         Self(Arc::new(Inner {
             config,
             defaults: RwLock::new(kinds.clone()),
@@ -94,9 +105,11 @@ impl Api {
             guard,
             connection: watch::Sender::new(None),
             served: Mutex::default(),
-            bodies: Arc::new(Semaphore::new(bodies)),
-            streams: Arc::new(Semaphore::new(streams)),
-            streams_max: streams,
+            bodies: Budget::new(bodies, bodies),
+            streams: Budget::new(streams, of_a_client),
+            events: Budget::new(events, events / 2),
+            wrong_tokens: WrongTokens::default(),
+            slow_bodies: Seldom::default(),
             stopping,
             metrics: Metrics::new(),
         }))
@@ -280,7 +293,7 @@ impl Api {
     pub async fn metrics_text(&self) -> String {
         let connection = self.0.connection.borrow().clone();
         let watchers = connection.as_ref().map_or(0, |connection| connection.watcher.watchers());
-        let streams = self.0.streams_max - self.0.streams.available_permits();
+        let streams = self.0.streams.held();
         self.0.metrics.text(connection.map(|connection| connection.store), watchers, streams).await
     }
 
@@ -295,17 +308,32 @@ impl Api {
     }
 
     /// The memory that request bodies may occupy, in bytes.
-    pub fn bodies(&self) -> &Arc<Semaphore> {
+    pub fn bodies(&self) -> &Arc<Budget> {
         &self.0.bodies
     }
 
-    /// A permit for one more event stream.
+    /// The memory that events may occupy until their clients have received them, in bytes.
+    pub fn events(&self) -> &Arc<Budget> {
+        &self.0.events
+    }
+
+    /// A place for one more event stream.
     ///
     /// # Errors
-    /// `Code::Busy` when all are in use.
-    pub fn stream(&self) -> Result<OwnedSemaphorePermit, Problem> {
+    /// `Code::Busy` when all of the client's, or all, are in use.
+    pub fn stream(&self, client: Client) -> Result<Share, Problem> {
         let advice = "the limit of event streams is reached; poll the job instead, or try again";
-        self.0.streams.clone().try_acquire_owned().map_err(|_| Problem::new(Code::Busy, advice))
+        self.0.streams.take(client, 1).map_err(|_| Problem::new(Code::Busy, advice))
+    }
+
+    /// When to log about bodies that were not discarded to their end.
+    pub fn slow_bodies(&self) -> &Seldom {
+        &self.0.slow_bodies
+    }
+
+    /// The wrong tokens of late.
+    pub fn wrong_tokens(&self) -> &WrongTokens {
+        &self.0.wrong_tokens
     }
 
     /// Cancelled when the process is to stop.

@@ -17,7 +17,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{delete, get, post};
 use leasehold::{Json, Kinds};
 use serde::Serialize;
@@ -79,11 +79,18 @@ fn served(kinds: &Kinds) -> impl Iterator<Item = &'static System> {
     SYSTEMS.iter().filter(|system| kinds.contains(&system.view.kind()))
 }
 
-/// Answers for a system that is not served as if its routes did not exist.
+/// Answers for a system that is not served as if its routes did not exist, and redirects a path that ends in a slash,
+/// as the frameworks of the old systems did.
 pub async fn hide(State(api): State<Api>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     if clock_in(path, SYSTEMS.iter()).is_some() && clock_of(path, &api.kinds()).is_none() {
         return no_route().await.into_response();
+    }
+    if let Some(without) = path.strip_suffix('/')
+        && clock_of(without, &api.kinds()).is_some()
+    {
+        let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+        return Redirect::temporary(&format!("{without}{query}")).into_response();
     }
     next.run(request).await
 }

@@ -118,8 +118,35 @@ pub struct ApiConfig {
     pub listen: String,
     /// The token file, one line `name scope sha256` each; without one every client has full access, from loopback only.
     pub tokens: Option<PathBuf>,
+    /// Names, without ports, that the header Host may have beside those of loopback when there are no tokens.
+    #[serde(deserialize_with = "hosts")]
+    pub hosts: Vec<String>,
     /// Refuse submits of kinds that are not in the kinds file.
     pub known_kinds_only: bool,
+}
+
+/// A list, or a text with commas, as variables have it.
+fn hosts<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Given {
+        List(Vec<String>),
+        Text(String),
+    }
+    let given = match Given::deserialize(deserializer)? {
+        Given::List(hosts) => hosts,
+        Given::Text(text) => text.split(',').map(str::to_owned).collect(),
+    };
+    let hosts = given.into_iter().map(|host| host.trim().to_owned()).filter(|host| !host.is_empty());
+    hosts
+        .map(|host| {
+            let is_name = host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+            let is_address = host.parse::<std::net::IpAddr>().is_ok();
+            let advice = "write names without scheme, port and wildcard, such as jobs.example, separated by commas";
+            let fault = || serde::de::Error::custom(format!("api.hosts has {host:?}; {advice}"));
+            if is_name || is_address { Ok(host.clone()) } else { Err(fault()) }
+        })
+        .collect()
 }
 
 /// The worker.
@@ -182,7 +209,7 @@ impl Default for RedisConfig {
 
 impl Default for ApiConfig {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:8080".into(), tokens: None, known_kinds_only: false }
+        Self { listen: "127.0.0.1:8080".into(), tokens: None, hosts: Vec::new(), known_kinds_only: false }
     }
 }
 
@@ -216,6 +243,7 @@ pub const KEYS: &[&str] = &[
     "redis.sentinel_tls",
     "api.listen",
     "api.tokens",
+    "api.hosts",
     "api.known_kinds_only",
     "worker.queues",
     "worker.concurrency",
@@ -235,6 +263,7 @@ pub const KEYS: &[&str] = &[
     "limits.idle_ms",
     "limits.wait_s",
     "limits.connections",
+    "limits.client_connections",
 ];
 
 /// Variables that are not settings: those passed to a command (a worker started by a command must accept them), the
@@ -370,6 +399,9 @@ impl Config {
         within("limits.request_ms", self.limits.request_ms, 1, 3_600_000)?;
         within("limits.idle_ms", self.limits.idle_ms, 1, 3_600_000)?;
         within("limits.connections", self.limits.connections as u64, 1, 1_000_000)?;
+        if let Some(n) = self.limits.client_connections {
+            within("limits.client_connections", n as u64, 1, 1_000_000)?;
+        }
         self.worker.weighted_queues()?;
         Ok(())
     }

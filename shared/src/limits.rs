@@ -14,8 +14,15 @@ pub const BATCH_BYTES_MAX: usize = 8 << 20;
 pub const ITEMS_PER_CALL_MAX: usize = 10_000;
 /// Items in the submit of a batch; further items are sent in parts.
 pub const ITEMS_PER_SUBMIT_MAX: usize = 100_000;
-/// Bytes of request bodies that one API process holds at once, not counting bodies up to [`BODY_FREE_BYTES`].
-pub const BODIES_BYTES_MAX: usize = 256 << 20;
+/// Bytes of request bodies that one API process holds at once, not counting bodies up to [`BODY_FREE_BYTES`]: with what
+/// is made of them it fits a process of 256 MB. At least one body of `limits.bulk_body_bytes` always fits.
+pub const BODIES_BYTES_MAX: usize = 64 << 20;
+/// Bytes of events that one API process holds at once for clients that have not received them.
+pub const EVENTS_BYTES_MAX: usize = 32 << 20;
+/// Bytes a second that the sender of a body must reach in the time that is spent waiting for it.
+pub const BODY_BYTES_PER_S_MIN: u64 = 1_024;
+/// Time for which the rest of a body is discarded once its request has been answered, ms.
+pub const DRAIN_MS: u64 = 2_000;
 /// Bytes of a body that are not counted, so that small requests are always accepted.
 pub const BODY_FREE_BYTES: usize = 16 << 10;
 /// Kinds, and queues, in a partition.
@@ -163,6 +170,15 @@ pub struct Limits {
     pub wait_s: u64,
     /// Connections an API replica serves at once.
     pub connections: usize,
+    /// Of these, how many one client address may have; `None`: seven eighths.
+    pub client_connections: Option<usize>,
+}
+
+impl Limits {
+    /// Connections that one client may have of `connections`.
+    pub fn of_a_client(&self, connections: usize) -> usize {
+        self.client_connections.unwrap_or(connections - connections / 8).clamp(1, connections.max(1))
+    }
 }
 
 impl Default for Limits {
@@ -181,6 +197,7 @@ impl Default for Limits {
             idle_ms: 30_000,
             wait_s: 60,
             connections: 10_000,
+            client_connections: None,
         }
     }
 }

@@ -1,7 +1,15 @@
-//! The HTTP server of the API and of a worker's probe port. Connections are bounded in number and in time.
+//! The HTTP server of the API and of a worker's probe port. Connections are bounded in number, for each client and in
+//! all, and in time.
 //!
-//! A connection is closed when a request's head does not arrive in time, or when it is idle. At the limit of
-//! connections, the one that has been idle longest is closed, so that idle connections never keep a client out.
+//! A connection is closed when a request's head does not arrive in time, or when it is idle. At a limit of connections,
+//! the one that has been idle longest is closed, so that idle connections never keep a client out. A connection beyond
+//! the limits is kept just long enough to answer a probe or a scrape: a crowd never makes the process look dead.
+mod heads;
+mod marks;
+mod places;
+mod refusals;
+mod wire;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -12,20 +20,27 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use futures_util::TryFutureExt;
+use axum::http::Method;
+use axum::http::header::{CONNECTION, HeaderValue};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::errno::Errno;
-use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use crate::log::Seldom;
 use crate::{Error, Limits, Result};
+use places::{Full, Place, Places};
+use refusals::{busy, linger, refuse_late_head, set_options};
+use wire::{Seen, Wire};
+
+pub use marks::{Cut, Endless, Metrics, Relief, TwoLengths};
+pub use places::{Bounds, Client};
 
 /// Bytes of a request's head.
 const HEAD_BYTES: usize = 64 << 10;
@@ -36,18 +51,26 @@ const LINGER: Duration = Duration::from_secs(1);
 const BACKLOG: u32 = 4_096;
 /// The pause after a failed accept, and between closing two idle connections.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
-
-/// Marks an endless response, which ends soon after the process starts to stop.
-#[derive(Clone)]
-pub struct Endless;
+/// How long a connection waits for an idle one to be closed for it.
+const ENTER_WITHIN: Duration = Duration::from_millis(50);
+/// Connections in the lobby, beyond those that are served.
+pub const LOBBY: usize = 64;
+/// How long the head of a request may take there.
+const LOBBY_HEAD: Duration = Duration::from_secs(2);
 
 /// State shared by the connections of a server.
 struct Crowd {
     router: Router,
     idle: Duration,
-    /// Wakes the connection that has been idle longest, so that it closes.
-    make_room: Notify,
+    places: Arc<Places>,
+    /// The connections that have no place yet, or will not have one.
+    lobby: Arc<Semaphore>,
+    /// Wakes the connection that has been longest in the lobby, so that it closes.
+    lobby_room: [Arc<Notify>; 1],
     stopping: CancellationToken,
+    relief: Relief,
+    metrics: Metrics,
+    refused: Seldom,
 }
 
 /// Listens on `address`, the value of the setting `key`; other than loopback only when `closed` is `None`, else it has
@@ -81,28 +104,32 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves `router` until `stopping`, then lets requests finish for as long as a request may take. At most `connections`
-/// are served at once.
+/// Serves `router` until `stopping`, then lets requests finish for as long as a request may take.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
-    connections: usize,
+    bounds: Bounds,
     limits: &Limits,
+    metrics: Metrics,
     stopping: CancellationToken,
 ) {
-    let idle = Duration::from_millis(limits.idle_ms);
-    let crowd = Arc::new(Crowd { router, idle, make_room: Notify::new(), stopping: stopping.clone() });
-    let slots = Arc::new(Semaphore::new(connections));
+    let crowd = Arc::new(Crowd {
+        router,
+        idle: Duration::from_millis(limits.idle_ms),
+        places: Places::new(bounds),
+        lobby: Arc::new(Semaphore::new(LOBBY)),
+        lobby_room: [Arc::default()],
+        stopping: stopping.clone(),
+        relief: Relief::default(),
+        metrics,
+        refused: Seldom::default(),
+    });
     let tasks = TaskTracker::new();
     let accepting = async {
         loop {
-            let slot = slot(&slots, &crowd).await;
-            let stream = accept(&listener, &crowd).await;
-            let crowd = crowd.clone();
-            tasks.spawn(async move {
-                connection(stream, &crowd).await;
-                drop(slot);
-            });
+            let entrance = entrance(&crowd).await;
+            let (stream, address) = accept(&listener, &crowd).await;
+            tasks.spawn(welcome(stream, Client::at(address), entrance, crowd.clone()));
         }
     };
     tokio::select! {
@@ -118,30 +145,60 @@ pub async fn serve(
     }
 }
 
-/// A permit for one more connection.
-async fn slot(slots: &Arc<Semaphore>, crowd: &Crowd) -> OwnedSemaphorePermit {
+/// A permit for one more connection in the lobby.
+async fn entrance(crowd: &Crowd) -> OwnedSemaphorePermit {
     loop {
-        if let Ok(slot) = slots.clone().try_acquire_owned() {
-            return slot;
+        if let Ok(entrance) = crowd.lobby.clone().try_acquire_owned() {
+            return entrance;
         }
-        crowd.make_room.notify_one();
-        if let Ok(slot) = tokio::time::timeout(ACCEPT_PAUSE, slots.clone().acquire_owned()).await {
-            return slot.expect("the semaphore is never closed");
+        crowd.lobby_room[0].notify_one();
+        if let Ok(entrance) = tokio::time::timeout(ACCEPT_PAUSE, crowd.lobby.clone().acquire_owned()).await {
+            return entrance.expect("the semaphore is never closed");
+        }
+    }
+}
+
+/// Serves a new connection: as any other when there is a place for it, or else only its first request, if that is a
+/// probe.
+async fn welcome(stream: TcpStream, client: Client, entrance: OwnedSemaphorePermit, crowd: Arc<Crowd>) {
+    let entered = tokio::select! {
+        entered = crowd.places.enter(client, ENTER_WITHIN, ACCEPT_PAUSE) => entered,
+        // Others wait to be accepted: a probe may be among them.
+        () = crowd.lobby_room[0].notified() => crowd.places.enter(client, Duration::ZERO, ACCEPT_PAUSE).await,
+    };
+    match entered {
+        Ok(place) => {
+            drop(entrance);
+            connection(stream, client, Some(&place), &crowd).await;
+        }
+        Err(full) => {
+            crowd.metrics.count(if full == Full::All { Cut::Limit } else { Cut::ClientLimit });
+            if let Some(count) = crowd.refused.due() {
+                let setting = match full {
+                    Full::All => "limits.connections",
+                    Full::Client => "limits.client_connections",
+                };
+                let client = client.0;
+                let said = format!("connections are refused, and only probes answered: {setting} is reached");
+                tracing::warn!(%client, count, "{said}");
+            }
+            connection(stream, client, None, &crowd).await;
+            drop(entrance);
         }
     }
 }
 
 /// The next connection. After a failure to accept (too many open files) it pauses and retries.
-async fn accept(listener: &TcpListener, crowd: &Crowd) -> TcpStream {
+async fn accept(listener: &TcpListener, crowd: &Crowd) -> (TcpStream, SocketAddr) {
     let mut told = false;
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return stream,
+            Ok(accepted) => return accepted,
             Err(e) if e.raw_os_error().map(Errno::from_raw).is_some_and(is_want) => {
                 if !std::mem::replace(&mut told, true) {
                     tracing::warn!("cannot accept a connection, closing an idle one: {e}");
                 }
-                crowd.make_room.notify_one();
+                crowd.places.make_room();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
             // The client disconnected before it was accepted.
@@ -155,36 +212,77 @@ fn is_want(error: Errno) -> bool {
     matches!(error, Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
 }
 
-async fn connection(stream: TcpStream, crowd: &Crowd) {
+/// Serves a connection; without a place, only a probe, and only one.
+async fn connection(stream: TcpStream, client: Client, place: Option<&Place>, crowd: &Crowd) {
     set_options(&stream, crowd.idle);
-    let (begun, endless) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let service = service_fn(|request: hyper::Request<Incoming>| {
+    let (begun, endless, turned_endless) = (AtomicUsize::new(0), AtomicBool::new(false), Notify::new());
+    let seen = Seen::new(HEAD_BYTES);
+    let service = service_fn(|mut request: hyper::Request<Incoming>| {
         begun.fetch_add(1, Ordering::Relaxed);
-        let answering = crowd.router.clone().oneshot(request.map(Body::new));
-        answering.inspect_ok(|response| {
-            endless.store(response.extensions().get::<Endless>().is_some(), Ordering::Relaxed);
-        })
+        let head = seen.next_head();
+        let mut last = head.chunked || place.is_none();
+        let refused = place.is_none() && !is_probe(&request);
+        request.extensions_mut().insert(client);
+        request.extensions_mut().insert(crowd.relief.clone());
+        if head.two_lengths {
+            request.extensions_mut().insert(TwoLengths);
+        }
+        let (endless, turned_endless, router) = (&endless, &turned_endless, crowd.router.clone());
+        async move {
+            if refused {
+                return Ok(busy());
+            }
+            let mut response = router.oneshot(request.map(Body::new)).await?;
+            let is_endless = response.extensions().get::<Endless>().is_some();
+            endless.store(is_endless, Ordering::Relaxed);
+            if is_endless {
+                turned_endless.notify_one();
+            }
+            last |= head.two_lengths;
+            if last {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, std::convert::Infallible>(response)
+        }
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(crowd.idle)
+        .header_read_timeout(if place.is_some() { crowd.idle } else { crowd.idle.min(LOBBY_HEAD) })
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Wire::new(stream, seen.clone())), service);
+    let room = place.map_or(&crowd.lobby_room[..], |place| &place.make_room);
     let ended = tokio::select! {
-        ended = drive(Pin::new(&mut connection), crowd, &begun) => ended,
+        ended = drive(Pin::new(&mut connection), crowd, room, &begun) => ended,
         () = cut_off(&crowd.stopping, &endless) => return,
+        () = stalled(&seen, &turned_endless, &crowd.relief, crowd.idle / 3) => {
+            crowd.metrics.count(Cut::SlowReader);
+            return;
+        }
     };
     match ended {
+        Ok(()) if place.is_none() => {
+            let stream = connection.into_parts().io.into_inner().into_inner();
+            tokio::select! {
+                () = linger(stream) => {}
+                () = crowd.lobby_room[0].notified() => {}
+            }
+        }
         Ok(()) => {}
         Err(e) if e.is_timeout() => {
             let parts = connection.into_parts();
             // A connection that has sent nothing was only idle.
-            if !parts.read_buf.is_empty() {
-                refuse_late_head(parts.io.into_inner()).await;
+            if !parts.read_buf.is_empty() && place.is_some() {
+                refuse_late_head(parts.io.into_inner().into_inner()).await;
             }
         }
         Err(e) => tracing::debug!("a connection ended: {e}"),
     }
+}
+
+/// Whether a request is answered even when no place is left.
+fn is_probe(request: &hyper::Request<Incoming>) -> bool {
+    let reads = [Method::GET, Method::HEAD].contains(request.method());
+    reads && ["/livez", "/readyz", "/metrics"].contains(&request.uri().path())
 }
 
 /// Returns when the process stops and the client does not read the end of its endless response.
@@ -196,13 +294,33 @@ async fn cut_off(stopping: &CancellationToken, endless: &AtomicBool) {
     }
 }
 
-/// Runs a connection to its end; `begun` counts its requests. It is closed when its permit is needed or the process
-/// stops: at once when it is idle, otherwise after its response.
-async fn drive<C>(mut connection: Pin<&mut C>, crowd: &Crowd, begun: &AtomicUsize) -> hyper::Result<()>
+/// Returns when the client has not read its endless response for `limit`: what it does not read occupies memory.
+async fn stalled(seen: &Seen, turned_endless: &Notify, relief: &Relief, limit: Duration) {
+    turned_endless.notified().await;
+    loop {
+        let limit = tokio::select! {
+            () = tokio::time::sleep(limit / 2) => limit,
+            () = relief.asked() => limit.min(Relief::PATIENCE),
+        };
+        if seen.blocked_for() >= limit {
+            return;
+        }
+    }
+}
+
+/// Runs a connection to its end; `begun` counts its requests. It is closed when its place is needed (`room` wakes it)
+/// or the process stops: at once when it is idle, otherwise after its response.
+async fn drive<C>(
+    mut connection: Pin<&mut C>,
+    crowd: &Crowd,
+    room: &[Arc<Notify>],
+    begun: &AtomicUsize,
+) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>> + Graceful,
 {
-    let mut room = pin!(crowd.make_room.notified());
+    let waiting = || room.iter().map(|room| Box::pin(room.notified())).collect::<Vec<_>>();
+    let mut rooms = waiting();
     let mut stopping = pin!(crowd.stopping.cancelled());
     let (mut known, mut asked) = (0, false);
     std::future::poll_fn(|cx| {
@@ -213,9 +331,10 @@ where
         if begun != known {
             // A request moves the connection to the end of the order in which idle connections are closed.
             known = begun;
-            room.set(crowd.make_room.notified());
+            rooms = waiting();
         }
-        if !asked && (stopping.as_mut().poll(cx).is_ready() || room.as_mut().poll(cx).is_ready()) {
+        let mut is_needed = || rooms.iter_mut().any(|room| room.as_mut().poll(cx).is_ready());
+        if !asked && (is_needed() || stopping.as_mut().poll(cx).is_ready()) {
             if begun == 0 {
                 // hyper would continue to wait for the rest of a first head.
                 return Poll::Ready(Ok(()));
@@ -234,37 +353,11 @@ trait Graceful {
     fn close_gracefully(self: Pin<&mut Self>);
 }
 
-impl<S> Graceful for http1::Connection<TokioIo<TcpStream>, S>
+impl<S> Graceful for http1::Connection<TokioIo<Wire>, S>
 where
     S: hyper::service::HttpService<Incoming, ResBody = Body, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
 {
     fn close_gracefully(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
-}
-
-/// Sets no delay for small responses, and timeouts for a peer that disappears or does not read.
-fn set_options(stream: &TcpStream, idle: Duration) {
-    let socket = socket2::SockRef::from(stream);
-    let keepalive = socket2::TcpKeepalive::new().with_time(idle).with_interval(Duration::from_secs(5)).with_retries(3);
-    let set = stream
-        .set_nodelay(true)
-        .and_then(|()| socket.set_tcp_keepalive(&keepalive))
-        .and_then(|()| socket.set_tcp_user_timeout(Some(idle)));
-    if let Err(e) = set {
-        tracing::debug!("setting a connection's options failed: {e}");
-    }
-}
-
-/// Responds to a client that started a request and did not finish its head.
-async fn refuse_late_head(mut stream: TcpStream) {
-    let body = "{\"type\":\"urn:leasehold:problem:head_timeout\",\"title\":\"The head did not arrive in time\",\
-                \"status\":408,\"detail\":\"send the request again\",\"code\":\"head_timeout\"}";
-    let head = format!(
-        "HTTP/1.1 408 Request Timeout\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\
-         connection: close\r\n\r\n",
-        body.len()
-    );
-    // A client that does not read the response is disconnected.
-    drop(tokio::time::timeout(LINGER, stream.write_all(format!("{head}{body}").as_bytes())).await);
 }

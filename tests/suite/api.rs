@@ -1,6 +1,8 @@
 //! HTTP: the real `leasehold-api` on a real Redis.
+mod crowd;
 mod durability;
 mod events;
+mod foreign;
 mod hostile;
 mod idempotency;
 mod jobs;

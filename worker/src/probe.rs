@@ -13,7 +13,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use leasehold::followed::Followed;
 use leasehold::metrics::CONTENT_TYPE as METRICS_TYPE;
-use leasehold::server::{listen, serve};
+use leasehold::server::{Bounds, Metrics as Connections, listen, serve};
 use leasehold::tokens::{NotAdmitted, Scope, Tokens};
 use leasehold::{Config, Limits, Store};
 use serde_json::json;
@@ -76,7 +76,8 @@ impl Probe {
                         }
                         drop(sender.send(Ok(())));
                         let limits = served.limits.clone();
-                        serve(listener, router(served), CONNECTIONS, &limits, stopped).await;
+                        let bounds = Bounds { connections: CONNECTIONS, of_a_client: limits.of_a_client(CONNECTIONS) };
+                        serve(listener, router(served), bounds, &limits, Connections::default(), stopped).await;
                     }
                     Err(e) => drop(sender.send(Err(e))),
                 }

@@ -1,6 +1,6 @@
 //! Request bodies: shared with the handler, so that an unread rest can be drained after the response.
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, BodyDataStream, HttpBody};
 use axum::extract::{FromRequestParts, Request};
@@ -9,10 +9,12 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use leasehold::{Limits, limits};
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use leasehold::limits;
+use leasehold::server::{Client, Cut};
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use crate::budget::{Budget, Share};
 use crate::deadline::Clock;
 use crate::error::{Code, Problem};
 use crate::state::Api;
@@ -26,6 +28,9 @@ struct Source {
     ended: bool,
     touched: bool,
     waits_for_continue: bool,
+    /// The bytes that were read, and the time spent waiting for them.
+    read: u64,
+    waited: Duration,
 }
 
 impl Lent {
@@ -39,21 +44,31 @@ impl Lent {
             ended,
             touched: false,
             waits_for_continue,
+            read: 0,
+            waited: Duration::ZERO,
         })))
     }
 
     /// The next bytes; `None` at the end.
     ///
     /// # Errors
-    /// A problem when no data arrives for `idle`, or the client disconnects.
+    /// A problem when no data arrives for `idle`, the client has been slower than a minimal rate for that time, or
+    /// disconnects.
     pub async fn next(&self, idle: Duration) -> Result<Option<Bytes>, Problem> {
         let mut source = self.0.lock().await;
         if source.ended {
             return Ok(None);
         }
         source.touched = true;
-        let next = timeout(idle, source.stream.next()).await;
+        // Without a minimal rate, a body of a byte every few seconds would occupy its connection for days.
+        let allowed = idle + Duration::from_millis(source.read * 1_000 / limits::BODY_BYTES_PER_S_MIN);
+        let (begun, limit) = (Instant::now(), idle.min(allowed.saturating_sub(source.waited)));
+        let next = timeout(limit, source.stream.next()).await;
+        source.waited += begun.elapsed();
         source.ended = !matches!(next, Ok(Some(Ok(_))));
+        if let Ok(Some(Ok(bytes))) = &next {
+            source.read += bytes.len() as u64;
+        }
         match next {
             Ok(Some(Ok(bytes))) => Ok(Some(bytes)),
             Ok(None) => Ok(None),
@@ -62,27 +77,37 @@ impl Lent {
                 let idle_ms = idle.as_millis();
                 Err(Problem::new(
                     Code::BodyTimeout,
-                    format!("no data arrived for {idle_ms} ms; send the request again"),
+                    format!("it did not arrive, or too slowly, for {idle_ms} ms; send the request again"),
                 ))
             }
         }
     }
 
     /// Drains what the handler has left unread, after the response, so that a client that sends its whole request
-    /// before it reads can see the response. A client that waits for `100 Continue` has not sent anything.
-    pub fn drop_rest(self, limits: &Limits) {
+    /// before it reads can see the response. It ends after 2 s, with the connection: anybody may send what is refused.
+    /// A client that waits for `100 Continue` has not sent anything.
+    pub fn drop_rest(self, api: &Api) {
         let Ok(source) = self.0.try_lock() else { return };
         if source.ended || (source.waits_for_continue && !source.touched) {
             return;
         }
         drop(source);
-        let (idle, most) = (Duration::from_millis(limits.idle_ms), limits.drain_bytes);
+        let api = api.clone();
         tokio::spawn(async move {
-            let mut dropped = 0;
-            while let Ok(Some(bytes)) = self.next(idle).await {
-                dropped += bytes.len();
-                if dropped > most {
-                    return;
+            let (limit, mut dropped) = (Duration::from_millis(limits::DRAIN_MS), 0);
+            let dropping = async {
+                while let Some(bytes) = self.next(limit).await? {
+                    dropped += bytes.len();
+                    if dropped > api.limits().drain_bytes {
+                        return Ok(false);
+                    }
+                }
+                Ok::<_, Problem>(true)
+            };
+            if !matches!(timeout(limit, dropping).await, Ok(Ok(true))) {
+                api.metrics().of_connections().count(Cut::SlowBody);
+                if let Some(count) = api.slow_bodies().due() {
+                    tracing::warn!(count, "connections were closed: refused bodies did not end in time");
                 }
             }
         });
@@ -98,7 +123,7 @@ pub struct BulkText(Held);
 struct Held {
     text: String,
     // Its share of the memory for bodies.
-    _share: Option<OwnedSemaphorePermit>,
+    share: Option<Share>,
 }
 
 impl JsonText {
@@ -112,6 +137,11 @@ impl BulkText {
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0.text
+    }
+
+    /// Drops the text and keeps its share of the memory, for what was made of it.
+    pub fn into_share(self) -> Option<Share> {
+        self.0.share
     }
 }
 
@@ -138,6 +168,7 @@ async fn read(parts: &Parts, api: &Api, most: usize) -> Result<Held, Problem> {
     if announced(&parts.headers).is_some_and(|bytes| bytes > most as u64) {
         return Err(too_large());
     }
+    let client = client(parts);
     let lent = parts.extensions.get::<Lent>().expect("every request's body is lent");
     let clock = parts.extensions.get::<Clock>().expect("every request has a clock");
     clock.stop();
@@ -147,11 +178,11 @@ async fn read(parts: &Parts, api: &Api, most: usize) -> Result<Held, Problem> {
         if text.len() + bytes.len() > most {
             return Err(too_large());
         }
-        take_share(&mut share, api.bodies(), text.len() + bytes.len())?;
+        take_share(&mut share, api.bodies(), client, text.len() + bytes.len())?;
         text.extend_from_slice(&bytes);
     }
     clock.start();
-    Ok(Held { text: utf8(text)?, _share: share })
+    Ok(Held { text: utf8(text)?, share })
 }
 
 /// The bytes of JSON as text.
@@ -165,6 +196,11 @@ pub fn utf8(text: Vec<u8>) -> Result<String, Problem> {
     })
 }
 
+/// Who sent a request; unknown in tests that have no connection.
+pub fn client(parts: &Parts) -> Client {
+    parts.extensions.get().copied().unwrap_or(Client(std::net::Ipv4Addr::UNSPECIFIED.into()))
+}
+
 /// The length of the body, if the client announces it.
 pub fn announced(headers: &HeaderMap) -> Option<u64> {
     text_of(headers, CONTENT_LENGTH)?.parse().ok()
@@ -176,24 +212,21 @@ pub fn announced(headers: &HeaderMap) -> Option<u64> {
 /// # Errors
 /// [`Code::Busy`] when there is no room.
 pub fn take_share(
-    share: &mut Option<OwnedSemaphorePermit>,
-    bodies: &Arc<Semaphore>,
+    share: &mut Option<Share>,
+    bodies: &Arc<Budget>,
+    client: Client,
     bytes: usize,
 ) -> Result<(), Problem> {
-    let held = share.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+    let held = share.as_ref().map_or(0, Share::units);
     let more = bytes.saturating_sub(limits::BODY_FREE_BYTES).saturating_sub(held);
     if more == 0 {
         return Ok(());
     }
-    // In steps larger than a frame, to call the semaphore less often.
-    let more = u32::try_from(more.next_multiple_of(64 << 10)).unwrap_or(u32::MAX);
-    let busy = || Problem::new(Code::Busy, "too many large bodies are being read; try again");
-    let taken = bodies.clone().try_acquire_many_owned(more).map_err(|_| busy())?;
+    let busy = |_| Problem::new(Code::Busy, "too many large bodies are being read; try again");
     match share {
-        Some(held) => held.merge(taken),
-        None => *share = Some(taken),
+        Some(held) => held.grow(more).map_err(busy),
+        None => bodies.take(client, more).map(|taken| *share = Some(taken)).map_err(busy),
     }
-    Ok(())
 }
 
 /// A header as text; `None` when it is absent or not ASCII.
@@ -211,7 +244,9 @@ fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
     let charset =
         parameters.split(';').find_map(|p| p.trim().to_ascii_lowercase().strip_prefix("charset=").map(str::to_owned));
     let is_utf8 = charset.is_none_or(|c| matches!(c.trim_matches('"'), "utf-8" | "utf8"));
-    if !essence.trim().eq_ignore_ascii_case("application/json") || !is_utf8 {
+    let essence = essence.trim().to_ascii_lowercase();
+    let is_json = essence == "application/json" || essence.starts_with("application/") && essence.ends_with("+json");
+    if !is_json || !is_utf8 {
         return refuse(&format!("the body is {given}"));
     }
     match text_of(headers, CONTENT_ENCODING) {

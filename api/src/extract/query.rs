@@ -87,6 +87,11 @@ impl Query {
         read(&text).map_err(|e| self.fault(name, e.to_string())).ok()
     }
 
+    /// Ignores the parameters that were not taken, as the old systems did.
+    pub fn ignore_rest(&mut self) {
+        self.left.clear();
+    }
+
     /// Finishes reading.
     ///
     /// # Errors

@@ -14,11 +14,13 @@ use axum::http::request::Parts;
 use bytes::Bytes;
 use futures_util::Stream;
 use leasehold::files::{FileStore, Place, name};
+use leasehold::server::Client;
 use leasehold::{FileEntry, FileError, JobId, NewJob, Store, draft, limits};
 use multer::{Field, Multipart};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::body::{self, JsonText, Lent};
+use super::disposition::Disposition;
+use crate::budget::{Budget, Share};
 use crate::deadline::Clock;
 use crate::error::{Code, Problem};
 use crate::fields::Reader;
@@ -28,11 +30,11 @@ use crate::submission;
 /// Advice when part `job` does not come first.
 const JOB_FIRST: &str = "send the submit's JSON as the first part, named `job`, and each file as a part after it";
 
-/// A part of the memory for bodies.
-type Share = Option<OwnedSemaphorePermit>;
+/// Parts of a form, for the clients of forms with one file.
+const PARTS_MAX: usize = 1_000;
 
 /// Creates a job from the name of its file.
-pub type MakeJob = Box<dyn FnOnce(&str) -> Result<NewJob, Problem> + Send>;
+pub type MakeJob = Box<dyn Fn(&str) -> Result<NewJob, Problem> + Send + Sync>;
 
 /// The parts that an upload consists of.
 pub enum Form {
@@ -82,6 +84,7 @@ impl FromRequestParts<Api> for SubmitBody {
 pub struct Upload {
     lent: Lent,
     clock: Clock,
+    client: Client,
     boundary: String,
 }
 
@@ -104,7 +107,7 @@ impl Upload {
         }
         let lent = parts.extensions.get::<Lent>().expect("every request's body is lent").clone();
         let clock = parts.extensions.get::<Clock>().expect("every request has a clock").clone();
-        Ok(Some(Self { lent, clock, boundary }))
+        Ok(Some(Self { lent, clock, client: body::client(parts), boundary }))
     }
 
     /// Reads the whole upload: stores its files and returns its job. On failure the stored files are deleted.
@@ -113,7 +116,7 @@ impl Upload {
     /// A problem that names what is wrong.
     pub async fn receive(self, api: &Api, store: &Store, form: Form) -> Result<NewJob, Problem> {
         let mut share = None;
-        body::take_share(&mut share, api.bodies(), 2 * limits::FILE_PART_BYTES)?;
+        body::take_share(&mut share, api.bodies(), self.client, 2 * limits::FILE_PART_BYTES)?;
         self.clock.stop();
         let limit = Duration::from_millis(api.limits().upload_ms);
         let mut id = None;
@@ -171,7 +174,8 @@ impl Upload {
         Ok(job)
     }
 
-    /// Reads a single file; `id` is set once it may have been written under it.
+    /// Reads a single file; `id` is set once it may have been written under it. Of several with the wanted name the
+    /// last counts, and other parts are discarded, as by the form parsers that these clients were written for.
     async fn read_one(
         &self,
         api: &Api,
@@ -183,25 +187,46 @@ impl Upload {
         let mut reading = Reading::new(self, api);
         let invalid =
             |what: String| Problem::new(Code::InvalidRequest, format!("{what}; send one file, in the part `{wanted}`"));
-        let shown = |part: &Field<'_>| part.name().unwrap_or_default().chars().take(80).collect::<String>();
-        let part = reading.next().await?.ok_or_else(|| invalid("no file".into()))?;
-        if part.name() != Some(wanted) {
-            return Err(invalid(format!("unknown part {:?}", shown(&part))));
+        let (mut read, mut others, mut count) = (None, String::new(), 0);
+        while let Some(mut part) = reading.next().await? {
+            count += 1;
+            if count > PARTS_MAX {
+                return Err(invalid(format!("more than {PARTS_MAX} parts")));
+            }
+            let header = part.headers().get(CONTENT_DISPOSITION).map_or(&b""[..], |value| value.as_bytes());
+            let Disposition { name, file_name } = Disposition::parse(header);
+            if name.as_deref() != Some(wanted) {
+                others = name.unwrap_or_default().chars().take(80).collect();
+                while reading.chunk(&mut part).await?.is_some() {}
+                continue;
+            }
+            let sent = file_name.filter(|name| !name.is_empty());
+            let sent = sent.ok_or_else(|| invalid("no file: the part has no filename".into()))?;
+            let job = job(&sent)?;
+            let files = store.files().ok_or_else(|| Problem::of_file(FileError::NoStore))?;
+            if let Some(before) = id.take() {
+                files.remove(vec![before]).await;
+            }
+            let minted = id.insert(store.mint_id(&job)).clone();
+            let file = reading.file(part, files, &minted, &stored_name(&sent)).await?;
+            read = Some((job, minted, file));
         }
-        if part.file_name().is_none_or(str::is_empty) {
-            return Err(invalid("no file: the part has no filename".into()));
-        }
-        let file_name = file_name(&part)?;
-        let mut job = job(&file_name)?;
-        let files = store.files().ok_or_else(|| Problem::of_file(FileError::NoStore))?;
-        let minted = id.insert(store.mint_id(&job)).clone();
-        let file = reading.file(part, files, &minted, &file_name).await?;
-        if let Some(more) = reading.next().await? {
-            return Err(invalid(format!("a second part {:?}", shown(&more))));
-        }
+        let what = if count == 0 { "no file".to_owned() } else { format!("no file; the last part is {others:?}") };
+        let (mut job, minted, file) = read.ok_or_else(|| invalid(what))?;
         draft::attach(&mut job, minted, vec![file]);
         Ok(job)
     }
+}
+
+/// The name to store a file by: what was sent, without folders; a name of our own when that is not allowed.
+fn stored_name(sent: &str) -> String {
+    let last = sent.rsplit(['/', '\\']).next().unwrap_or_default();
+    if name::check(last).is_ok() {
+        return last.to_owned();
+    }
+    let ending = last.rsplit_once('.').map_or("", |(_, ending)| ending);
+    let is_plain = (1..=16).contains(&ending.len()) && ending.bytes().all(|b| b.is_ascii_alphanumeric());
+    if is_plain { format!("upload.{ending}") } else { "upload".to_owned() }
 }
 
 /// A body on its way through the parser.
@@ -212,7 +237,8 @@ struct Reading {
     /// Why reading the body failed; the parser cannot carry it.
     fault: Arc<Mutex<Option<Problem>>>,
     /// The memory for all bodies.
-    bodies: Arc<Semaphore>,
+    bodies: Arc<Budget>,
+    client: Client,
 }
 
 impl Reading {
@@ -226,7 +252,7 @@ impl Reading {
             unparsed: unparsed.clone(),
         };
         let parts = Multipart::new(feed.stream(fault.clone()), &upload.boundary);
-        Self { parts, unparsed, fault, bodies: api.bodies().clone() }
+        Self { parts, unparsed, fault, bodies: api.bodies().clone(), client: upload.client }
     }
 
     /// The failure of reading the body, or else of parsing it.
@@ -262,14 +288,14 @@ impl Reading {
             if text.len() + bytes.len() > most {
                 return Err(Problem::new(Code::BodyTooLarge, format!("part `job` is larger than {most} bytes")));
             }
-            body::take_share(&mut share, api.bodies(), text.len() + bytes.len())?;
+            body::take_share(&mut share, api.bodies(), self.client, text.len() + bytes.len())?;
             text.extend_from_slice(&bytes);
         }
         body::utf8(text)
     }
 
-    fn take_share(&self, share: &mut Share, store: &FileStore, bytes: usize) -> Result<(), Problem> {
-        if store.is_remote() { body::take_share(share, &self.bodies, bytes) } else { Ok(()) }
+    fn take_share(&self, share: &mut Option<Share>, store: &FileStore, bytes: usize) -> Result<(), Problem> {
+        if store.is_remote() { body::take_share(share, &self.bodies, self.client, bytes) } else { Ok(()) }
     }
 
     async fn file(

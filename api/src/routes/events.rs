@@ -13,13 +13,15 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use futures_util::Stream;
-use leasehold::server::Endless;
+use leasehold::server::{Client, Endless, Relief};
 use leasehold::store::Watch;
 use leasehold::{Job, JobId, Json, Store};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 use super::{Answer, found};
+use crate::budget::{self, Share};
 use crate::error::Problem;
+use crate::extract::from::From;
 use crate::extract::query::{Named, NoQuery};
 
 use crate::state::Api;
@@ -31,10 +33,10 @@ const ALIVE: Duration = Duration::from_secs(15);
 ///
 /// Every stream begins with the current state, so a reconnecting client misses nothing and `Last-Event-ID` is not
 /// needed.
-pub async fn events(State(api): State<Api>, Named(id): Named<JobId>, _: NoQuery) -> Answer {
+pub async fn events(State(api): State<Api>, from: From, Named(id): Named<JobId>, _: NoQuery) -> Answer {
     let plain = |job: &Job| Json::of(job).expect("a job is plain JSON");
     let gone = |id: &JobId| Json::of(&BTreeMap::from([("id", id)])).expect("an id is plain JSON");
-    follow(&api, id, Shown { fits: |_| true, data: plain, gone }).await
+    follow(&api, from, id, Shown { fits: |_| true, data: plain, gone }).await
 }
 
 /// How a stream presents its job.
@@ -48,13 +50,13 @@ pub struct Shown {
 }
 
 /// Responds with a job's event stream.
-pub async fn follow(api: &Api, id: JobId, shown: Shown) -> Answer {
-    let place = api.stream()?;
+pub async fn follow(api: &Api, From(client, relief): From, id: JobId, shown: Shown) -> Answer {
+    let place = api.stream(client)?;
     let (store, watcher) = api.watcher().await?;
     let mut watch = watcher.watch(&id).map_err(Problem::reading)?;
     let job = watch.read().await.map_err(Problem::reading)?;
     found(job.as_deref().filter(|job| (shown.fits)(job)), &id)?;
-    let events = Events { api: api.clone(), store, id, shown, watch, _place: place };
+    let events = Events { api: api.clone(), client, relief, store, id, shown, watch, _place: place };
     let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
     let body = Body::from_stream(events.stream(job));
     let mut response = (headers, [("x-accel-buffering", "no")], body).into_response();
@@ -65,11 +67,13 @@ pub async fn follow(api: &Api, id: JobId, shown: Shown) -> Answer {
 /// One client's stream.
 struct Events {
     api: Api,
+    client: Client,
+    relief: Relief,
     store: Store,
     id: JobId,
     shown: Shown,
     watch: Watch,
-    _place: OwnedSemaphorePermit,
+    _place: Share,
 }
 
 /// Why a waiting stream continues.
@@ -83,12 +87,16 @@ impl Events {
     fn stream(mut self, first: Option<Arc<Job>>) -> impl Stream<Item = Result<Bytes, Infallible>> {
         async_stream::stream! {
             let Some(job) = first else { return };
-            yield Ok(self.event("job", &job).await);
+            let Some(event) = self.event("job", &job).await else { return };
+            yield Ok(event);
             let mut ended = job.state.is_final().then_some(job);
             while ended.is_none() {
                 match self.next().await {
                     Next::Changed(Ok(Some(job))) if job.state.is_final() => ended = Some(job),
-                    Next::Changed(Ok(Some(job))) => yield Ok(self.event("job", &job).await),
+                    Next::Changed(Ok(Some(job))) => {
+                        let Some(event) = self.event("job", &job).await else { return };
+                        yield Ok(event);
+                    }
                     Next::Changed(Ok(None)) => {
                         yield Ok(format!("event: gone\ndata: {}\n\n", (self.shown.gone)(&self.id).as_str()).into());
                         return;
@@ -104,8 +112,10 @@ impl Events {
                     }
                 }
             }
-            if let Some(job) = ended {
-                yield Ok(self.event("end", &job).await);
+            if let Some(job) = ended
+                && let Some(event) = self.event("end", &job).await
+            {
+                yield Ok(event);
             }
         }
     }
@@ -118,12 +128,32 @@ impl Events {
         }
     }
 
-    /// One event; its id is the time and state of the job.
-    async fn event(&self, name: &str, job: &Job) -> Bytes {
+    /// One event; its id is the time and state of the job. `None` when clients that do not read hold all the memory for
+    /// events.
+    async fn event(&self, name: &str, job: &Job) -> Option<Bytes> {
+        // Its own share, since the texts of all streams that are not read would else occupy memory without limit.
+        let end = Instant::now() + Duration::from_millis(self.api.limits().idle_ms);
+        let share = loop {
+            match self.api.events().take_within(self.client, about(job), Relief::PATIENCE).await {
+                Ok(share) => break share,
+                Err(_) if Instant::now() < end => self.relief.ask(),
+                Err(_) => {
+                    tracing::debug!(job = %self.id, "event stream ended: other streams of this client are not read");
+                    return None;
+                }
+            }
+        };
         let mut job = job.clone();
         self.api.say_served(&self.store, [&mut job]).await;
         let (at, state) = (job.updated_at.0, job.state);
         let data = (self.shown.data)(&job);
-        format!("id: {at}-{state}\nevent: {name}\ndata: {}\n\n", data.as_str()).into()
+        let event = format!("id: {at}-{state}\nevent: {name}\ndata: {}\n\n", data.as_str()).into_bytes();
+        Some(budget::held(event, Some(share)))
     }
+}
+
+/// The bytes of an event of the job, about; never less than its long texts.
+fn about(job: &Job) -> usize {
+    let texts = [Some(&job.payload), job.result.as_ref(), job.imported.as_ref()];
+    1_024 + texts.into_iter().flatten().map(|text| text.as_str().len()).sum::<usize>()
 }

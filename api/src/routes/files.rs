@@ -2,8 +2,8 @@
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
-    IF_NONE_MATCH, IF_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY,
+    CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE, RANGE,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -16,6 +16,9 @@ use crate::error::{Code, Problem};
 use crate::extract::query::{Named, NamedFile, NoQuery, Query};
 use crate::extract::range::{Range, requested};
 use crate::state::Api;
+
+/// What a browser may do with a file that it shows: nothing, in an origin of its own.
+const POLICY: &str = "sandbox; default-src 'none'; frame-ancestors 'none'";
 
 /// Whether a file was uploaded with the submission or left by an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -122,8 +125,8 @@ pub async fn send(
     head.insert(ETAG, text(etag));
     head.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     head.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    // The content type is the uploader's claim: a browser must not render it as a page of this origin.
-    head.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // The content type is the uploader's claim: a browser must not run it as a page of this origin.
+    head.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     if is_part {
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     }

@@ -1,5 +1,5 @@
 //! The page at `/`: what this server is, and where its API is described.
-use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, VARY};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 
@@ -43,12 +43,7 @@ pub async fn index(headers: HeaderMap) -> Response {
     let (content_type, body) =
         if wants_html(&headers) { ("text/html; charset=utf-8", PAGE) } else { ("application/json", INDEX) };
     let mut response = ([(CONTENT_TYPE, content_type)], body).into_response();
-    for (name, value) in [
-        (CONTENT_SECURITY_POLICY, POLICY),
-        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (REFERRER_POLICY, "no-referrer"),
-        (VARY, "accept"),
-    ] {
+    for (name, value) in [(CONTENT_SECURITY_POLICY, POLICY), (REFERRER_POLICY, "no-referrer"), (VARY, "accept")] {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tracing::Instrument;
 
-use super::{Answer, object};
+use super::{Answer, held_object};
 use crate::error::Problem;
 use crate::extract::body::BulkText;
 use crate::extract::headers::{check_key, idempotency_key};
@@ -192,10 +192,11 @@ pub async fn bulk(State(api): State<Api>, headers: HeaderMap, _: NoQuery, body: 
     api.defaults_known().await?;
     let read = |(number, raw)| read_element(&api, number, raw);
     let jobs: Vec<Result<NewJob, Problem>> = elements.unwrap_or_default().into_iter().enumerate().map(read).collect();
-    drop(body);
+    // What is made of the body is about as large, until the client has received the response.
+    let share = body.into_share();
     let store = api.store().await?;
     let outcomes = submit_all(&api, &store, jobs).await?;
-    Ok(object("results", outcomes))
+    Ok(held_object("results", outcomes, share))
 }
 
 fn read_element(api: &Api, number: usize, raw: &RawValue) -> Result<NewJob, Problem> {

@@ -12,7 +12,7 @@ use super::view::{Asked, View, answer};
 use crate::deadline::Clock as Deadline;
 use crate::error::{Code, Problem};
 use crate::extract::headers::idempotency_key;
-use crate::extract::query::{NoQuery, Query};
+use crate::extract::query::Query;
 use crate::extract::upload::{Announced, Form};
 use crate::routes::jobs::a_number;
 use crate::routes::submit::take_upload;
@@ -57,14 +57,14 @@ struct Deleted {
 }
 
 /// `POST /api/analyze`
-pub async fn submit(State(api): State<Api>, headers: HeaderMap, _: NoQuery, Announced(upload): Announced) -> Answer {
+pub async fn submit(State(api): State<Api>, headers: HeaderMap, Announced(upload): Announced) -> Answer {
     let key = idempotency_key(&headers)?;
     let no_file = || Problem::new(Code::InvalidRequest, "no file; send multipart/form-data with it in the part `file`");
     let upload = upload.ok_or_else(no_file)?;
     let limits = api.clone();
     let job = move |filename: &str| {
         let payload = json(&Recording { filename: filename.to_owned() });
-        submission::of_kind(Work { kind: VIEW.kind(), payload, items: None }, key, &limits.rules())
+        submission::of_kind(Work { kind: VIEW.kind(), payload, items: None }, key.clone(), &limits.rules())
     };
     let (job, _) = take_upload(&api, upload, Form::One { part: "file", job: Box::new(job) }).await?;
     let status = Record::new(&job, &WORDS, false).status;
@@ -72,13 +72,13 @@ pub async fn submit(State(api): State<Api>, headers: HeaderMap, _: NoQuery, Anno
 }
 
 /// `GET /api/status/{job_id}`
-pub async fn get(State(api): State<Api>, asked: Asked, _: NoQuery) -> Answer {
+pub async fn get(State(api): State<Api>, asked: Asked) -> Answer {
     let job = VIEW.find(&api.store().await?, &asked).await?;
     Ok(answer(StatusCode::OK, &analysis(&job)))
 }
 
 /// `GET /api/jobs`: all jobs, newest first.
-pub async fn list(State(api): State<Api>, _: NoQuery) -> Answer {
+pub async fn list(State(api): State<Api>) -> Answer {
     let store = api.store().await?;
     let write = |job: &Job| Some(json(&analysis(job)).as_str().to_owned());
     let tail = |total| format!("],\"total\":{total}}}");
@@ -87,7 +87,7 @@ pub async fn list(State(api): State<Api>, _: NoQuery) -> Answer {
 
 /// `DELETE /api/jobs/{job_id}`: a job that has not ended is cancelled first, since these clients cannot cancel it
 /// otherwise.
-pub async fn remove(State(api): State<Api>, asked: Asked, _: NoQuery, deadline: Deadline) -> Answer {
+pub async fn remove(State(api): State<Api>, asked: Asked, deadline: Deadline) -> Answer {
     let (store, watcher) = api.watcher().await?;
     let job = VIEW.find(&store, &asked).await?;
     if !job.state.is_final() && stop(&store, &job).await? == Cancelled::Requested {
@@ -115,6 +115,7 @@ async fn stop(store: &Store, job: &Job) -> Result<Cancelled, Problem> {
 /// `limits.request_ms`.
 pub async fn cleanup(State(api): State<Api>, mut query: Query) -> Answer {
     let days = query.read("days", a_number);
+    query.ignore_rest();
     if days.is_none() && !query.is_faulty() {
         query.fault("days", "required: a whole number of days since the job ended");
     }

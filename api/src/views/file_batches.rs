@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use super::record::{Clock, Record, Words, json, number};
 use super::view::{Asked, View, answer, begun, has_begun, opened};
 use crate::extract::body::BulkText;
-use crate::extract::query::NoQuery;
 use crate::fields::Reader;
 use crate::routes::Answer;
 use crate::state::Api;
@@ -69,8 +68,8 @@ struct Processed {
 }
 
 /// `POST /jobs`
-pub async fn submit(State(api): State<Api>, headers: HeaderMap, _: NoQuery, body: BulkText) -> Answer {
-    let mut reader = Reader::open(body.as_str())?;
+pub async fn submit(State(api): State<Api>, headers: HeaderMap, body: BulkText) -> Answer {
+    let mut reader = Reader::open_lenient(body.as_str())?;
     let files = reader.texts("files", limits::ITEMS_PER_SUBMIT_MAX);
     if files.as_ref().is_none_or(Vec::is_empty) && !reader.is_faulty("files") {
         reader.fault("files", "required: an array of the files' paths, at least one");
@@ -94,7 +93,7 @@ pub async fn submit(State(api): State<Api>, headers: HeaderMap, _: NoQuery, body
 }
 
 /// `GET /jobs`: all batches, newest first.
-pub async fn list(State(api): State<Api>, _: NoQuery) -> Answer {
+pub async fn list(State(api): State<Api>) -> Answer {
     let store = api.store().await?;
     let pages = VIEW.all(&store).and_then(move |jobs| {
         let store = store.clone();
@@ -108,7 +107,7 @@ pub async fn list(State(api): State<Api>, _: NoQuery) -> Answer {
 }
 
 /// `GET /job_results/{job_id}`: the results of the files so far.
-pub async fn results(State(api): State<Api>, asked: Asked, _: NoQuery) -> Answer {
+pub async fn results(State(api): State<Api>, asked: Asked) -> Answer {
     let store = api.store().await?;
     let job = VIEW.find(&store, &asked).await?;
     let Summary { job_id, status, total_files, successful_files, failed_files, .. } =
@@ -119,7 +118,7 @@ pub async fn results(State(api): State<Api>, asked: Asked, _: NoQuery) -> Answer
 }
 
 /// `GET /job_results/{job_id}/download`: the summary, then one line per file.
-pub async fn download(State(api): State<Api>, asked: Asked, _: NoQuery) -> Answer {
+pub async fn download(State(api): State<Api>, asked: Asked) -> Answer {
     let store = api.store().await?;
     let job = VIEW.find(&store, &asked).await?;
     let head = json(&summary(&job, has_begun(&store, &job).await?)).as_str().to_owned() + "\n";

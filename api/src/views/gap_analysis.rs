@@ -11,7 +11,6 @@ use super::url::WebUrl;
 use super::view::{Asked, View, answer};
 use crate::error::{Code, Problem};
 use crate::extract::body::JsonText;
-use crate::extract::query::NoQuery;
 use crate::fields::Reader;
 use crate::routes::files::send;
 use crate::routes::{Answer, only};
@@ -55,8 +54,8 @@ struct Analysis<'a> {
 }
 
 /// `POST /api/v1/gap-analysis/jobs`
-pub async fn submit(State(api): State<Api>, headers: HeaderMap, _: NoQuery, body: JsonText) -> Answer {
-    let mut reader = Reader::open(body.as_str())?;
+pub async fn submit(State(api): State<Api>, headers: HeaderMap, body: JsonText) -> Answer {
+    let mut reader = Reader::open_lenient(body.as_str())?;
     let url: Option<WebUrl> = reader.required("url");
     let max_papers = reader.whole("max_papers", 1, ASKED_MAX).unwrap_or(PAPERS_USUAL);
     let validation_threshold = reader.whole("validation_threshold", 1, ASKED_MAX).unwrap_or(THRESHOLD_USUAL);
@@ -67,7 +66,7 @@ pub async fn submit(State(api): State<Api>, headers: HeaderMap, _: NoQuery, body
 }
 
 /// `GET /api/v1/gap-analysis/jobs`: all jobs, newest first.
-pub async fn list(State(api): State<Api>, _: NoQuery) -> Answer {
+pub async fn list(State(api): State<Api>) -> Answer {
     let store = api.store().await?;
     let write = |job: &Job| Some(json(&analysis(job)).as_str().to_owned());
     let tail = |total| format!("],\"total\":{total}}}");
@@ -75,13 +74,13 @@ pub async fn list(State(api): State<Api>, _: NoQuery) -> Answer {
 }
 
 /// `GET /api/v1/gap-analysis/jobs/{job_id}`
-pub async fn get(State(api): State<Api>, asked: Asked, _: NoQuery) -> Answer {
+pub async fn get(State(api): State<Api>, asked: Asked) -> Answer {
     let job = VIEW.find(&api.store().await?, &asked).await?;
     Ok(answer(StatusCode::OK, &analysis(&job)))
 }
 
 /// `GET /api/v1/gap-analysis/jobs/{job_id}/result`: the result file of a completed job.
-pub async fn result(State(api): State<Api>, asked: Asked, _: NoQuery, method: Method) -> Answer {
+pub async fn result(State(api): State<Api>, asked: Asked, method: Method) -> Answer {
     let store = api.store().await?;
     let job = VIEW.find(&store, &asked).await?;
     let Some(name) = analysis(&job).result_file else {
@@ -96,7 +95,7 @@ pub async fn result(State(api): State<Api>, asked: Asked, _: NoQuery, method: Me
 
 /// `POST /api/v1/gap-analysis/jobs/{job_id}/cancel`: a running job is asked to stop, and is cancelled once it has
 /// stopped.
-pub async fn cancel(State(api): State<Api>, asked: Asked, _: NoQuery) -> Answer {
+pub async fn cancel(State(api): State<Api>, asked: Asked) -> Answer {
     let (store, job) = the(&api, &asked).await?;
     only(store.cancel(std::slice::from_ref(&job.id)).await)?;
     let now = store.get(&job.id).await.map_err(Problem::after_a_change)?;
@@ -104,7 +103,7 @@ pub async fn cancel(State(api): State<Api>, asked: Asked, _: NoQuery) -> Answer 
 }
 
 /// `DELETE /api/v1/gap-analysis/jobs/{job_id}`
-pub async fn remove(State(api): State<Api>, asked: Asked, _: NoQuery) -> Answer {
+pub async fn remove(State(api): State<Api>, asked: Asked) -> Answer {
     let (store, job) = the(&api, &asked).await?;
     only(store.remove(&[job.id]).await)?;
     Ok(StatusCode::NO_CONTENT.into_response())

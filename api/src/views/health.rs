@@ -11,7 +11,6 @@ use serde::Serialize;
 use super::view::answer;
 use super::{audio, gap_analysis};
 use crate::error::Problem;
-use crate::extract::query::NoQuery;
 use crate::routes::Answer;
 use crate::state::Api;
 
@@ -45,7 +44,7 @@ struct Health {
 }
 
 /// `GET /health`: the number of running and of all jobs of gap analysis, and of all jobs of audio analysis.
-pub async fn health(State(api): State<Api>, _: NoQuery) -> Answer {
+pub async fn health(State(api): State<Api>) -> Answer {
     let limit = limit(&api.kinds());
     let counted = tokio::time::timeout(PATIENCE, count(&api, limit.is_some())).await.ok().and_then(Result::ok);
     let (analyses, recordings) = counted.unzip();

@@ -8,7 +8,7 @@ use super::record::{Clock, Record, Words, json, number};
 use super::view::{Asked, View, answer};
 use crate::error::{Code, Problem};
 use crate::extract::body::JsonText;
-use crate::extract::query::NoQuery;
+use crate::extract::from::From;
 use crate::fields::Reader;
 use crate::routes::Answer;
 use crate::routes::events::{Shown, follow};
@@ -47,8 +47,8 @@ struct Gone<'a> {
 }
 
 /// `POST /api/suggestions`
-pub async fn submit(State(api): State<Api>, headers: HeaderMap, _: NoQuery, body: JsonText) -> Answer {
-    let mut reader = Reader::open(body.as_str())?;
+pub async fn submit(State(api): State<Api>, headers: HeaderMap, body: JsonText) -> Answer {
+    let mut reader = Reader::open_lenient(body.as_str())?;
     let text: Option<String> = reader.required("text");
     reader.finish()?;
     let payload = json(&Text { text: text.unwrap_or_default() });
@@ -58,7 +58,7 @@ pub async fn submit(State(api): State<Api>, headers: HeaderMap, _: NoQuery, body
 }
 
 /// `GET /api/job-status/{job_id}`
-pub async fn get(State(api): State<Api>, asked: Asked, _: NoQuery) -> Answer {
+pub async fn get(State(api): State<Api>, asked: Asked) -> Answer {
     check(&asked)?;
     let found = VIEW.find(&api.store().await?, &asked).await;
     let job = found.inspect_err(|problem| tell(problem, &asked))?;
@@ -66,11 +66,11 @@ pub async fn get(State(api): State<Api>, asked: Asked, _: NoQuery) -> Answer {
 }
 
 /// `GET /api/job-status/{job_id}/stream`: an event stream with the status record.
-pub async fn stream(State(api): State<Api>, asked: Asked, _: NoQuery) -> Answer {
+pub async fn stream(State(api): State<Api>, from: From, asked: Asked) -> Answer {
     let id = check(&asked)?;
     let shown =
         Shown { fits: |job| VIEW.has(job), data: |job| json(&status(job)), gone: |id| json(&Gone { job_id: id }) };
-    follow(&api, id, shown).await.inspect_err(|problem| tell(problem, &asked))
+    follow(&api, from, id, shown).await.inspect_err(|problem| tell(problem, &asked))
 }
 
 /// Validates an id: this system's ids are UUIDs, imported ones too.

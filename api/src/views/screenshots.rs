@@ -14,7 +14,6 @@ use super::url::WebUrl;
 use super::view::{Asked, View, answer, has_begun, opened};
 use crate::error::Problem;
 use crate::extract::body::BulkText;
-use crate::extract::query::NoQuery;
 use crate::fields::Reader;
 use crate::routes::Answer;
 use crate::routes::files::escaped;
@@ -112,7 +111,7 @@ struct Image {
 }
 
 /// `POST /batch/screenshots`
-pub async fn submit(State(api): State<Api>, headers: HeaderMap, _: NoQuery, body: BulkText) -> Answer {
+pub async fn submit(State(api): State<Api>, headers: HeaderMap, body: BulkText) -> Answer {
     let pages = read(body.as_str())?;
     drop(body);
     let total = pages.len() as u64;
@@ -122,7 +121,7 @@ pub async fn submit(State(api): State<Api>, headers: HeaderMap, _: NoQuery, body
 }
 
 /// `GET /batch/screenshots/{job_id}`
-pub async fn get(State(api): State<Api>, asked: Asked, _: NoQuery) -> Answer {
+pub async fn get(State(api): State<Api>, asked: Asked) -> Answer {
     let store = api.store().await?;
     let job = VIEW.find(&store, &asked).await?;
     let record = Record::new(&job, &WORDS, has_begun(&store, &job).await?);
@@ -147,7 +146,7 @@ pub async fn get(State(api): State<Api>, asked: Asked, _: NoQuery) -> Answer {
 
 /// `GET /batch/screenshots/{job_id}/results` and `GET /batch/results/{job_id}`: every item by its id, with its
 /// status and result so far.
-pub async fn results(State(api): State<Api>, asked: Asked, headers: HeaderMap, _: NoQuery) -> Answer {
+pub async fn results(State(api): State<Api>, asked: Asked, headers: HeaderMap) -> Answer {
     let store = api.store().await?;
     let job = VIEW.find(&store, &asked).await?;
     let record = Record::new(&job, &WORDS, has_begun(&store, &job).await?);
@@ -163,7 +162,7 @@ pub async fn results(State(api): State<Api>, asked: Asked, headers: HeaderMap, _
 
 /// The payloads of a batch's items.
 fn read(body: &str) -> Result<Vec<Json>, Problem> {
-    let mut reader = Reader::open(body)?;
+    let mut reader = Reader::open_lenient(body)?;
     let elements = reader.list("items", limits::ITEMS_PER_SUBMIT_MAX);
     if elements.as_ref().is_none_or(Vec::is_empty) && !reader.is_faulty("items") {
         reader.fault("items", "required: an array of objects with id and url, at least one");
@@ -183,7 +182,7 @@ fn read_page(
     cache: bool,
     known: &mut HashSet<String>,
 ) -> Result<Json, Problem> {
-    let mut reader = Reader::open_at(raw, format!("/items/{number}"))?;
+    let mut reader = Reader::open_at(raw, format!("/items/{number}"))?.lenient();
     let id: Option<String> = reader.required("id");
     match id.as_deref() {
         Some("") => reader.fault("id", "empty; give each item a unique id"),

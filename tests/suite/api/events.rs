@@ -281,7 +281,7 @@ async fn stalled(api: &Api, job: &str) -> TcpStream {
     socket.set_recv_buffer_size(4_096).unwrap();
     let address = api.url("").strip_prefix("http://").unwrap().parse().unwrap();
     let mut stream = socket.connect(address).await.unwrap();
-    let request = format!("GET /api/v1/jobs/{job}/events HTTP/1.1\r\nhost: x\r\n\r\n");
+    let request = format!("GET /api/v1/jobs/{job}/events HTTP/1.1\r\nhost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut status = [0; 12];
     stream.read_exact(&mut status).await.unwrap();

@@ -134,7 +134,8 @@ async fn a_wait_beyond_the_limit_is_shortened_and_a_malformed_one_ignored() {
 async fn the_time_of_a_request_does_not_count_a_wait_or_a_slow_body() {
     let (system, api) = start(&[("LEASEHOLD_LIMITS__REQUEST_MS", "500")]).await;
     let mut stream = connect(&api).await;
-    let head = b"POST /api/v1/jobs HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n\
+    let head =
+        b"POST /api/v1/jobs HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
                  content-length: 15\r\nexpect: 100-continue\r\n\r\n{\"kind\":";
     assert!(exchange(&mut stream, head, Duration::from_secs(1)).await.contains("100 Continue"));
     let submitted = exchange(&mut stream, b"\"echo\"}", LIMIT).await;

@@ -154,7 +154,7 @@ async fn a_second_signal_ends_it_at_once() {
     let job = api.post("/api/v1/jobs", &json!({"kind": "echo"})).await;
     let mut stuck = connect(&api).await;
     let request = format!(
-        "POST /api/v1/jobs/{}/items HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\
+        "POST /api/v1/jobs/{}/items HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\
          content-type: application/json\r\n\r\n",
         id(&job)
     );

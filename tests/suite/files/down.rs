@@ -94,7 +94,7 @@ async fn a_reader_that_does_not_read_is_given_up() {
     let bytes = 60 << 20;
     let id = submit(&api, "part", &[("big", &vec![7; bytes])]).await;
     let mut stream = TcpStream::connect(api.url("").strip_prefix("http://").unwrap()).await.unwrap();
-    let request = format!("GET /api/v1/jobs/{id}/files/big HTTP/1.1\r\nhost: x\r\n\r\n");
+    let request = format!("GET /api/v1/jobs/{id}/files/big HTTP/1.1\r\nhost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let open = || {
         std::fs::read_dir(format!("/proc/{}/fd", api.pid()))

@@ -16,7 +16,8 @@ fn host(api: &Api) -> String {
 async fn send_raw(api: &Api, headers: &str, body: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(host(api)).await.unwrap();
     let head = format!(
-        "POST /api/v1/jobs HTTP/1.1\r\nhost: x\r\ncontent-type: multipart/form-data; boundary={BOUNDARY}\r\n{headers}\r\n\r\n"
+        "POST /api/v1/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-type: multipart/form-data; \
+         boundary={BOUNDARY}\r\n{headers}\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(body).await.unwrap();

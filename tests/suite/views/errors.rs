@@ -146,6 +146,66 @@ async fn what_stands_before_the_routes_refuses_in_their_form() {
     five.system.finish().await;
 }
 
+/// Checked against FastAPI with pydantic: what it takes, and what it refuses.
+#[tokio::test]
+async fn a_request_is_taken_as_the_old_frameworks_took_it() {
+    let five = Five::start(&[]).await;
+    let gap = "/api/v1/gap-analysis/jobs";
+    let post = |path: &str, sort: &str, body: &str| {
+        answer(five.api.request(Method::POST, path).header("content-type", sort.to_owned()).body(body.to_owned()))
+    };
+    let sort = "application/json";
+    for (sort, body, papers) in [
+        (sort, r#"{"url": "https://a"}"#, 10),
+        ("Application/JSON; charset=utf8", r#"{"url": "https://a"}"#, 10),
+        ("application/vnd.api+json", r#"{"url": "https://a"}"#, 10),
+        (sort, r#"{"url": "https://a", "callback": {"x": 1}, "max_papers": 7}"#, 7),
+        (sort, r#"{"url": "https://a", "max_papers": "7"}"#, 7),
+        (sort, r#"{"url": "https://a", "max_papers": " 7.0 "}"#, 7),
+        (sort, r#"{"url": "https://a", "max_papers": 7.0}"#, 7),
+        (sort, r#"{"url": "https://b", "url": "https://a", "max_papers": true}"#, 1),
+        (sort, "\u{feff}{\"url\": \"https://a\"}", 10),
+    ] {
+        let sent = post(gap, sort, body).await;
+        assert_eq!(sent.status, 202, "{sort} {body}: {}", sent.text);
+        assert_eq!(sent.json["request"]["max_papers"], papers, "{body}");
+        assert_eq!(
+            sent.json["request"]["url"].as_str().map(|url| url.trim_end_matches('/')),
+            Some("https://a"),
+            "{body}"
+        );
+    }
+    for (body, said) in [
+        (r#"{"max_papers": 7}"#, "url: required"),
+        (r#"{"url": 7}"#, "expected a string"),
+        (r#"{"url": "https://a", "max_papers": "many"}"#, "expected a number"),
+        (r#"{"url": "https://a", "max_papers": 7.5}"#, "7.5 is not a whole number"),
+        (r#"{"url": "https://a", "max_papers": "0"}"#, "0 is not a whole number from 1"),
+        (r#"{"url": "https://a", "max_papers": [7]}"#, "expected a number"),
+    ] {
+        refused(&post(gap, sort, body).await, gap, 400, said);
+    }
+    let shots =
+        r#"{"items": [{"id": "a", "url": "https://a", "note": 1}], "config": {"width": "640", "cache": "no"}, "x": 1}"#;
+    assert_eq!(post("/batch/screenshots", sort, shots).await.status, 202);
+    assert_eq!(post("/jobs", sort, r#"{"files": ["a"], "priority": 3}"#).await.status, 202);
+    assert_eq!(post("/api/suggestions", sort, r#"{"text": "a", "lang": "en"}"#).await.status, 202);
+    for path in ["/api/jobs?limit=5", "/jobs?page=1", "/health?verbose=1", "/api/v1/gap-analysis/jobs?status=all"] {
+        assert_eq!(five.api.get(path).await.status, 200, "{path}");
+    }
+    let unredirected = leasehold_tests::api::client().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let moved = unredirected.post(five.api.url("/api/suggestions/?a=b%2F")).send().await.unwrap();
+    assert_eq!(
+        (moved.status().as_u16(), moved.headers()["location"].to_str().unwrap()),
+        (307, "/api/suggestions?a=b%2F")
+    );
+    let followed =
+        five.api.request(Method::POST, "/api/suggestions/").json(&json!({"text": "a"})).send().await.unwrap();
+    assert_eq!(followed.status().as_u16(), 202);
+    assert_eq!(five.api.get("/api/v1/jobs/").await.status, 404, "our own routes have one form");
+    five.system.finish().await;
+}
+
 #[tokio::test]
 async fn a_view_is_served_only_where_the_kinds_file_names_its_kind() {
     let folder = TempDir::with_prefix("leasehold-test-").unwrap();

@@ -101,13 +101,11 @@ async fn a_list_of_files_that_is_wrong_changes_nothing() {
         (json!({"files": ["a", 5]}), 400, "/files/1: expected a string, got a number"),
         (json!({"files": ["a", null]}), 400, "/files/1"),
         (json!({"files": ["a", ["b"]]}), 400, "/files/1: expected a string, got an array"),
-        (json!({"files": ["a"], "file": "b"}), 400, "did you mean \"files\"?"),
         (json!([]), 400, "expected an object"),
         (json!({"files": ["a", long]}), 413, "/files/1"),
     ] {
         refused(&five.api.post("/jobs", &body).await, "/jobs", status, said);
     }
-    refused(&five.api.get("/jobs?limit=5").await, "/jobs", 400, "limit");
     let text = five.api.request(Method::POST, "/jobs").header("content-type", "text/plain").body("a");
     refused(&answer(text).await, "/jobs", 415, "application/json");
     assert_eq!(five.api.get("/jobs").await.text, "{\"jobs\":[]}");

@@ -105,10 +105,9 @@ async fn a_request_that_is_wrong_is_refused_by_field() {
         (json!({"url": "https://"}), "/url"),
         (json!({"url": 5}), "expected a string"),
         (json!({"url": "https://a", "max_papers": 0}), "/max_papers"),
-        (json!({"url": "https://a", "max_papers": "3"}), "/max_papers: expected a number"),
+        (json!({"url": "https://a", "max_papers": "three"}), "/max_papers: expected a number"),
         (json!({"url": "https://a", "validation_threshold": 0}), "/validation_threshold"),
         (json!({"url": "https://a", "validation_threshold": 1.5}), "/validation_threshold"),
-        (json!({"url": "https://a", "max_paper": 3}), "did you mean \"max_papers\"?"),
     ] {
         refused(&five.api.post(JOBS, &body).await, JOBS, 400, said);
     }

@@ -85,7 +85,6 @@ async fn a_text_that_is_none_is_refused_and_the_same_one_is_one_job() {
         (json!({}), 400, "/text: required"),
         (json!({"text": null}), 400, "/text: required"),
         (json!({"text": 5}), 400, "/text: expected a string, got a number"),
-        (json!({"text": "a", "txet": "b"}), 400, "/txet"),
         (json!({"text": "x".repeat(1_000)}), 413, "at most 1000"),
     ] {
         refused(&five.api.post("/api/suggestions", &body).await, "/api/suggestions", status, said);

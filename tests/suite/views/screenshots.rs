@@ -62,14 +62,11 @@ async fn a_batch_that_is_wrong_is_refused_by_item_and_field() {
         (json!({"items": [{"id": 5, "url": "https://a.org"}]}), "/items/0/id: expected a string"),
         (json!({"items": [item, item]}), "/items/1/id: another item has this id"),
         (json!({"items": [{"id": "a", "url": "file:///etc/passwd"}]}), "/items/0/url"),
-        (json!({"items": [{"id": "a", "url": "https://a", "width": 5}]}), "/items/0/width: unknown field"),
         (with(json!([])), "/config: expected an object"),
         (with(json!({"width": 0})), "/config/width"),
         (with(json!({"height": 8_193})), "/config/height: 8193 is not a whole number from 1 to 8192"),
         (with(json!({"format": "gif"})), "/config/format: write one of png, jpeg, webp"),
-        (with(json!({"cache": "yes"})), "/config/cache: expected a boolean"),
-        (with(json!({"depth": 1})), "/config/depth: unknown field"),
-        (json!({"items": [item], "cache": true}), "/cache: unknown field"),
+        (with(json!({"cache": "maybe"})), "/config/cache: expected a boolean"),
     ] {
         refused(&five.api.post(SHOTS, &body).await, SHOTS, 400, said);
     }
