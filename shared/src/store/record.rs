@@ -5,7 +5,7 @@ use redis::Value;
 
 use super::Store;
 use super::wire::reply::{array, number, text};
-use super::wire::{Args, Repeat, keys, scripts};
+use super::wire::{Args, Home, Repeat, keys, scripts};
 use crate::files::FileEntry;
 use crate::job::{ErrorCode, Items, JobError, Priority, Progress};
 use crate::{Error, Job, JobId, Json, Kind, QueueName, Result, State, Timestamp, WorkerId};
@@ -14,9 +14,26 @@ impl Store {
     /// One job, as it is now.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] when its record is unreadable; those of any call.
+    /// [`Error::Corrupt`] when its record is unreadable, or was and has been set aside; those of any call.
     pub async fn get(&self, id: &JobId) -> Result<Option<Job>> {
-        Ok(self.get_many(std::slice::from_ref(id)).await?.pop().flatten())
+        let job = self.get_many(std::slice::from_ref(id)).await?.pop().flatten();
+        if job.is_none() {
+            self.refuse_aside(id).await?;
+        }
+        Ok(job)
+    }
+
+    /// An error, which names where, when the record of `id` was set aside and no operator has accepted that.
+    async fn refuse_aside(&self, id: &JobId) -> Result<()> {
+        let partition = self.partition_of(id);
+        let key = keys::job(partition, id);
+        let aside = keys::aside(&key);
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("HGET").arg(keys::fixed(partition, "quarantine")).arg(&key);
+        let replies = self.inner.wire.pipe_leniently(Home::Partition(partition), &pipeline).await?;
+        let report = text(&replies[0]);
+        let Some((_, why)) = report.split_once(' ') else { return Ok(()) };
+        Err(Error::Corrupt { key: aside, reason: format!("the record of job {id} was set aside: {why}") })
     }
 
     /// Many jobs, in the order of `ids`; `None` for a missing job.
@@ -75,7 +92,9 @@ fn job(id: &JobId, reply: &Value) -> Result<Option<Job>, String> {
     let attempt = if by_attempt { failures.max(1) } else { failures.saturating_add(1).min(max_attempts) };
     let created_at = time("created_at").ok_or("field created_at is missing")?;
     let started_at = if running { record[2].parse().ok().map(Timestamp) } else { time("started_at") };
-    let finished_at = time("finished_at");
+    // Redis's clock may have been set back in between.
+    let started_at = started_at.map(|at| at.max(created_at));
+    let finished_at = time("finished_at").map(|at| at.max(started_at.unwrap_or(created_at)));
     let updated = [Some(created_at), started_at, time("updated_at"), finished_at];
     let due = if state == State::Retrying { score(2) } else { time("scheduled_at") };
     let items = items_of(field);
