@@ -181,6 +181,9 @@ impl Problem {
                 "Redis has reached its maxmemory and accepts no new jobs until others have been removed; try again later",
             ),
             Error::Refused(refusal) => return Self::refused(refusal),
+            Error::Corrupt { key, reason } if reason.contains("was set aside") => {
+                Self::new(Code::Corrupt, format!("{reason}; it is at {key}, and `leasehold doctor` says what to do"))
+            }
             Error::Corrupt { .. } => {
                 Self::new(Code::Corrupt, "the record was not changed; `leasehold doctor` names it and says what to do")
             }

@@ -8,6 +8,7 @@
 mod bucket;
 mod client;
 pub mod folder;
+mod later;
 pub mod location;
 pub mod name;
 pub mod walk;
@@ -120,6 +121,7 @@ pub struct FileStore {
     /// Reads and writes files; each is durable before it counts as written.
     objects: Arc<dyn ObjectStore>,
     home: Home,
+    later: later::Later,
 }
 
 /// What the store is in: decides on what `ObjectStore` lacks or does in another way.
@@ -135,7 +137,7 @@ impl FileStore {
     fn at(root: PathBuf) -> Result<Self, FileError> {
         // Files of an acknowledged job must be on disk, like its record.
         let objects = LocalFileSystem::new_with_prefix(&root).map_err(|e| failed(&e, ""))?.with_fsync(true);
-        Ok(Self { objects: Arc::new(objects), home: Home::Folder(root) })
+        Ok(Self { objects: Arc::new(objects), home: Home::Folder(root), later: later::Later::default() })
     }
 
     /// The folder; `None` for a bucket.

@@ -44,8 +44,14 @@ pub const SLOTS_MAX: usize = 1_000;
 pub const SWEEP_BATCH: usize = 500;
 /// Steps of one type in one sweep, so that a backlog does not delay the others.
 pub const SWEEP_STEPS: usize = 20;
-/// Items one step of a cascade visits.
+/// Items that one call of a cascade visits.
 pub const CASCADE_BATCH: usize = 500;
+/// Cascades of one sort that one sweep continues, several small ones in a call.
+pub const CASCADES_MAX: usize = 200;
+/// Calls with which a cancel, retry or removal of batches begins; the sweep makes the others.
+pub const FIRST_STEPS: usize = 4;
+/// How long a cascade may take before the doctor reports it, ms.
+pub const CASCADE_MS_MAX: i64 = 600_000;
 /// Dead workers that one sweep examines.
 pub const DEAD_WINDOW: usize = 1_000;
 /// Jobs that one step of a manual prune examines.

@@ -1,8 +1,8 @@
 //! All access to Redis: a method for each verb, and for each a script that checks its guards before it writes.
 //!
 //! Reading order: `submit` and `items`, `pop` and `claim`, `renew`, `settle`, `sweep` and `prune` follow a job's life;
-//! `admin` is what clients and operators do to jobs, `import` writes jobs of other stores (`past`), `files` relates
-//! records and files, `cache` finds the job that has done the same work before. Then the reads: `record` reads one job,
+//! `admin` is what clients and operators do to jobs, `cascade` does it to the items of batches, `import` writes jobs of
+//! other stores (`past`), `files` relates records and files, `cache` finds the job that has done the same work before. Then the reads: `record` reads one job,
 //! `list` pages of them, `history` what happened to one, `status` queues and workers, `demand` which waiting jobs may
 //! start; `hints` receives messages, and `watch` waits for changes. `check` verifies the invariants against the keys;
 //! `finding` is what it reports, `repair` fixes it.
@@ -13,6 +13,7 @@
 mod admin;
 mod agreement;
 mod cache;
+mod cascade;
 mod check;
 mod claim;
 mod connect;
@@ -64,7 +65,7 @@ pub use server::{ServerFault, Standing};
 pub use settle::{Outcome, Report, Settle, Settled};
 pub use status::{Counts, QueueStatus, Serving, WorkerInfo, WorkerStatus};
 pub use submit::{Accepted, Submitted};
-pub use sweep::{SweepRequest, Swept};
+pub use sweep::{SweepPart, SweepRequest, Swept};
 pub use watch::{Watch, Watcher};
 pub use wire::address::address;
 pub use wire::metrics::Metrics;

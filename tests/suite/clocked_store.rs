@@ -131,8 +131,23 @@ impl Ground {
         assert_eq!(self.store.check().await.unwrap(), []);
     }
 
+    /// A store over the same keys and clock, at another address.
+    pub async fn store_at(&self, redis_url: String) -> leasehold::Result<Store> {
+        let config = Config { redis_url, ..Config::default() };
+        Store::connect_with(&config, Some(self.clock.clone())).await
+    }
+
     pub fn now(&self) -> i64 {
         self.clock.load(Ordering::SeqCst)
+    }
+
+    /// Lets time pass as if somebody had swept all along, without the sweeps.
+    pub async fn elapse(&self, ms: i64) {
+        self.advance(ms);
+        for partition in 0..self.store.partitions() {
+            let (key, now) = (format!("lh:{{{partition}}}:clock"), self.now().to_string());
+            let () = self.redis.command(&["HSET", &key, "stamp", &now]).await;
+        }
     }
 
     pub fn advance(&self, ms: i64) {
@@ -153,6 +168,11 @@ impl Ground {
 
     /// Registers a worker in every partition and renews what it holds.
     pub async fn renew(&self, name: &str, held: &[Held]) -> Vec<Renewed> {
+        self.renew_for(name, held, LEASE).await
+    }
+
+    /// [`Ground::renew`] with leases of this length, ms.
+    pub async fn renew_for(&self, name: &str, held: &[Held], lease_ms: u64) -> Vec<Renewed> {
         let info = WorkerInfo {
             id: worker(name),
             host: "host".into(),
@@ -162,7 +182,7 @@ impl Ground {
             queues: vec![queue("default")],
             kinds: vec![kind("work")],
             slots: 8,
-            lease_ms: LEASE,
+            lease_ms,
             kinds_digest: None,
             running: Default::default(),
         };
@@ -170,7 +190,7 @@ impl Ground {
         for partition in 0..self.store.partitions() {
             let here: Vec<Held> = held.iter().filter(|h| h.partition == partition).cloned().collect();
             let seen = self.seen(name, partition);
-            let request = RenewRequest { info: &info, lease_ms: LEASE, seen, held: &here };
+            let request = RenewRequest { info: &info, lease_ms, seen, held: &here };
             let renewed = self.store.renew(partition, &request).await.unwrap();
             self.saw(name, partition, renewed.claimed.iter().filter_map(|(_, token)| *token));
             answers.push(renewed);
@@ -229,7 +249,12 @@ impl Ground {
     }
 
     pub async fn sweep(&self) -> Vec<Swept> {
-        let request = SweepRequest { lease_ms: LEASE, max_crashes: 3, interval_ms: 0 };
+        self.sweep_for(LEASE).await
+    }
+
+    /// A sweep by a worker with leases of this length, ms.
+    pub async fn sweep_for(&self, lease_ms: u64) -> Vec<Swept> {
+        let request = SweepRequest { lease_ms, max_crashes: 3, interval_ms: 0 };
         let mut swept = Vec::new();
         for partition in 0..self.store.partitions() {
             swept.push(self.store.sweep(partition, &request).await.unwrap());

@@ -118,7 +118,7 @@ on_ground! {
             g.mend().await;
             assert_eq!(g.state(&id).await, State::Completed, "{command:?}");
         }
-        g.advance(8 * 86_400_000);
+        g.elapse(8 * 86_400_000).await;
         g.sweep().await;
         assert!(g.store.get(&id).await.unwrap().is_none(), "its retention has passed");
     }
@@ -265,7 +265,7 @@ on_ground! {
         g.settle("w1", complete(&held)).await;
         assert_eq!(g.get(&held.id).await.parent, None);
         g.runs_to_its_end(&g.store.item_id(&parent, g.store.partition_of(&parent), 1)).await;
-        g.advance(8 * 86_400_000);
+        g.elapse(8 * 86_400_000).await;
         g.sweep().await;
         assert!(g.store.get(&held.id).await.unwrap().is_none());
     }

@@ -3,14 +3,17 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod batch_cascades;
 mod batches;
 mod built_in_kinds;
 mod chaos;
 mod cli;
 mod clients;
+mod clock_gaps;
 mod clocked_store;
 mod cluster;
 mod crash_points;
+mod denied_commands;
 mod docs;
 mod doctor;
 mod examples;
@@ -31,6 +34,7 @@ mod retention;
 mod running_jobs;
 mod scaling;
 mod sentinel;
+mod set_aside;
 mod start;
 mod steered_command;
 mod store;

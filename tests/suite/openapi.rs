@@ -181,6 +181,14 @@ async fn batches(asker: &mut Asker, work: &Work) {
     assert_eq!(asker.ask(Method::POST, &format!("{path}/retry"), None).await.status, 202);
     work.open_gate();
     work.completed(&id).await;
+    assert_eq!(asker.ask(Method::DELETE, &path, None).await.status, 204);
+    // The removal of a large one takes several steps.
+    let items = (0..2_100).collect::<Vec<_>>();
+    let large = asker.ask(Method::POST, "/api/v1/jobs", Some(json!({"kind": "unserved", "items": items}))).await;
+    let id = leasehold::JobId::parse(large.json["id"].as_str().unwrap()).unwrap();
+    let path = format!("/api/v1/jobs/{id}");
+    asker.ask(Method::POST, &format!("{path}/cancel"), None).await;
+    work.ended(&id).await;
     assert_eq!(asker.ask(Method::DELETE, &path, None).await.status, 202);
     eventually(SOON, "the batch is gone", async || work.store.get(&id).await.is_ok_and(|job| job.is_none())).await;
 }

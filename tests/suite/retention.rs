@@ -110,11 +110,11 @@ on_ground! {
         let ids = [done[0].clone(), done[1].clone(), cancelled, other];
         for expected in [4, 3, 2, 1] {
             assert_eq!(left(g, &ids).await.len(), expected);
-            g.advance(61_000);
+            g.elapse(61_000).await;
             g.sweep().await;
         }
         assert_eq!(left(g, &ids).await, [&ids[3]], "the default holds for a kind that is not configured: 7 days");
-        g.advance(7 * 86_400_000);
+        g.elapse(7 * 86_400_000).await;
         g.sweep().await;
         assert_eq!(left(g, &ids).await.len(), 0);
     }

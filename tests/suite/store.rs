@@ -287,8 +287,7 @@ on_ground! {
             g.settle("w2", complete(&item.held)).await;
         }
         assert_eq!(g.get(&parent).await.items.unwrap().succeeded, 3);
-        assert_eq!(g.store.remove(std::slice::from_ref(&parent)).await.unwrap(), [Ok(Removed::Begun)]);
-        g.sweep().await;
+        assert_eq!(g.store.remove(std::slice::from_ref(&parent)).await.unwrap(), [Ok(Removed::Done)]);
         assert!(g.store.get(&parent).await.unwrap().is_none());
         assert!(g.store.get(&items[0].held.id).await.unwrap().is_none());
     }
@@ -354,7 +353,7 @@ on_ground! {
         let id = g.submit(job()).await;
         let held = g.claim_one("w1").await.held;
         g.settle("w1", complete(&held)).await;
-        g.advance(7 * 86_400_000 - 1_000);
+        g.elapse(7 * 86_400_000 - 1_000).await;
         g.sweep().await;
         assert_eq!(g.state(&id).await, State::Completed);
         g.advance(2_000);

@@ -45,6 +45,7 @@ pub(crate) struct Metrics {
     pub released: Counter,
     promoted: Counter,
     pruned: Counter,
+    set_aside: Counter,
     slots: Gauge,
     running: Gauge,
     redis_up: Gauge,
@@ -69,6 +70,7 @@ impl Metrics {
             released: Counter::default(),
             promoted: Counter::default(),
             pruned: Counter::default(),
+            set_aside: Counter::default(),
             slots: Gauge::default(),
             running: Gauge::default(),
             redis_up: Gauge::default(),
@@ -93,6 +95,7 @@ impl Metrics {
         count("claims_released", "Leases released because the reply to their claim was lost", &self.released);
         count("jobs_promoted", "Jobs that became due", &self.promoted);
         count("jobs_pruned", "Finished jobs removed by retention", &self.pruned);
+        count("keys_set_aside", "Unreadable records and keys that were set aside; the log names each", &self.set_aside);
         registry.register("jobs_claimed", "Jobs claimed", self.claimed.clone());
         registry.register("jobs_finished", "Claimed jobs that no longer run here, by outcome", self.finished.clone());
         registry.register(
@@ -157,6 +160,7 @@ impl Metrics {
         self.expired.inc_by(swept.reclaimed.len() as u64);
         self.recovered.inc_by(swept.recovered as u64);
         self.pruned.inc_by(swept.pruned as u64);
+        self.set_aside.inc_by(swept.set_aside as u64);
     }
 
     /// Counts a renewal: answered `gap` after the one before, or failed (`None`).

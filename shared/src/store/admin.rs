@@ -1,6 +1,7 @@
 //! Cancel, retry, remove and pause: what clients and operators do to existing jobs and queues.
 use redis::Value;
 
+use super::sweep::begun;
 use super::wire::reply::{array, text};
 use super::wire::scripts::Script;
 use super::wire::{Args, Home, Repeat, keys, scripts};
@@ -35,19 +36,31 @@ pub enum Removed {
 }
 
 impl Store {
-    /// Cancels jobs: a running one is flagged, and its holder receives a hint.
+    /// Cancels jobs: a running one is flagged, and its holder receives a hint. The items of a batch are cancelled in
+    /// steps, of which the first are taken here.
     ///
     /// # Errors
     /// For each job: [`Refusal::NotFound`], or [`Refusal::WrongState`] if it has ended. A cancelled job is not an
     /// error.
     pub async fn cancel(&self, ids: &[JobId]) -> Result<Vec<Result<Cancelled, Refusal>>> {
-        self.each(&scripts::CANCEL, Args::default().text("any"), ids, |id, word| match word {
-            "cancelled" => Ok(Cancelled::Done),
-            "requested" => Ok(Cancelled::Requested),
-            "missing" => Err(Refusal::NotFound(id.clone())),
-            state => Err(wrong_state(State::parse(state), "only a job that has not ended can be cancelled")),
-        })
-        .await
+        let mut batches = Vec::new();
+        let mut answers = self
+            .each(&scripts::CANCEL, Args::default().text("any"), ids, |id, word| match word {
+                "cancelled" => Ok(Cancelled::Done),
+                "requested" => Ok(Cancelled::Requested),
+                "missing" => Err(Refusal::NotFound(id.clone())),
+                word => match begun(word) {
+                    Some(items) => {
+                        batches.push((id.clone(), items));
+                        Ok(Cancelled::Requested)
+                    }
+                    None => Err(wrong_state(State::parse(word), "only a job that has not ended can be cancelled")),
+                },
+            })
+            .await?;
+        let ended = self.first_steps("cancel", batches).await;
+        replace(ids, &mut answers, &ended, Cancelled::Done);
+        Ok(answers)
     }
 
     /// Requeues failed and cancelled jobs, with attempts and crashes reset to zero; for a parent, its failed and
@@ -71,20 +84,28 @@ impl Store {
                 matches!(job.state, State::Failed | State::Cancelled) || (job.state == State::Completed && some_failed);
             could.then_some(if job.items.is_some() { Retried::Waiting } else { Retried::Queued })
         };
-        self.each(&scripts::RETRY, Args::default(), ids, |id, word| match word {
+        let mut batches = Vec::new();
+        let answers = self.each(&scripts::RETRY, Args::default(), ids, |id, word| match word {
             "queued" => Ok(Retried::Queued),
-            "waiting" => Ok(Retried::Waiting),
+            "waiting" => {
+                let items = known(id).and_then(|job| job.items);
+                batches.extend(items.map(|items| (id.clone(), items.total)));
+                Ok(Retried::Waiting)
+            }
             "missing" => Err(Refusal::NotFound(id.clone())),
             "parent" => Err(Refusal::RetryParent(parent(id))),
             "flagged" => Err(Refusal::ParentCancelled(parent(id))),
+            "lost" => Err(wrong_state(state(id), "its record was lost, so it cannot be retried")),
             _ => lost(id).ok_or_else(|| {
                 wrong_state(state(id), "only a failed or cancelled job, or a batch with such items, can be retried")
             }),
-        })
-        .await
+        });
+        let answers = answers.await?;
+        self.first_steps("retry", batches).await;
+        Ok(answers)
     }
 
-    /// Removes final jobs; a parent with its items, which [`Store::sweep`] continues.
+    /// Removes final jobs; a parent with its items in steps, of which the first are taken here.
     ///
     /// # Errors
     /// For each job a [`Refusal`] that names what prevents it.
@@ -117,7 +138,12 @@ impl Store {
                 }
             }
         }
-        Ok(answers.into_iter().map(|a| a.expect("each id is in one share")).collect())
+        let mut answers: Vec<_> = answers.into_iter().map(|a| a.expect("each id is in one share")).collect();
+        let removing = ids.iter().zip(&answers).filter(|(_, answer)| **answer == Ok(Removed::Begun));
+        let batches = removing.filter_map(|(id, _)| Some((id.clone(), known(id)?.items?.total))).collect();
+        let removed = self.first_steps("remove", batches).await;
+        replace(ids, &mut answers, &removed, Removed::Done);
+        Ok(answers)
     }
 
     /// Stops (`true`) or resumes claims from a queue, in every partition.
@@ -143,7 +169,7 @@ impl Store {
         script: &Script,
         args: Args,
         ids: &[JobId],
-        answer: impl Fn(&JobId, &str) -> R,
+        mut answer: impl FnMut(&JobId, &str) -> R,
     ) -> Result<Vec<R>> {
         let mut answers: Vec<Option<R>> = ids.iter().map(|_| None).collect();
         let places = self.places(ids).await?;
@@ -158,6 +184,11 @@ impl Store {
         }
         Ok(answers.into_iter().map(|a| a.expect("each id is in one share")).collect())
     }
+}
+
+/// Replaces the answers about these jobs.
+fn replace<T: Copy>(ids: &[JobId], answers: &mut [Result<T, Refusal>], of: &[JobId], answer: T) {
+    ids.iter().zip(answers).filter(|(id, _)| of.contains(id)).for_each(|(_, old)| *old = Ok(answer));
 }
 
 fn wrong_state(state: Option<State>, advice: &str) -> Refusal {

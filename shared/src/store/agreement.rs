@@ -87,7 +87,8 @@ impl Agreement {
 
 impl Store {
     /// Writes to every partition how long ended jobs of each configured kind are kept, for the scripts: by kind,
-    /// `<completed> <failed> <cancelled> <keep>`, ms and a count. Publishes the kinds, replacing those published
+    /// `<completed> <failed> <cancelled> <keep>`, ms and a count. Reserves the names of the kinds and of their queues,
+    /// for which the limit on names does not count. Publishes the kinds, replacing those published
     /// before, for [`Store::published`]. Without kinds nothing changes.
     ///
     /// # Errors
@@ -105,6 +106,11 @@ impl Store {
                 command.arg(keys::fixed(partition, "retention")).arg(kind.as_str()).arg(kept);
                 commands.push((Home::Partition(partition), command));
             }
+            let names =
+                kinds.iter().flat_map(|(kind, config)| [format!("kind {kind}"), format!("queue {}", config.queue)]);
+            let mut command = redis::cmd("SADD");
+            command.arg(keys::fixed(partition, "reserved")).arg(names.collect::<Vec<_>>());
+            commands.push((Home::Partition(partition), command));
         }
         unless_full("the kinds' retention", self.inner.wire.pipe_each(&commands).await.map(drop))?;
         let published = serde_json::to_string(&kinds.published()).expect("settings are plain JSON");

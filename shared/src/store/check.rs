@@ -12,7 +12,7 @@ use redis::Value;
 
 use super::Store;
 use super::finding::Finding;
-use super::wire::reply::{array, text};
+use super::wire::reply::{array, number, text};
 use super::wire::{Home, keys};
 use crate::Result;
 use seen::{Seen, Sort};
@@ -38,6 +38,7 @@ impl Store {
 
     async fn walk(&self, partition: u16) -> Result<Seen> {
         let mut seen = Seen::new(partition);
+        seen.now = self.now(partition).await?;
         let (mut cursor, mut names) = ("0".to_owned(), BTreeSet::new());
         loop {
             let mut pipeline = redis::pipe();
@@ -67,6 +68,17 @@ impl Store {
             self.read_jobs(partition, chunk, &mut seen).await?;
         }
         Ok(seen)
+    }
+
+    /// The time by which scripts act, ms.
+    async fn now(&self, partition: u16) -> Result<i64> {
+        if let Some(now) = self.inner.wire.clock() {
+            return Ok(now);
+        }
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("TIME");
+        let replies = self.inner.wire.pipe(Home::Partition(partition), &pipeline).await?;
+        Ok(array(&replies[0]).first().and_then(number).unwrap_or(0) * 1_000)
     }
 
     /// All members of a key, in steps; Redis's error when the key is of another type.

@@ -75,25 +75,19 @@ impl Store {
         array(answers)
     }
 
-    /// [`Store::discard`] for a sweep: see [`Store::delete_files_of_sweep`].
-    pub(super) async fn discard_of_sweep<'a>(&self, reply: &'a Value) -> &'a [Value] {
+    /// [`Store::discard`] that does not wait until the files are deleted.
+    pub(super) fn discard_later<'a>(&self, reply: &'a Value) -> &'a [Value] {
         let [with_files, answers] = array(reply) else { return &[] };
-        self.delete_files_of_sweep(array(with_files)).await;
+        let ids = job_ids(array(with_files));
+        if let Some(files) = self.files().filter(|_| !ids.is_empty()) {
+            files.remove_later(ids);
+        }
         array(answers)
     }
 
-    /// Deletes the files of jobs that a sweep has removed. Requests to a bucket are not waited for: the sweep also
-    /// reclaims jobs, which must not depend on an object store that is away.
-    pub(super) async fn delete_files_of_sweep(&self, ids: &[Value]) {
-        let ids = job_ids(ids);
-        match self.files().filter(|_| !ids.is_empty()) {
-            Some(files) if files.is_remote() => {
-                let files = files.clone();
-                tokio::spawn(async move { files.remove(ids).await });
-            }
-            Some(files) => files.remove(ids).await,
-            None => {}
-        }
+    /// Whether so many deletions wait that a sweep should remove no more jobs for now.
+    pub(super) fn deletes_behind(&self) -> bool {
+        self.files().is_some_and(FileStore::is_behind)
     }
 
     /// Deletes the files of removed jobs.

@@ -2,6 +2,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use super::wire::keys::aside as quarantined;
 use crate::{JobId, limits};
 
 /// A violated invariant, or a report for the operator.
@@ -82,9 +83,4 @@ impl fmt::Display for Repair {
             }
         }
     }
-}
-
-/// The name of a key that was set aside.
-fn quarantined(key: &str) -> String {
-    key.replacen("}:", "}:quarantined:", 1)
 }

@@ -62,21 +62,31 @@ fn whole(job: &Job, noted: Vec<Noted>) -> Vec<HistoryEntry> {
     };
     let mut entries = vec![entry(job.created_at, "submit")];
     let mut begun: Vec<Timestamp> = Vec::new();
-    // The entries are in the order of the events, also within a millisecond and when the clock was set back.
-    for Noted { entry: noted, started_at } in noted {
+    // The entries are in the order of the events, also within a millisecond and when the clock was set back: no time is
+    // before that of an earlier event.
+    let mut latest = job.created_at;
+    let mut forward = |at: Timestamp| {
+        latest = latest.max(at);
+        latest
+    };
+    for Noted { entry: mut noted, started_at } in noted {
+        let started_at = started_at.map(|at| at.max(job.created_at));
         if let Some(started_at) = started_at.filter(|at| !begun.contains(at)) {
             begun.push(started_at);
-            let claim = entry(started_at, "claim");
+            let claim = entry(forward(started_at), "claim");
             entries.push(HistoryEntry { attempt: noted.attempt, worker: noted.worker.clone(), ..claim });
         }
+        noted.at = forward(noted.at);
         entries.push(noted);
     }
     // The last run, if its end has no entry.
     if let Some(started_at) = job.started_at.filter(|at| !begun.contains(at)) {
-        let claim = entry(started_at, "claim");
+        let claim = entry(forward(started_at), "claim");
         entries.push(HistoryEntry { attempt: Some(job.attempt), worker: job.worker.clone(), ..claim });
     }
-    if let Some(end) = job.finished_at.and_then(|at| last_word(job, at, &entries).map(|event| entry(at, event))) {
+    if let Some(end) =
+        job.finished_at.map(&mut forward).and_then(|at| last_word(job, at, &entries).map(|event| entry(at, event)))
+    {
         let ran = job.started_at.is_some();
         entries.push(HistoryEntry {
             attempt: ran.then_some(job.attempt),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use redis::Value;
 
 use super::wire::reply::{array, number, text};
-use super::wire::{Args, Repeat, keys, scripts};
+use super::wire::{Args, Home, Repeat, keys, scripts};
 use super::{Store, by_partition};
 use crate::files::FileEntry;
 use crate::job::{ErrorCode, Items, JobError, Priority, Progress};
@@ -14,9 +14,28 @@ impl Store {
     /// One job, as it is now.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] when its record is unreadable; those of any call.
+    /// [`Error::Corrupt`] when its record is unreadable, or was and has been set aside; those of any call.
     pub async fn get(&self, id: &JobId) -> Result<Option<Job>> {
-        Ok(self.get_many(std::slice::from_ref(id)).await?.pop().flatten())
+        let job = self.get_many(std::slice::from_ref(id)).await?.pop().flatten();
+        if job.is_none() {
+            self.refuse_aside(id).await?;
+        }
+        Ok(job)
+    }
+
+    /// An error, which names where, when the record of `id` was set aside and no operator has accepted that.
+    async fn refuse_aside(&self, id: &JobId) -> Result<()> {
+        let (home, others) = self.sizes().homes(id);
+        for partition in std::iter::once(home).chain(others) {
+            let (key, mut pipeline) = (keys::job(partition, id), redis::pipe());
+            pipeline.cmd("HGET").arg(keys::fixed(partition, "quarantine")).arg(&key);
+            let replies = self.inner.wire.pipe_leniently(Home::Partition(partition), &pipeline).await?;
+            if let Some((_, why)) = text(&replies[0]).split_once(' ') {
+                let reason = format!("the record of job {id} was set aside: {why}");
+                return Err(Error::Corrupt { key: keys::aside(&key), reason });
+            }
+        }
+        Ok(())
     }
 
     /// Many jobs, in the order of `ids`; `None` for a missing job.
@@ -76,7 +95,9 @@ fn job(id: &JobId, partition: u16, reply: &Value) -> Result<Option<Job>, String>
     let attempt = if by_attempt { failures.max(1) } else { failures.saturating_add(1).min(max_attempts) };
     let created_at = time("created_at").ok_or("field created_at is missing")?;
     let started_at = if running { record[2].parse().ok().map(Timestamp) } else { time("started_at") };
-    let finished_at = time("finished_at");
+    // Redis's clock may have been set back in between.
+    let started_at = started_at.map(|at| at.max(created_at));
+    let finished_at = time("finished_at").map(|at| at.max(started_at.unwrap_or(created_at)));
     let updated = [Some(created_at), started_at, time("updated_at"), finished_at];
     let due = if state == State::Retrying { score(2) } else { time("scheduled_at") };
     let items = items_of(field);

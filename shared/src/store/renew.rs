@@ -46,9 +46,10 @@ pub struct Renewed {
     pub at: Timestamp,
 }
 
-/// A gap in the clock's stamps longer than this, ms, means that Redis or everybody was away. Stamps come every sixth of
-/// a lease from each worker's renewals. It must be well below a lease: with half of one, two gaps in a row hide an
-/// outage in which live workers could not renew (found by the model of the clock in `tests/model`).
+/// A gap in the clock's stamps longer than this, ms, means that Redis or everybody was away, and endangers leases of
+/// this length (`clock.lua` computes the same). Stamps come every sixth of a lease from each worker's renewals. It must
+/// be well below a lease: with half of one, two gaps in a row hide an outage in which live workers could not renew (found
+/// by the model of the clock in `tests/model`).
 pub(super) fn gap_max_ms(lease_ms: u64) -> u64 {
     lease_ms / 3
 }
@@ -63,7 +64,6 @@ impl Store {
         let mut args = Args::default()
             .text(request.info.id.as_str())
             .number(request.lease_ms)
-            .number(gap_max_ms(request.lease_ms))
             .text(info.as_str())
             .number(request.seen)
             .count(request.held.len());
@@ -91,7 +91,7 @@ impl Store {
     /// # Errors
     /// Those of any call.
     pub async fn recover(&self, partition: u16, worker: &WorkerId, ids: &[JobId]) -> Result<usize> {
-        let args = Args::default().text(worker.as_str()).text("audit").count(ids.len()).number(0).number(0);
+        let args = Args::default().text(worker.as_str()).text("audit").count(ids.len()).number(0);
         let args = args.texts(ids.iter().map(JobId::as_str));
         let reply = self.inner.wire.run(&scripts::RECOVER, partition, &args, Repeat::Safe).await?;
         Ok(array(&reply).first().and_then(number).and_then(|n| usize::try_from(n).ok()).unwrap_or(0))
@@ -102,7 +102,7 @@ impl Store {
     /// # Errors
     /// Those of any call.
     pub async fn leave(&self, worker: &WorkerId) -> Result<()> {
-        let args = Args::default().text(worker.as_str()).text("leave").count(limits::CLAIMED_MAX).number(0).number(0);
+        let args = Args::default().text(worker.as_str()).text("leave").count(limits::CLAIMED_MAX).number(0);
         let each = (0..self.partitions()).map(|p| self.inner.wire.run(&scripts::RECOVER, p, &args, Repeat::Safe));
         // An error in one partition must not stop the others.
         join_all(each).await.into_iter().try_for_each(|left| left.map(drop))

@@ -39,7 +39,8 @@ impl Store {
         self.inner.wire.run(script, finding.partition, &args, Repeat::Safe).await.map(drop)
     }
 
-    /// After `leases` or `running` was set aside: gives each running record a lease, and drops leases without one.
+    /// After `leases` or `running` was set aside: gives each running record a lease, and drops leases without one, and
+    /// what is in either and is not the id of a job: no script would ever remove it.
     pub(super) async fn mend_leases(&self, partition: u16) -> Result<()> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("HKEYS").arg(keys::fixed(partition, "running"));
@@ -47,6 +48,16 @@ impl Store {
         let replies = self.inner.wire.pipe(Home::Partition(partition), &pipeline).await?;
         let sides: Vec<BTreeSet<JobId>> =
             replies.iter().map(|r| array(r).iter().filter_map(|v| JobId::parse(&text(v)).ok()).collect()).collect();
+        let mut pipeline = redis::pipe();
+        for (command, reply) in [("HDEL", &replies[0]), ("ZREM", &replies[1])] {
+            let key = keys::fixed(partition, if command == "HDEL" { "running" } else { "leases" });
+            for member in array(reply).iter().map(text).filter(|member| JobId::parse(member).is_err()) {
+                pipeline.cmd(command).arg(&key).arg(member);
+            }
+        }
+        if !pipeline.is_empty() {
+            self.inner.wire.pipe(Home::Partition(partition), &pipeline).await?;
+        }
         for id in sides[0].symmetric_difference(&sides[1]) {
             let args = Args::default().text(id.as_str()).number(0).count(0);
             self.inner.wire.run(&scripts::REPAIR, partition, &args, Repeat::Safe).await?;

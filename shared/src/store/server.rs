@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use redis::Value;
 
 use super::Store;
-use super::wire::fault::CLUSTER_ADVICE;
+use super::wire::fault::{ACL_ADVICE, CLUSTER_ADVICE};
+use super::wire::permissions::REQUIRED;
 use super::wire::reply::{array, text};
 use super::wire::{Node, Wire, keys};
 use crate::config::RedisDurability;
@@ -187,6 +188,7 @@ async fn faults_of(wire: &Wire, node: &Arc<Node>) -> Result<Vec<ServerFault>> {
     if info_field(&persistence, "loading") == Some("1") {
         return Err(Error::Unavailable("Redis is loading its files".into()));
     }
+    faults.extend(lacking(wire, node).await?);
     let version = info_field(&server, "valkey_version").or(info_field(&server, "redis_version"));
     match version.map(|v| (v, v.split('.').next().and_then(|v| v.parse::<u32>().ok()))) {
         Some((_, Some(7..))) => {}
@@ -221,6 +223,16 @@ async fn faults_of(wire: &Wire, node: &Arc<Node>) -> Result<Vec<ServerFault>> {
     }
     faults.sort_by_key(|fault| !fault.fatal);
     Ok(faults)
+}
+
+/// The commands, keys and channels that the user is not allowed.
+async fn lacking(wire: &Wire, node: &Arc<Node>) -> Result<Option<ServerFault>> {
+    let mut pipeline = redis::pipe();
+    pipeline.cmd("EVAL").arg(&*REQUIRED).arg(0);
+    let lacking: Vec<String> = array(&ask(wire, node, &pipeline).await?[0]).iter().map(text).collect();
+    let some = lacking.iter().take(5).map(|what| format!("`{what}`")).collect::<Vec<_>>().join(", ");
+    let problem = format!("the user of redis_url may not run {some}; {ACL_ADVICE}");
+    Ok((!lacking.is_empty()).then(|| ServerFault::fatal(problem)))
 }
 
 /// What INFO reports of the server, its persistence and its memory; `None` when Redis denies INFO.

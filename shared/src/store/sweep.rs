@@ -1,11 +1,10 @@
 //! The sweep: promotes, reclaims, recovers, prunes, continues cascades. It needs no leader: each step is one bounded
 //! script, and any number of workers may run it concurrently.
-use std::collections::VecDeque;
-
 use futures_util::future::join_all;
 use redis::Value;
 
 use super::Store;
+use super::cascade::Cascade;
 use super::renew::gap_max_ms;
 use super::wire::reply::{array, number, text};
 use super::wire::{Args, Home, Repeat, keys, scripts};
@@ -29,6 +28,17 @@ impl SweepRequest {
     }
 }
 
+/// The part of a sweep. A worker has a loop for each, so that a backlog of the long part delays no job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SweepPart {
+    /// What jobs wait for: promote, reclaim, recover.
+    Short,
+    /// The others: cascades, unsealed batches, prune.
+    Long,
+    /// Both, one after the other.
+    All,
+}
+
 /// The results of one sweep of a partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Swept {
@@ -40,12 +50,16 @@ pub struct Swept {
     pub recovered: usize,
     /// Jobs removed because their retention had passed.
     pub pruned: usize,
-    /// Steps of cascades.
+    /// Calls that took steps of cascades.
     pub cascaded: usize,
     /// Unsealed parents cancelled an hour after their last part.
     pub closed: usize,
+    /// Unreadable keys that were set aside, each reported in the log.
+    pub set_aside: usize,
     /// The bound on steps was reached before all work was done: sweep again soon.
     pub more: bool,
+    /// After the short part: the long part may have work.
+    pub long_due: bool,
     /// Another has just swept the partition, so nothing was done.
     pub fresh: bool,
     /// Workers that have renewed here within a lease.
@@ -59,53 +73,134 @@ impl Swept {
     }
 }
 
+/// The reply of `sweep.lua`: which steps have work.
+struct Look(Value);
+
+impl Look {
+    fn at(&self, at: usize) -> &Value {
+        array(&self.0).get(at).unwrap_or(&Value::Nil)
+    }
+
+    fn has(&self, at: usize) -> bool {
+        number(self.at(at)) == Some(1)
+    }
+
+    fn texts(&self, at: usize) -> Vec<String> {
+        array(self.at(at)).iter().map(text).collect()
+    }
+}
+
+/// The first error of a sweep. The steps after it run nevertheless: one that keeps failing must not stop the others.
+#[derive(Default)]
+struct Failure(Option<Error>);
+
+impl Failure {
+    fn keep<T: Default>(&mut self, result: Result<T>) -> T {
+        result.unwrap_or_else(|e| {
+            self.0.get_or_insert(e);
+            T::default()
+        })
+    }
+}
+
+/// The most jobs that one step of a sweep handles, over all of its calls.
+const MOST: usize = limits::SWEEP_STEPS * limits::SWEEP_BATCH;
+
 impl Store {
-    /// Sweeps one partition: one call finds out which steps have work, then these are run.
+    /// Sweeps one partition, both parts.
     ///
     /// # Errors
-    /// Those of any call; the steps before the error keep their effect.
+    /// [`Store::sweep_part`]'s.
     pub async fn sweep(&self, partition: u16, request: &SweepRequest) -> Result<Swept> {
+        self.sweep_part(partition, request, SweepPart::All).await
+    }
+
+    /// Sweeps a part of one partition: one call finds out which steps have work, then these are run.
+    ///
+    /// # Errors
+    /// The first error of a step; the other steps run nevertheless, and keep their effect.
+    pub async fn sweep_part(&self, partition: u16, request: &SweepRequest, part: SweepPart) -> Result<Swept> {
+        let word = match part {
+            SweepPart::Short => "short",
+            SweepPart::Long => "long",
+            SweepPart::All => "all",
+        };
         let args = Args::default()
+            .text(word)
             .number(request.lease_ms)
-            .number(gap_max_ms(request.lease_ms))
             .number(limits::BACKOFF_MS_MAX)
-            .number(request.interval_ms * 7 / 10);
-        let look = self.inner.wire.run(&scripts::SWEEP, partition, &args, Repeat::Safe).await?;
-        let look = array(&look);
-        let word = look.first().map(text);
-        let workers = look.get(1).and_then(number).and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
-        let mut swept = Swept { workers, fresh: word.as_deref() == Some("fresh"), ..Swept::default() };
-        let at = |n: usize| look.get(n + 2).unwrap_or(&Value::Nil);
-        let has = |n: usize| number(at(n)) == Some(1);
-        if swept.fresh {
-            return Ok(swept);
+            .number(request.interval_ms * 7 / 10)
+            .count(limits::CASCADES_MAX);
+        let look = Look(self.inner.wire.run(&scripts::SWEEP, partition, &args, Repeat::Safe).await?);
+        let workers = number(look.at(1)).and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+        let mut swept = Swept { workers, fresh: text(look.at(0)) == "fresh", ..Swept::default() };
+        swept.long_due = look.has(13);
+        let mut failure = Failure::default();
+        self.sweep_jobs(partition, request, &look, &mut swept, &mut failure).await;
+        self.sweep_rest(partition, &look, &mut swept, &mut failure).await;
+        swept.more |= swept.promoted >= MOST || swept.reclaimed.len() >= MOST;
+        failure.0.map_or(Ok(swept), Err)
+    }
+
+    /// The short part.
+    async fn sweep_jobs(
+        &self,
+        partition: u16,
+        request: &SweepRequest,
+        look: &Look,
+        swept: &mut Swept,
+        failure: &mut Failure,
+    ) {
+        if look.has(2) {
+            swept.promoted = failure.keep(self.promote(partition).await);
         }
-        if has(0) {
-            swept.promoted = self.promote(partition).await?;
+        if look.has(3) {
+            swept.reclaimed = failure.keep(self.reclaim(partition, request).await);
         }
-        if has(1) {
-            swept.reclaimed = self.reclaim(partition, request).await?;
+        for worker in look.texts(4).iter().filter_map(|worker| WorkerId::parse(worker).ok()) {
+            swept.recovered += failure.keep(self.recover_dead(partition, &worker, request).await);
         }
-        if has(2) {
-            swept.pruned = self.prune_expired(partition).await?;
+        if look.has(5) {
+            failure.keep(self.mend_leases(partition).await);
         }
-        for worker in array(at(3)).iter().filter_map(|v| WorkerId::parse(&text(v)).ok()) {
-            swept.recovered += self.recover_dead(partition, &worker, request).await?;
+    }
+
+    /// The long part. What clients have asked for comes before what nobody waits for.
+    async fn sweep_rest(&self, partition: u16, look: &Look, swept: &mut Swept, failure: &mut Failure) {
+        let unsealed: Vec<JobId> = look.texts(6).iter().filter_map(|id| JobId::parse(id).ok()).collect();
+        swept.closed = failure.keep(self.close_unsealed(partition, &unsealed).await);
+        swept.set_aside = failure.keep(self.report_aside(partition, &look.texts(12)).await);
+        // Removals apart: however many there are, no cancel waits for one.
+        for at in [7, 8] {
+            let cascades = array(look.at(at)).iter().filter_map(Cascade::read).collect();
+            let walked = failure.keep(self.walk_cascades(partition, cascades, limits::SWEEP_STEPS).await);
+            swept.cascaded += walked.calls;
+            swept.more |= walked.more && walked.calls > 0;
         }
-        let unsealed: Vec<JobId> = array(at(4)).iter().filter_map(|v| JobId::parse(&text(v)).ok()).collect();
-        swept.closed = self.close_unsealed(partition, &unsealed).await?;
-        self.cascade_all(partition, array(at(5)), &mut swept).await?;
-        let most = limits::SWEEP_STEPS * limits::SWEEP_BATCH;
-        swept.more |= swept.promoted >= most || swept.reclaimed.len() >= most || swept.pruned >= most;
-        if has(6) {
-            self.mend_leases(partition).await?;
+        swept.more |= look.has(9) && swept.cascaded > 0;
+        if look.has(10) {
+            swept.pruned = failure.keep(self.prune_expired(partition).await);
+            swept.more |= swept.pruned >= MOST;
         }
-        for entry in array(at(7)).iter().map(array) {
-            let pruned = self.prune_kept(partition, entry).await?;
+        for entry in array(look.at(11)).iter().map(array) {
+            let pruned = failure.keep(self.prune_kept(partition, entry).await);
             swept.pruned += pruned;
-            swept.more |= pruned >= most;
+            swept.more |= pruned >= MOST;
         }
-        Ok(swept)
+    }
+
+    /// Reports keys that were set aside, each once, and ends the items among them. Returns how many.
+    async fn report_aside(&self, partition: u16, keys: &[String]) -> Result<usize> {
+        if keys.is_empty() {
+            return Ok(0);
+        }
+        let reply = self.inner.wire.run(&scripts::LOSE, partition, &Args::default().texts(keys), Repeat::Safe).await?;
+        for report in array(&reply).iter().map(array) {
+            let [key, reason] = [0, 1].map(|at| report.get(at).map(text).unwrap_or_default());
+            let aside = keys::aside(&key);
+            tracing::error!(key, aside, reason, "an unreadable key was set aside; `leasehold doctor` says what to do");
+        }
+        Ok(array(&reply).len())
     }
 
     /// The partitions that nobody has swept, and in which no worker has renewed, for `silence_ms`. A worker that lives
@@ -180,7 +275,7 @@ impl Store {
             format!("its worker was lost {max_crashes} times since the last checkpoint, or too often in total");
         let error = Json::of(&serde_json::json!({"code": "crashed", "message": message})).expect("plain JSON");
         let args = Args::default().count(limits::SWEEP_BATCH).number(max_crashes).text(error.as_str());
-        let args = args.number(request.lease_ms).number(gap_max_ms(request.lease_ms));
+        let args = args.number(request.lease_ms);
         let mut reclaimed = Vec::new();
         for _ in 0..limits::SWEEP_STEPS {
             let reply = self.inner.wire.run(&scripts::RECLAIM, partition, &args, Repeat::Safe).await?;
@@ -204,7 +299,7 @@ impl Store {
     /// Those of any call.
     pub async fn recover_dead(&self, partition: u16, worker: &WorkerId, request: &SweepRequest) -> Result<usize> {
         let args = Args::default().text(worker.as_str()).text("dead").count(limits::CLAIMED_MAX);
-        let args = args.number(request.lease_ms).number(gap_max_ms(request.lease_ms));
+        let args = args.number(request.lease_ms);
         let reply = self.inner.wire.run(&scripts::RECOVER, partition, &args, Repeat::Safe).await?;
         Ok(array(&reply).first().and_then(number).and_then(|n| usize::try_from(n).ok()).unwrap_or(0))
     }
@@ -217,8 +312,11 @@ impl Store {
         let args = Args::default().count(limits::SWEEP_BATCH).text("");
         let mut pruned = 0;
         for _ in 0..limits::SWEEP_STEPS {
+            if self.deletes_behind() {
+                break;
+            }
             let reply = self.inner.wire.run(&scripts::REMOVE, partition, &args, Repeat::Safe).await?;
-            let answers = self.discard_of_sweep(&reply).await;
+            let answers = self.discard_later(&reply);
             pruned += answers.len();
             if answers.len() < limits::SWEEP_BATCH {
                 break;
@@ -240,60 +338,23 @@ impl Store {
         self.prune_beyond(&kind, keep).await
     }
 
+    /// Cancels unsealed parents whose time has passed, with the first steps over their items. Returns how many.
     async fn close_unsealed(&self, partition: u16, parents: &[JobId]) -> Result<usize> {
         if parents.is_empty() {
             return Ok(0);
         }
         let args = Args::default().text("open").texts(parents.iter().map(JobId::as_str));
         let reply = self.inner.wire.run(&scripts::CANCEL, partition, &args, Repeat::Safe).await?;
-        Ok(array(&reply).iter().filter(|v| text(v) == "requested").count())
-    }
-
-    /// Continues cascades (`parent`, `<verb> <number of the next item>`, …), one step each in turn: a large cascade
-    /// must not delay the others, and all of them must not delay the rest of the sweep.
-    async fn cascade_all(&self, partition: u16, entries: &[Value], swept: &mut Swept) -> Result<()> {
-        let mut walks = VecDeque::new();
-        for entry in entries.chunks_exact(2) {
-            let Ok(parent) = JobId::parse(&text(&entry[0])) else { continue };
-            let total = match self.get(&parent).await {
-                Ok(job) => job.and_then(|job| job.items).map_or(0, |items| items.total),
-                // It does not stop the others; `doctor` reports it.
-                Err(Error::Corrupt { .. }) => continue,
-                Err(e) => return Err(e),
-            };
-            let step = text(&entry[1]);
-            let (verb, from) = step.split_once(' ').unwrap_or((&step, "0"));
-            walks.push_back(Cascade { parent, verb: verb.to_owned(), from: from.parse().unwrap_or(0), total });
-        }
-        for _ in 0..limits::SWEEP_STEPS {
-            let Some(mut walk) = walks.pop_front() else { return Ok(()) };
-            swept.cascaded += 1;
-            if self.cascade(partition, &mut walk).await? {
-                walks.push_back(walk);
-            }
-        }
-        swept.more |= !walks.is_empty();
-        Ok(())
-    }
-
-    /// Runs one step of a cascade. Returns whether there are more.
-    async fn cascade(&self, partition: u16, walk: &mut Cascade) -> Result<bool> {
-        let to = walk.total.min(walk.from + limits::CASCADE_BATCH as u64);
-        let items = self.item_ids(&walk.parent, partition, walk.from..to);
-        let args = Args::default().text(walk.parent.as_str()).text(&walk.verb).number(walk.from);
-        let args = args.texts(items.iter().map(JobId::as_str));
-        let reply = self.inner.wire.run(&scripts::CASCADE, partition, &args, Repeat::Safe).await?;
-        let reply = array(&reply);
-        self.delete_files_of_sweep(reply.get(1..).unwrap_or_default()).await;
-        walk.from = to;
-        Ok(reply.first().map(text).as_deref() == Some("more"))
+        let words = array(&reply).iter().map(text);
+        let begun: Vec<(JobId, u64)> =
+            parents.iter().zip(words).filter_map(|(id, word)| Some((id.clone(), begun(&word)?))).collect();
+        let count = begun.len();
+        self.first_steps("cancel", begun).await;
+        Ok(count)
     }
 }
 
-/// A cancel, retry or remove in progress over a batch's items.
-struct Cascade {
-    parent: JobId,
-    verb: String,
-    from: u64,
-    total: u64,
+/// The number of items in an answer `begun <items>`.
+pub(super) fn begun(word: &str) -> Option<u64> {
+    word.strip_prefix("begun ")?.parse().ok()
 }

@@ -2,8 +2,8 @@
 //!
 //! `call` makes a call and repeats it during an outage; `group` is the group commit above it. Below it `connection`
 //! finds the server of a call, with `sentinel` or `cluster` where the server changes; `node` is one server with its
-//! pool, `address` how it is reached, `fault` what its errors mean. `keys` names every key, `scripts` every script;
-//! `reply` reads what comes back; `metrics` counts it all.
+//! pool, `address` how it is reached, `fault` what its errors mean. `keys` names every key, `scripts` every script,
+//! `permissions` what a user must be allowed; `reply` reads what comes back; `metrics` counts it all.
 pub(super) mod address;
 mod call;
 mod cluster;
@@ -13,6 +13,7 @@ mod group;
 pub(super) mod keys;
 pub(super) mod metrics;
 mod node;
+pub(super) mod permissions;
 pub(super) mod reply;
 pub(super) mod scripts;
 mod sentinel;

@@ -298,7 +298,6 @@ impl Model {
 
     pub fn sweep(&mut self) {
         self.stamp();
-        let cascades = self.cascades.clone();
         let unsealed: Vec<JobId> =
             self.jobs.iter().filter(|(_, j)| j.open_until <= self.now).map(|(id, _)| id.clone()).collect();
         let now = self.now;
@@ -318,9 +317,6 @@ impl Model {
         }
         for id in unsealed {
             self.cancel(&id);
-        }
-        for (id, cascade) in cascades {
-            self.cascade(&id, cascade);
         }
     }
 
@@ -374,6 +370,7 @@ impl Model {
                 if !entry.view.flagged || !self.cascades.contains_key(id) {
                     (entry.view.flagged, entry.sealed, entry.open_until) = (true, true, i64::MAX);
                     self.cascades.insert(id.clone(), Cascade::Cancel);
+                    self.cascade(id, Cascade::Cancel);
                 }
             }
             _ => {
@@ -397,6 +394,7 @@ impl Model {
             self.jobs.get_mut(id).unwrap().view.state = State::Waiting;
             if open {
                 self.cascades.insert(id.clone(), Cascade::Retry);
+                self.cascade(id, Cascade::Retry);
             }
             self.finish(id);
             return Answer::Done;
@@ -422,7 +420,9 @@ impl Model {
         if entry.items.is_empty() {
             self.drop_job(id);
         } else {
-            self.cascades.entry(id.clone()).or_insert(Cascade::Remove);
+            // The few items of a batch are one step, which the verb takes itself.
+            self.cascades.insert(id.clone(), Cascade::Remove);
+            self.cascade(id, Cascade::Remove);
         }
         Answer::Done
     }

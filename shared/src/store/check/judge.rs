@@ -2,6 +2,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::seen::{PLACES, Record, Running, Seen};
+use crate::limits::CASCADE_MS_MAX;
 use crate::store::finding::{Finding, Repair};
 use crate::store::wire::keys;
 use crate::{JobId, Kind, State};
@@ -17,6 +18,7 @@ pub(super) fn judge(partition: u16, mut seen: Seen) -> Vec<Finding> {
     judge.reservations();
     judge.tokens();
     judge.parents();
+    judge.cascades();
     judge.findings
 }
 
@@ -72,7 +74,8 @@ impl<'a> Judge<'a> {
             if state == State::Queued && !seen.listed.contains(id) && !reserved.contains(id) {
                 self.find(id, "the job is queued but is not in any list");
             }
-            if !seen.kinds.contains(job.kind.as_str()) || !seen.queues.contains(job.queue.as_str()) {
+            let in_queue = state == State::Queued;
+            if !seen.kinds.contains(job.kind.as_str()) || in_queue && !seen.queues.contains(job.queue.as_str()) {
                 self.find(id, "its kind or its queue is not registered, so listings omit it");
             }
             if job.parent.is_none() {
@@ -88,7 +91,7 @@ impl<'a> Judge<'a> {
         let finished = keys::finished_suffix(&job.kind);
         for place in ["expiry", finished.as_str()] {
             let prunable = self.seen.in_place(place, id);
-            if state.is_final() && !prunable && !self.seen.cascades.contains(id) {
+            if state.is_final() && !prunable && !self.seen.cascades.contains_key(id) {
                 self.find(id, format!("the job has ended but is not in `{place}`, so it would never be pruned"));
             }
             if !state.is_final() && prunable {
@@ -211,10 +214,28 @@ impl<'a> Judge<'a> {
             }
         }
         for (id, job) in &seen.jobs {
-            if let (Some(stored), false) = (job.counts, seen.cascades.contains(id)) {
+            if let (Some(stored), false) = (job.counts, seen.cascades.contains_key(id)) {
                 let (counted, there) = items.get(id).copied().unwrap_or_default();
                 self.parent(id, job, stored, counted, there);
             }
+        }
+    }
+
+    /// Cascades are excused while they are under way, so one that does not end must be reported.
+    fn cascades(&mut self) {
+        for key in ["cascades", "removals"] {
+            let late = |(of, since): &(&str, i64)| *of == key && self.seen.now.saturating_sub(*since) > CASCADE_MS_MAX;
+            if !self.seen.cascades.values().any(late) {
+                continue;
+            }
+            let what = if key == "removals" { "removals" } else { "cancels and retries" };
+            let minutes = CASCADE_MS_MAX / 60_000;
+            let key = keys::fixed(self.partition, key);
+            let problem = format!(
+                "{what} of batches have been under way for more than {minutes} minutes: no worker is alive to continue \
+                 them, or the workers do not keep up; `redis-cli HLEN '{key}'` counts them"
+            );
+            self.push(key, problem, None);
         }
     }
 

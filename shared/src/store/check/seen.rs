@@ -109,7 +109,10 @@ pub(super) struct Seen {
     pub listed: HashSet<JobId>,
     pub permits: BTreeSet<(String, JobId)>,
     pub cancelling: HashSet<JobId>,
-    pub cascades: HashSet<JobId>,
+    /// Batches with a cascade under way, by the key, and since when, ms.
+    pub cascades: HashMap<JobId, (&'static str, i64)>,
+    /// Redis's time, ms.
+    pub now: i64,
     pub histories: HashSet<JobId>,
     pub kinds: HashSet<String>,
     pub queues: HashSet<String>,
@@ -156,10 +159,9 @@ impl Seen {
             ("idempotency" | "quarantined", _) => None,
             (place, None) if rest.is_empty() => match place {
                 "open" | "expiry" | "workers" => Some(Sort::Ranked),
-                "cancelling" | "kinds" | "queues" | "paused" => Some(Sort::Set),
-                "running" | "cascades" | "quarantine" | "clock" | "retention" | "published" | "served" => {
-                    Some(Sort::Hash)
-                }
+                "cancelling" | "kinds" | "queues" | "paused" | "reserved" => Some(Sort::Set),
+                "running" | "cascades" | "removals" | "aside" | "quarantine" | "clock" | "retention" | "published"
+                | "served" => Some(Sort::Hash),
                 "tokens" => Some(Sort::Text),
                 "replicated" | "partitions" => None,
                 place if PLACES.iter().any(|(p, _)| *p == place) => Some(Sort::Ranked),
@@ -199,7 +201,8 @@ impl Seen {
             "cancelling" => self.cancelling.extend(ids()),
             "kinds" => self.kinds.extend(members),
             "queues" => self.queues.extend(members),
-            "cascades" => self.cascades.extend(entries().map(|(id, _)| id)),
+            "cascades" => self.cascades.extend(entries().map(|(id, step)| (id, ("cascades", since(step))))),
+            "removals" => self.cascades.extend(entries().map(|(id, step)| (id, ("removals", since(step))))),
             "running" => self.running.extend(entries().map(|(id, record)| (id, running(record)))),
             "tokens" => self.take_tokens(&members.concat()),
             "quarantine" => {
@@ -213,7 +216,8 @@ impl Seen {
                     );
                 }
             }
-            "worker" | "workers" | "paused" | "clock" | "retention" | "published" | "served" => {}
+            "worker" | "workers" | "paused" | "clock" | "retention" | "published" | "served" | "aside" | "reserved" => {
+            }
             _ => drop(self.ranked.insert(name.to_owned(), entries().map(|(id, _)| id).collect())),
         }
     }
@@ -260,6 +264,11 @@ impl Seen {
             }
         }
     }
+}
+
+/// Since when a cascade is under way, ms, by its step `<verb> <next item> <since>`; it is not in one of 0.1.
+fn since(step: &str) -> i64 {
+    step.split(' ').nth(2).and_then(|since| since.parse().ok()).unwrap_or(i64::MAX)
 }
 
 /// Reads a running record: `<token> <worker> <started_at> [<kind>]`.

@@ -13,9 +13,11 @@ end
 
 local LEASES, RUNNING, CANCELLING = P .. ':leases', P .. ':running', P .. ':cancelling'
 local SCHEDULED, RETRYING, WAITING, OPEN = P .. ':scheduled', P .. ':retrying', P .. ':waiting', P .. ':open'
-local EXPIRY, CASCADES, TOKENS, CLOCK = P .. ':expiry', P .. ':cascades', P .. ':tokens', P .. ':clock'
+local EXPIRY, CASCADES, REMOVALS = P .. ':expiry', P .. ':cascades', P .. ':removals'
+local TOKENS, CLOCK = P .. ':tokens', P .. ':clock'
 local KINDS, QUEUES, PAUSED, RETENTION = P .. ':kinds', P .. ':queues', P .. ':paused', P .. ':retention'
-local WORKERS, QUARANTINE, PARTITIONS = P .. ':workers', P .. ':quarantine', P .. ':partitions'
+local RESERVED, PARTITIONS = P .. ':reserved', P .. ':partitions'
+local WORKERS, QUARANTINE, ASIDE = P .. ':workers', P .. ':quarantine', P .. ':aside'
 local CHANGES, HINTS = P .. ':changes', P .. ':hints'
 local function job_key(id) return P .. ':job:' .. id end
 local function history_key(id) return P .. ':history:' .. id end
@@ -29,10 +31,14 @@ local function kind_key(kind) return P .. ':kind:' .. kind end
 local function finished_key(kind) return P .. ':finished:' .. kind end
 local function idempotency_key(kind, key) return P .. ':idempotency:' .. kind .. ':' .. key end
 
--- An unreadable key (of the wrong type, or a record with missing fields) is set aside: renamed and
--- reported in `quarantine`. The script continues as if it were absent.
-local function set_aside(key, reason)
-  redis.call('RENAME', key, P .. ':quarantined:' .. string.sub(key, #P + 2))
+local function quarantined_key(key) return P .. ':quarantined:' .. string.sub(key, #P + 2) end
+
+-- An unreadable key (of the wrong type, or a record with missing fields) is set aside: renamed, reported in
+-- `quarantine`, and noted in `aside` for the next sweep, with the batch of an item if it is known. The script continues
+-- as if it were absent.
+local function set_aside(key, reason, parent)
+  redis.call('RENAME', key, quarantined_key(key))
+  redis.pcall('HSET', ASIDE, key, parent or '')
   local reported = redis.pcall('HSET', QUARANTINE, key, now .. ' ' .. reason)
   if type(reported) == 'table' then
     redis.call('RENAME', QUARANTINE, P .. ':quarantined:quarantine')
@@ -86,14 +92,14 @@ local function flush()
     end
   end
   gathered, order = {}, {}
-  for word, ids in pairs(changed) do redis.call('PUBLISH', CHANGES, word .. ' ' .. table.concat(ids, ' ')) end
+  for word, ids in pairs(changed) do redis.pcall('PUBLISH', CHANGES, word .. ' ' .. table.concat(ids, ' ')) end
   changed = {}
 end
 
 -- Reads the fields that every verb needs; nil when there is no such job. An absent field is false.
 local FIELDS = {
   'kind', 'queue', 'priority', 'state', 'parent', 'token', 'settled', 'attempts', 'crashes', 'crashes_total',
-  'items_total', 'then',
+  'items_total', 'then', 'lost',
 }
 local LABEL, COUNT = '^[a-z0-9][a-z0-9._-]*$', '^%d+$'
 local FORMS = {
@@ -132,7 +138,7 @@ local function read(id)
   for i, field in ipairs(FIELDS) do job[field] = values[i] end
   local fault = damaged(job)
   if fault then
-    if redis.call('EXISTS', key) == 1 then set_aside(key, fault) end
+    if redis.call('EXISTS', key) == 1 then set_aside(key, fault, job.parent) end
     return nil
   end
   -- A parent is queued only to run its `then` over the finished items.
@@ -162,6 +168,8 @@ local function push(job, front)
       call('LLEN', own) + call('LLEN', own .. ':high') + call('LLEN', own .. ':low') > 0) then
       list = own .. ':' .. job.priority
     end
+    -- A sweep may have dropped the name of a queue that was empty.
+    if not filled[own] then gather('SADD', QUEUES, job.queue) end
     filled[own] = true
   end
   if front then call('RPUSH', list, job.id) else gather('LPUSH', list, job.id) end

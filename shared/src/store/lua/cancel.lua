@@ -2,7 +2,8 @@
 -- unsealed parents whose time has passed.
 -- Transition: cancel
 -- KEYS: the partition. ARGV: now, mode (any | open), ids…
--- Returns, for each: cancelled | requested | completed | failed | missing | kept (also cancelled for a job cancelled before)
+-- Returns, for each: cancelled (also for a job cancelled before) | requested | begun <items> (a cascade cancels them) |
+--   completed | failed | missing | kept
 local open, answers = ARGV[2] == 'open', {}
 for i = 3, #ARGV do
   -- guard: open

@@ -1,11 +1,12 @@
--- Included by cancel and cascade.
+-- Included by cancel and cascade. A parent whose items are to be cancelled is answered with their number:
+-- `begun <items>`.
 local function cancel_one(id)
   local job = read(id)
   if not job then return 'missing' end
   local record = running(id)
   if record then
     if call('SADD', CANCELLING, id) == 1 then note_run(job, record, 'cancel', {}) end
-    redis.call('PUBLISH', HINTS, 'cancel ' .. record.worker .. ' ' .. id .. ' ' .. record.token)
+    redis.pcall('PUBLISH', HINTS, 'cancel ' .. record.worker .. ' ' .. id .. ' ' .. record.token)
     tell('cancelling', id)
     return 'requested'
   end
@@ -16,11 +17,11 @@ local function cancel_one(id)
       -- guard: sealing
       redis.call('HSET', job.key, 'sealed', 1)
       call('ZREM', OPEN, id)
-      call('HSET', CASCADES, id, 'cancel 0')
+      call('HSET', CASCADES, id, 'cancel 0 ' .. now)
       note(id, 'cancel', {})
       tell('cancelling', id)
     end
-    return 'requested'
+    return 'begun ' .. (job.items_total or 0)
   end
   if job.state == 'scheduled' then call('ZREM', SCHEDULED, id) end
   if job.state == 'retrying' then call('ZREM', RETRYING, id) end

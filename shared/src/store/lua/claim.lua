@@ -27,8 +27,16 @@ local function room(kind)
 end
 
 local function park(job)
-  call('LPUSH', parked_key(job.queue, job.runs), job.id)
-  call('SADD', parked_index(job.queue), job.runs)
+  gather('LPUSH', parked_key(job.queue, job.runs), job.id)
+  gather('SADD', parked_index(job.queue), job.runs)
+end
+
+-- The whole record; nil, and it is set aside, when no handler could be given it.
+local function fields_of(job)
+  local fields, has = redis.call('HGETALL', job.key), {}
+  for i = 1, #fields, 2 do has[fields[i]] = true end
+  if has.payload and has.created_at then return fields end
+  set_aside(job.key, (has.payload and 'created_at' or 'payload') .. ' is missing', job.parent)
 end
 
 -- Decides where an id taken from its list goes; true when this claim leases it.
@@ -40,13 +48,14 @@ local function consider(id)
   if room(job.runs) <= 0 then
     park(job)
   elseif crashed and suspects <= 0 then
-    call('LPUSH', queue_key(job.queue) .. ':suspect', id)
+    gather('LPUSH', queue_key(job.queue) .. ':suspect', id)
   else
+    job.fields = fields_of(job)
+    if not job.fields then return false end
     if crashed then suspects = suspects - 1 end
     if used[job.runs] then used[job.runs] = used[job.runs] + 1 end
     slots, taken[id] = slots - 1, true
     picked[#picked + 1] = job
-    job.fields = redis.call('HGETALL', job.key)
     for _, value in ipairs(job.fields) do bytes = bytes + #value end
     -- A reply too large to arrive in time would make the worker release the job, and the next claim would send it again.
     if bytes > BATCH_BYTES_MAX then slots, scan = 0, 0 end
@@ -55,14 +64,19 @@ local function consider(id)
   return false
 end
 
+-- Ids examined at the end of each list. They leave it once it is decided where each of them goes, so that an error on
+-- the way loses none.
+local examined = {}
+
 local function take(list, budget)
   while budget > 0 and scan > 0 do
-    local ids = call('LRANGE', list, -math.min(budget, scan), -1)
+    local passed = examined[list] or 0
+    local ids = call('LRANGE', list, -passed - math.min(budget, scan), -passed - 1)
     if #ids == 0 then return budget end
     for i = #ids, 1, -1 do
       if scan <= 0 then return budget end
-      scan = scan - 1
-      call('RPOP', list)
+      scan, passed = scan - 1, passed + 1
+      examined[list] = passed
       if consider(ids[i]) then
         budget = budget - 1
         gather('LPUSH', claimed_key(worker), ids[i])
@@ -77,7 +91,6 @@ local function take_parked(queue, budget)
     local list = parked_key(queue, kind)
     local free = math.min(budget, room(kind))
     if free > 0 then budget = budget - free + take(list, free) end
-    if call('LLEN', list) == 0 then call('SREM', parked_index(queue), kind) end
   end
   return budget
 end
@@ -95,7 +108,6 @@ local function unless_leased(id)
   local record = running(id)
   -- guard: leased
   if not record or record.worker ~= worker then call('LREM', claimed_key(worker), 1, id) end
-  return record
 end
 
 for _, r in ipairs(reservations) do
@@ -105,8 +117,8 @@ for _, r in ipairs(reservations) do
     local stopped = call('SISMEMBER', PAUSED, queue) == 1
     if stopped or slots <= 0 then
       local job = read(id)
-      local record = unless_leased(id)
-      if job and not job.state and not record then push(job, true) end
+      if job and not job.state and not running(id) then push(job, true) end
+      unless_leased(id)
     elseif not consider(id) then
       unless_leased(id)
     end
@@ -143,13 +155,19 @@ for i, job in ipairs(picked) do
   tell('running', job.id)
   jobs[i] = { job.id, string.format('%.0f', token + i), job.runs, unpack(job.fields) }
 end
+for list, passed in pairs(examined) do call('LTRIM', list, 0, -passed - 1) end
 flush()
+for _, q in ipairs(queues) do
+  for _, kind in ipairs(call('SMEMBERS', parked_index(q[1]))) do
+    if call('LLEN', parked_key(q[1], kind)) == 0 then call('SREM', parked_index(q[1]), kind) end
+  end
+end
 -- An idle worker blocks on the own list only, so the next job of another priority is moved there to wake it.
 for _, q in ipairs(queues) do
   local own = queue_key(q[1])
   if call('LLEN', own) == 0 then
     local from = call('LLEN', own .. ':high') > 0 and ':high' or call('LLEN', own .. ':low') > 0 and ':low'
-    if from then redis.call('RPOPLPUSH', own .. from, own) end
+    if from then call('RPOPLPUSH', own .. from, own) end
   end
 end
 return { paused, scan <= 0 and (slots > 0 or bytes > BATCH_BYTES_MAX) and 1 or 0, now, unpack(jobs) }

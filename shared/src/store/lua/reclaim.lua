@@ -1,11 +1,11 @@
 -- Reclaims running jobs whose lease has expired, unless a grace period protects them; a job that keeps losing its worker
 -- fails.
 -- Transition: reclaim
--- KEYS: the partition. ARGV: now, limit, max_crashes, error (JSON, without its time), lease_ms, gap_max_ms
+-- KEYS: the partition. ARGV: now, limit, max_crashes, error (JSON, without its time), lease_ms
 -- Returns: {id, queued|failed|cancelled|dropped}…
 local limit, max_crashes, crashed = tonumber(ARGV[2]), tonumber(ARGV[3]), cjson.decode(ARGV[4])
 -- guard: stamped (it may be the first to be heard after an outage)
-stamp(tonumber(ARGV[5]), tonumber(ARGV[6]))
+stamp(tonumber(ARGV[5]))
 local by, lease_max = cutoff()
 
 local function reclaim(id)

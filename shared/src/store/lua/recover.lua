@@ -1,13 +1,13 @@
 -- Moves unleased reservations back to the front of their queue: those of a live worker that its audit names, and all of
 -- a dead worker. Forgets a worker that has left, or has been gone for an hour, once its list is empty.
 -- Transition: recover
--- KEYS: the partition. ARGV: now, worker, mode (audit | dead | leave), limit, lease_ms, gap_max_ms, ids of an audit…
+-- KEYS: the partition. ARGV: now, worker, mode (audit | dead | leave), limit, lease_ms, ids of an audit…
 -- Returns: {how many were recovered, forgotten 1|0} | {alive}
 local worker, mode, limit = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local claimed = claimed_key(worker)
 local seen = tonumber(call('ZSCORE', WORKERS, worker) or 0)
 if mode == 'dead' then
-  stamp(tonumber(ARGV[5]), tonumber(ARGV[6]))
+  stamp(tonumber(ARGV[5]))
   -- guard: gone
   local by, lease_max = cutoff()
   if seen > by - lease_max then return { 'alive' } end
@@ -15,7 +15,7 @@ end
 
 local ids = {}
 if mode == 'audit' then
-  for i = 7, #ARGV do ids[i - 6] = ARGV[i] end
+  for i = 6, #ARGV do ids[i - 5] = ARGV[i] end
 else
   ids = call('LRANGE', claimed, -limit, -1)
 end

@@ -6,7 +6,7 @@
 --   refused (not final) | missing
 local kind, ids = ARGV[3] ~= '' and ARGV[3] or nil, {}
 for i = 4, #ARGV do ids[i - 3] = ARGV[i] end
-if #ids == 0 then ids = call('ZRANGEBYSCORE', EXPIRY, '-inf', now, 'LIMIT', 0, tonumber(ARGV[2])) end
+if #ids == 0 then ids = call('ZRANGEBYSCORE', EXPIRY, '-inf', unskipped(), 'LIMIT', 0, tonumber(ARGV[2])) end
 local answers = {}
 for i, id in ipairs(ids) do answers[i] = remove_one(id, kind) end
 flush()

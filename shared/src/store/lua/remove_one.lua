@@ -26,7 +26,7 @@ local function remove_one(id, kind)
     return job.parent and 'item' or 'refused'
   end
   if tonumber(job.items_total or 0) == 0 then return erase(job) end
-  call('HSETNX', CASCADES, id, 'remove 0')
+  call('HSETNX', REMOVALS, id, 'remove 0 ' .. now)
   keep_for_good(job)
   return 'removing'
 end

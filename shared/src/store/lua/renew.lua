@@ -1,15 +1,15 @@
 -- Renews a worker's registration and the leases of its running handlers. Returns cancels, lost leases, and
 -- its claimed list for the audit.
 -- Transition: renew
--- KEYS: the partition. ARGV: now, worker, lease_ms, gap_max_ms, info (JSON), seen (the highest token this
---   worker has seen), n, then id, token of each
+-- KEYS: the partition. ARGV: now, worker, lease_ms, info (JSON), seen (the highest token this worker has seen), n,
+--   then id, token of each
 -- Returns: {server time ms, {renewed|cancel|stale|missing}…, {id, token or empty}… of the claimed list}
-local worker, lease_ms, n = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[7])
-stamp(lease_ms, tonumber(ARGV[4]))
+local worker, lease_ms, n = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[6])
+stamp(lease_ms)
 
 local answers = {}
 for i = 1, n do
-  local id, token = ARGV[6 + 2 * i], ARGV[7 + 2 * i]
+  local id, token = ARGV[5 + 2 * i], ARGV[6 + 2 * i]
   local record = running(id)
   -- guard: holder
   if record and record.token == token and record.worker == worker then
@@ -20,9 +20,9 @@ for i = 1, n do
   end
 end
 -- guard: seen (the counter and the clock may be behind it)
-if token_of(ARGV[6]) > last_token() then redis.call('SET', TOKENS, ARGV[6]) end
+if token_of(ARGV[5]) > last_token() then redis.call('SET', TOKENS, ARGV[5]) end
 call('ZADD', WORKERS, now, worker)
-call('HSET', worker_key(worker), 'info', ARGV[5], 'seen_at', now)
+call('HSET', worker_key(worker), 'info', ARGV[4], 'seen_at', now)
 flush()
 
 local claimed = {}

@@ -70,7 +70,7 @@ if not job.parent then
   call('ZADD', kind_key(job.kind), 'NX', created, id)
   if not final then
     keep_for_good(job)
-  elseif call('HEXISTS', CASCADES, id) == 0 then
+  elseif call('HEXISTS', CASCADES, id) + call('HEXISTS', REMOVALS, id) == 0 then
     call('ZADD', EXPIRY, 'NX', now + retention(job.kind, state), id)
     call('ZADD', finished_key(job.kind), 'NX', tonumber(v[3]) or now, id)
   end

@@ -15,7 +15,7 @@ local function retry_parent(job)
   revive_job(job)
   redis.call('HSET', job.key, 'state', 'waiting')
   call('ZADD', WAITING, now, job.id)
-  if open > 0 then call('HSET', CASCADES, job.id, 'retry 0') end
+  if open > 0 then call('HSET', CASCADES, job.id, 'retry 0 ' .. now) end
   note(job.id, 'retry', {})
   tell('waiting', job.id)
   parents[job.id] = true
@@ -28,7 +28,8 @@ local function retry_one(id)
   local final = job.state == 'failed' or job.state == 'cancelled' or (job.items_total and job.state == 'completed')
   -- guard: ended
   if not final then return 'refused' end
-  if call('HEXISTS', CASCADES, id) == 1 then return 'missing' end -- it is being removed
+  if job.lost then return 'lost' end
+  if call('HEXISTS', REMOVALS, id) + call('HEXISTS', CASCADES, id) > 0 then return 'missing' end -- it is being removed
   if job.items_total then return retry_parent(job) end
   -- guard: parent
   if job.parent then

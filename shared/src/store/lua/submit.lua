@@ -9,8 +9,10 @@
 --   grown, and a new key belongs elsewhere
 local names_max, idempotency_ms, partitions, n = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 
-local function known(set, name)
+-- Names that an operator has configured do not count: nobody can use up their room.
+local function known(set, sort, name)
   return call('SISMEMBER', set, name) == 1 or call('SCARD', set) < names_max
+    or call('SISMEMBER', RESERVED, sort .. ' ' .. name) == 1
 end
 
 local function replay(kind, key, digest)
@@ -69,8 +71,8 @@ for i = 1, n do
   -- guard: once
   if not reply and redis.call('EXISTS', job.key) == 1 then reply = { 'exists', job.id } end
   if not reply and key ~= '' and has_grown() then reply = { 'grown' } end
-  if not reply and not known(KINDS, job.kind) then reply = { 'names', 'kind' } end
-  if not reply and not known(QUEUES, job.queue) then reply = { 'names', 'queue' } end
+  if not reply and not known(KINDS, 'kind', job.kind) then reply = { 'names', 'kind' } end
+  if not reply and not known(QUEUES, 'queue', job.queue) then reply = { 'names', 'queue' } end
   if not reply then
     call('SADD', KINDS, job.kind)
     call('SADD', QUEUES, job.queue)

@@ -1,58 +1,115 @@
 -- The first call of a sweep: stamps the clock and returns which steps have work, so that an idle partition costs
 -- one call.
--- KEYS: the partition. ARGV: now, lease_ms, gap_max_ms, backoff_max_ms, fresh_ms (nothing is done when another has
---   swept within this time)
--- Returns: {fresh, live workers} | {swept, live workers, promote 0|1, reclaim 0|1, prune 0|1, workers to recover,
---   unsealed parents to cancel, {parent, step}… of cascades, leases and running records differ 0|1, {kind, how many to
---   keep, ended ones here}…}
-local workers = call('ZCOUNT', WORKERS, now - tonumber(ARGV[2]), '+inf')
-local swept_at = tonumber(call('HGET', CLOCK, 'swept'))
+-- KEYS: the partition. ARGV: now, part (short: promote, reclaim, recover | long: the others | all), lease_ms,
+--   backoff_max_ms, fresh_ms (nothing is done when another has swept this part within this time), cascades_max (how
+--   many of each sort are returned)
+-- Returns: {fresh, live workers} | {swept, live workers, and for a part that was not asked for 0, or nothing:
+--   promote 0|1, reclaim 0|1, workers to recover, leases and running records differ 0|1, unsealed parents to cancel,
+--   {parent, step, items}… of cancels and retries, the same of removals, there are further of these 0|1, prune 0|1,
+--   {kind, how many to keep, ended ones here}…, keys that were set aside, the long part may have work 0|1}
+local part, lease_ms = ARGV[2], tonumber(ARGV[3])
+local short, long, mark = part ~= 'long', part ~= 'short', part == 'long' and 'swept_long' or 'swept'
+local workers = call('ZCOUNT', WORKERS, now - lease_ms, '+inf')
+local swept_at = tonumber(call('HGET', CLOCK, mark))
 if swept_at and now >= swept_at and now - swept_at < tonumber(ARGV[5]) then return { 'fresh', workers } end
-stamp(tonumber(ARGV[2]), tonumber(ARGV[3]))
-call('HSET', CLOCK, 'swept', now)
+stamp(lease_ms)
+call('HSET', CLOCK, mark, now)
 local by, lease_max = cutoff()
 -- Usually none of them is there: one command for all their steps.
-local busy = call('EXISTS', SCHEDULED, RETRYING, LEASES, RUNNING, OPEN, CASCADES) > 0
+local busy = call('EXISTS', SCHEDULED, RETRYING, LEASES, RUNNING, OPEN, CASCADES, REMOVALS, ASIDE) > 0
 local function any(key, from, to) return #call('ZRANGEBYSCORE', key, from, to, 'LIMIT', 0, 1) end
 local function either(a, b) return a + b > 0 and 1 or 0 end
 
--- Last seen in the future: the clock was set back since.
-for _, worker in ipairs(call('ZRANGEBYSCORE', WORKERS, '(' .. now + 1000, '+inf', 'LIMIT', 0, 100)) do
-  call('ZADD', WORKERS, now, worker)
-end
-local dead = {}
--- A different window of workers each second: those that are only waiting to be forgotten must not hide the rest.
-local windows = math.ceil(call('ZCOUNT', WORKERS, '-inf', by - lease_max) / DEAD_WINDOW)
-local window = windows > 1 and math.floor(now / 1000) % windows or 0
-local gone = call('ZRANGEBYSCORE', WORKERS, '-inf', by - lease_max, 'WITHSCORES', 'LIMIT', window * DEAD_WINDOW,
-  DEAD_WINDOW)
-for i = 1, #gone, 2 do
-  if call('LLEN', claimed_key(gone[i])) > 0 or tonumber(gone[i + 1]) < now - WORKER_FORGET_MS then
-    dead[#dead + 1] = gone[i]
+local function dead_workers()
+  -- Last seen in the future: the clock was set back since.
+  for _, worker in ipairs(call('ZRANGEBYSCORE', WORKERS, '(' .. now + 1000, '+inf', 'LIMIT', 0, 100)) do
+    call('ZADD', WORKERS, now, worker)
   end
+  local dead = {}
+  -- A different window of workers each second: those that are only waiting to be forgotten must not hide the rest.
+  local windows = math.ceil(call('ZCOUNT', WORKERS, '-inf', by - lease_max) / DEAD_WINDOW)
+  local window = windows > 1 and math.floor(now / 1000) % windows or 0
+  local gone = call('ZRANGEBYSCORE', WORKERS, '-inf', by - lease_max, 'WITHSCORES', 'LIMIT', window * DEAD_WINDOW,
+    DEAD_WINDOW)
+  for i = 1, #gone, 2 do
+    if call('LLEN', claimed_key(gone[i])) > 0 or tonumber(gone[i + 1]) < now - WORKER_FORGET_MS then
+      dead[#dead + 1] = gone[i]
+    end
+  end
+  return dead
 end
-local cascades = {}
-if busy and call('HLEN', CASCADES) > 0 then
-  for _, entry in ipairs(call('HRANDFIELD', CASCADES, 10, 'WITHVALUES')) do cascades[#cascades + 1] = entry end
+
+local more = 0
+local function standing(place)
+  local found, most = {}, tonumber(ARGV[6])
+  if call('HLEN', place) == 0 then return found end
+  local entries = call('HRANDFIELD', place, most, 'WITHVALUES')
+  for i = 1, #entries, 2 do
+    found[#found + 1] = { entries[i], entries[i + 1], call('HGET', job_key(entries[i]), 'items_total') or 0 }
+  end
+  if call('HLEN', place) > most then more = 1 end
+  return found
 end
-local kept = {}
-if call('HLEN', RETENTION) > 0 then
+
+local function kept()
+  local found = {}
+  if call('HLEN', RETENTION) == 0 then return found end
   local kinds = call('HRANDFIELD', RETENTION, 50, 'WITHVALUES')
   for i = 1, #kinds, 2 do
     local keep = string.match(kinds[i + 1], '^%d+ %d+ %d+ ([1-9]%d*)$')
-    if keep then kept[#kept + 1] = { kinds[i], keep, call('ZCARD', finished_key(kinds[i])) } end
+    if keep then found[#found + 1] = { kinds[i], keep, call('ZCARD', finished_key(kinds[i])) } end
+  end
+  return found
+end
+
+-- The number of names is limited, so those that nothing uses are dropped once half of them are in use.
+local function drop_names()
+  if call('SCARD', QUEUES) > NAMES_MAX / 2 then
+    for _, queue in ipairs(call('SRANDMEMBER', QUEUES, 50)) do
+      local own = queue_key(queue)
+      if call('EXISTS', own, own .. ':high', own .. ':low', own .. ':suspect', parked_index(queue)) == 0
+        and call('SISMEMBER', PAUSED, queue) + call('SISMEMBER', RESERVED, 'queue ' .. queue) == 0 then
+        call('SREM', QUEUES, queue)
+      end
+    end
+  end
+  if call('SCARD', KINDS) > NAMES_MAX / 2 then
+    for _, kind in ipairs(call('SRANDMEMBER', KINDS, 50)) do
+      if call('EXISTS', kind_key(kind), finished_key(kind), permits_key(kind)) == 0
+        and call('SISMEMBER', RESERVED, 'kind ' .. kind) == 0 then
+        call('SREM', KINDS, kind)
+      end
+    end
   end
 end
-return {
-  'swept',
-  workers,
-  busy and either(either(any(SCHEDULED, '-inf', now), any(RETRYING, '-inf', now)),
-    any(RETRYING, '(' .. now + tonumber(ARGV[4]), '+inf')) or 0,
-  busy and either(any(LEASES, '-inf', by), any(LEASES, '(' .. now + lease_max, '+inf')) or 0,
-  any(EXPIRY, '-inf', now),
-  dead,
-  busy and call('ZRANGEBYSCORE', OPEN, '-inf', unskipped(), 'LIMIT', 0, 100) or {},
-  cascades,
-  busy and call('HLEN', RUNNING) ~= call('ZCARD', LEASES) and 1 or 0,
-  kept,
-}
+
+local reply = { 'swept', workers, 0, 0, {}, 0, {}, {}, {}, 0, 0, {}, {}, 0 }
+local function long_is_due()
+  if any(EXPIRY, '-inf', unskipped()) == 1 then return 1 end
+  if busy and call('EXISTS', CASCADES, REMOVALS, ASIDE) + any(OPEN, '-inf', unskipped()) > 0 then return 1 end
+  for _, kind in ipairs(kept()) do
+    if kind[3] > 0 then return 1 end
+  end
+  return 0
+end
+if short then
+  if busy then
+    reply[3] = either(either(any(SCHEDULED, '-inf', now), any(RETRYING, '-inf', now)),
+      any(RETRYING, '(' .. now + tonumber(ARGV[4]), '+inf'))
+    reply[4] = either(any(LEASES, '-inf', by), any(LEASES, '(' .. now + lease_max, '+inf'))
+    reply[6] = call('HLEN', RUNNING) ~= call('ZCARD', LEASES) and 1 or 0
+  end
+  reply[5] = dead_workers()
+  if not long then reply[14] = long_is_due() end
+end
+if long then
+  if busy then
+    reply[7] = call('ZRANGEBYSCORE', OPEN, '-inf', unskipped(), 'LIMIT', 0, 100)
+    reply[8], reply[9] = standing(CASCADES), standing(REMOVALS)
+    reply[10] = more
+    if call('HLEN', ASIDE) > 0 then reply[13] = call('HRANDFIELD', ASIDE, 100) end
+  end
+  drop_names()
+  reply[11], reply[12] = any(EXPIRY, '-inf', unskipped()), kept()
+end
+return reply

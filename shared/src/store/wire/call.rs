@@ -64,6 +64,11 @@ impl Wire {
         &self.connections
     }
 
+    /// The time that scripts use, ms; `None`: Redis's.
+    pub(crate) fn clock(&self) -> Option<i64> {
+        self.clock.as_ref().map(|clock| clock.load(Ordering::SeqCst))
+    }
+
     pub(crate) fn durability(&self) -> RedisDurability {
         self.durability
     }

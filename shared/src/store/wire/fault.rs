@@ -20,10 +20,15 @@ pub(crate) fn classify(error: &RedisError) -> Error {
         Some("MOVED") => {
             return Error::Config(format!("redis_url names one node of a Redis Cluster; {CLUSTER_ADVICE}"));
         }
-        Some("NOAUTH" | "WRONGPASS" | "NOPERM") => {
+        Some("NOAUTH" | "WRONGPASS") => {
             return Error::Config(format!("Redis refuses this user: {reason}; give user and password in redis_url"));
         }
+        Some("NOPERM") => return Error::Config(format!("Redis refuses this user: {reason}; {ACL_ADVICE}")),
         _ => {}
+    }
+    // A command inside of a script, by the versions.
+    if reason.contains("The user executing the script") || reason.contains("ACL failure in script") {
+        return Error::Config(format!("Redis refuses this user: {reason}; {ACL_ADVICE}"));
     }
     if reason.contains("max number of clients") || error.is_connection_refusal() {
         return Error::Unavailable(reason);
@@ -33,6 +38,10 @@ pub(crate) fn classify(error: &RedisError) -> Error {
     }
     Error::Corrupt { key: String::new(), reason }
 }
+
+/// What a user needs.
+pub(crate) const ACL_ADVICE: &str = "give it all keys, channels and commands of Leasehold, with the ACL rules \
+                                     `~lh:* &lh:* +@all`";
 
 /// What to write for a cluster.
 pub(crate) const CLUSTER_ADVICE: &str = "write redis+cluster://host:port, with more nodes after commas";

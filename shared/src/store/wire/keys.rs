@@ -83,6 +83,11 @@ pub(crate) fn cache(kind: &Kind, digest: &str, partitions: u16) -> String {
     format!("lh:{{{}}}:cache:{kind}:{digest}", partition_of(digest, partitions))
 }
 
+/// The name of a key that was set aside.
+pub(crate) fn aside(key: &str) -> String {
+    key.replacen("}:", "}:quarantined:", 1)
+}
+
 /// A pattern for SCAN: the keys of a partition whose names match `tail`.
 pub(crate) fn pattern(partition: u16, tail: &str) -> String {
     format!("lh:\\{{{partition}\\}}:{tail}")

@@ -1,6 +1,7 @@
 //! The scripts: each verb's Lua, together with the parts it includes.
 use std::sync::LazyLock;
 
+use super::permissions;
 use crate::kinds::Retention;
 use crate::limits;
 
@@ -20,13 +21,14 @@ const BASE: &str = include_str!("../lua/base.lua");
 const FINISH: &str = include_str!("../lua/finish.lua");
 const TOKENS: &str = include_str!("../lua/tokens.lua");
 const CLOCK: &str = include_str!("../lua/clock.lua");
+const LOSE_ONE: &str = include_str!("../lua/lose_one.lua");
 
 /// The constants of `limits.rs` that the scripts need.
 fn constants() -> String {
     let kept = Retention::default();
     format!(
         "local HISTORY_MAX, OPEN_MS, RECORD_VERSION, CLAIMED_MAX, WORKER_FORGET_MS, BATCH_BYTES_MAX, DEAD_WINDOW = {}, {}, {}, {}, {}, {}, {}\n\
-         local TOKEN_MAX = {}\n\
+         local TOKEN_MAX, NAMES_MAX = {}, {}\n\
          local RETENTION_DEFAULT = '{} {} {}'\n",
         limits::HISTORY_MAX,
         limits::OPEN_MS,
@@ -36,6 +38,7 @@ fn constants() -> String {
         limits::BATCH_BYTES_MAX,
         limits::DEAD_WINDOW,
         limits::TOKEN_MAX,
+        limits::NAMES_MAX,
         kept.completed_ms,
         kept.failed_ms,
         kept.cancelled_ms,
@@ -44,7 +47,8 @@ fn constants() -> String {
 
 fn script(name: &'static str, flags: &str, parts: &[&str]) -> Script {
     // Only a submit is refused when Redis is out of memory: all other scripts must work, or no memory would be freed.
-    let text = format!("#!lua{flags}\n{}{}", constants(), parts.concat());
+    let body = parts.concat();
+    let text = format!("#!lua{flags}\n{}{}{body}", permissions::check(&body), constants());
     let sha = redis::Script::new(&text).get_hash().to_owned();
     let for_slots = text.replace("'PUBLISH'", "'SPUBLISH'");
     let sharded = redis::Script::new(&for_slots).get_hash().to_owned();
@@ -81,10 +85,12 @@ scripts! {
     RECOVER = "recover", ALLOW_OOM, [CLOCK];
     CANCEL = "cancel", ALLOW_OOM, [FINISH, CLOCK, include_str!("../lua/cancel_one.lua")];
     RETRY = "retry", ALLOW_OOM, [FINISH, include_str!("../lua/retry_one.lua")];
-    REMOVE = "remove", ALLOW_OOM, [include_str!("../lua/remove_one.lua")];
+    REMOVE = "remove", ALLOW_OOM, [CLOCK, include_str!("../lua/remove_one.lua")];
     CASCADE = "cascade", ALLOW_OOM, [
-        FINISH, include_str!("../lua/cancel_one.lua"), include_str!("../lua/retry_one.lua"), include_str!("../lua/remove_one.lua")
+        FINISH, include_str!("../lua/cancel_one.lua"), include_str!("../lua/retry_one.lua"),
+        include_str!("../lua/remove_one.lua"), LOSE_ONE
     ];
+    LOSE = "lose", ALLOW_OOM, [FINISH, LOSE_ONE];
     SWEEP = "sweep", ALLOW_OOM, [CLOCK];
     REPAIR = "repair", ALLOW_OOM, [FINISH];
     MEND = "mend", ALLOW_OOM, [FINISH];
