@@ -23,7 +23,8 @@ fn four_billion_characters() -> Vec<u8> {
 fn with_font(widths: &str, map: &str) -> Vec<u8> {
     let font = "5 0 obj\n<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>";
     let composite = format!(
-        "5 0 obj\n<< /Type /Font /Subtype /Type0 /BaseFont /X /Encoding /Identity-H /ToUnicode 7 0 R /DescendantFonts [<< \
+        "5 0 obj\n<< /Type /Font /Subtype /Type0 /BaseFont /X /Encoding /Identity-H /ToUnicode 7 0 R \
+         /DescendantFonts [<< \
          /Type /Font /Subtype /CIDFontType2 /BaseFont /X {widths} >>] >>\nendobj\n\
          7 0 obj\n<< /Length {} >>\nstream\n{map}\nendstream",
         map.len()

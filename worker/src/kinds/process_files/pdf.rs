@@ -1,14 +1,15 @@
 //! PDF: reads a file's pages and text.
 //!
 //! [`document`] finds the objects and the pages, [`stream`] unpacks streams, [`content`] runs the operators that show
-//! text, [`font`] says which characters are shown, and [`layout`] puts spaces and line ends between them. What cannot be
-//! read fails the document: a count that silently omits text would be worse. What all readers repair is repaired: a wrong
-//! cross-reference, a wrong length, a missing end.
+//! text on the state in [`pen`], [`font`] says which characters are shown, and [`layout`] puts spaces and line ends
+//! between them. What cannot be read fails the document: a count that silently omits text would be worse. What all
+//! readers repair is repaired: a wrong cross-reference, a wrong length, a missing end.
 
 mod content;
 mod document;
 mod font;
 mod layout;
+mod pen;
 mod repair;
 mod stream;
 
@@ -62,8 +63,8 @@ pub(in crate::kinds) fn is_pdf(bytes: &[u8]) -> bool {
     }
 }
 
-/// Reads a PDF's text into `sink` and returns its number of pages. `progress` gets the fraction done, from 0 to 1, after
-/// each page.
+/// Reads a PDF's text into `sink` and returns its number of pages. `progress` gets the fraction done, from 0 to 1,
+/// after each page.
 pub(in crate::kinds) fn read(
     bytes: Vec<u8>,
     sink: &mut dyn Sink,

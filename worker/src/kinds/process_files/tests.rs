@@ -288,8 +288,15 @@ fn a_text_with_a_few_bad_bytes_stays_what_it_is() {
 fn what_is_no_text_is_refused_for_good() {
     let shift_jis = b"\x82\xA8\x92\x83\x82\xCC\x93\xFC\x82\xEA\x95\xFB\n".repeat(20);
     let every_byte: Vec<u8> = (1..=255).collect();
-    let refused: [&[u8]; 6] =
-        [b"\x7FELF\0\0", b"\0", &shift_jis, &every_byte, b"\xFF\xFEa", b"\x01\x02\x03\x04 mostly controls"];
+    let refused: [&[u8]; 7] = [
+        b"\x89PNG\r\n\x1a\n\0\0",
+        b"\x7FELF\0\0",
+        b"\0",
+        &shift_jis,
+        &every_byte,
+        b"\xFF\xFEa",
+        b"\x01\x02\x03\x04 mostly controls",
+    ];
     for content in refused {
         let error = read_bytes(content).unwrap_err();
         assert!(matches!(error, ProcessError::NotText { .. }) && !error.is_retryable(), "{content:?}: {error}");

@@ -100,8 +100,8 @@ pub(super) fn count(bytes: &[u8]) -> Result<(u64, Tally), String> {
 /// Reads a plain text. The error says why it is not text; nothing has been read then. NUL characters at its end are
 /// left out: some programs fill up a block with them.
 ///
-/// UTF-8, with or without a byte order mark; UTF-16 with one; anything else that looks like text, as Windows-1252. A byte
-/// that does not belong in UTF-8 is one U+FFFD if most of the characters outside ASCII are UTF-8.
+/// UTF-8, with or without a byte order mark; UTF-16 with one; anything else that looks like text, as Windows-1252. A
+/// byte that does not belong in UTF-8 is one U+FFFD if most of the characters outside ASCII are UTF-8.
 pub(in crate::kinds) fn read(bytes: &[u8], take: impl FnMut(char)) -> Result<(), String> {
     match bytes {
         [0xFF, 0xFE, rest @ ..] => utf_16(rest, u16::from_le_bytes, take),
@@ -130,7 +130,9 @@ fn single_byte_or_utf_8(bytes: &[u8], mut take: impl FnMut(char)) -> Result<(), 
     if text.contains(&0) || (text.is_empty() && !bytes.is_empty()) {
         return Err("it contains NUL bytes".to_owned());
     }
-    let controls = text.iter().filter(|byte| is_stray_control(**byte)).count();
+    // The DOS end-of-file mark, which only the end may have.
+    let marks = text.iter().rev().take_while(|byte| **byte == 0x1A).count();
+    let controls = text[..length - marks].iter().filter(|byte| is_stray_control(**byte)).count();
     if controls * 100 > text.len() * CONTROLS_PERCENT_MAX {
         return Err(format!("{controls} of its {} bytes are control characters", text.len()));
     }
@@ -156,10 +158,9 @@ fn single_byte_or_utf_8(bytes: &[u8], mut take: impl FnMut(char)) -> Result<(), 
     Ok(())
 }
 
-/// A control character other than white space, backspace (overstrike), escape (coloured logs) and the DOS end-of-file
-/// mark.
+/// A control character other than white space, backspace (overstrike) and escape (coloured logs).
 fn is_stray_control(byte: u8) -> bool {
-    byte.is_ascii_control() && !matches!(byte, 0x08..=0x0D | 0x1A | 0x1B)
+    byte.is_ascii_control() && !matches!(byte, 0x08..=0x0D | 0x1B)
 }
 
 fn windows_1252(byte: u8) -> char {

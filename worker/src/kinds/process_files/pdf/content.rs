@@ -9,6 +9,7 @@ use super::Refusal;
 use super::document::{Document, Page};
 use super::font::{Face, Fonts};
 use super::layout::{PageText, Place, Point};
+use super::pen::{Mark, Pen, State, UNIT, number, product};
 use super::repair;
 use super::stream::unpack;
 use crate::kinds::process_files::text::Sink;
@@ -17,12 +18,12 @@ use crate::kinds::process_files::text::Sink;
 const PAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How often forms may be drawn on a page.
 const FORMS_MAX: usize = 20_000;
-/// How deep the graphics state may be saved within one stream.
-const SAVED_MAX: usize = 10_000;
 /// How deep forms may be nested. Real documents need 5.
 const DEPTH_MAX: usize = 32;
 /// The flags of an annotation that is not shown: hidden, and not to be viewed.
 const HIDDEN: i32 = 1 << 1 | 1 << 5;
+/// The size of the text in a field that does not say what it looks like.
+const FIELD_SIZE: f64 = 10.0;
 /// An operator behind each content: where it is not reached, the content could not be parsed.
 const END: &[u8] = b"LeaseholdEnd";
 
@@ -61,37 +62,6 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The graphics state, as far as text needs it.
-#[derive(Clone)]
-struct State<'a> {
-    /// From user space to the page.
-    matrix: Matrix,
-    font: Option<Rc<Face<'a>>>,
-    size: f64,
-    character_spacing: f64,
-    word_spacing: f64,
-    /// Horizontal scaling, 1 if there is none.
-    stretch: f64,
-    leading: f64,
-}
-
-impl State<'_> {
-    fn new() -> Self {
-        let (character_spacing, word_spacing, leading) = (0.0, 0.0, 0.0);
-        Self { matrix: UNIT, font: None, size: 1.0, character_spacing, word_spacing, stretch: 1.0, leading }
-    }
-}
-
-type Matrix = [f64; 6];
-const UNIT: Matrix = [1.0, 0.0, 0.0, 1.0, 0.0, 0.0];
-
-/// The matrix that applies `first`, then `second`.
-fn product(first: Matrix, second: Matrix) -> Matrix {
-    let [a, b, c, d, e, f] = first;
-    let [p, q, r, s, t, u] = second;
-    [a * p + b * r, a * q + b * s, c * p + d * r, c * q + d * s, e * p + f * r + t, e * q + f * s + u]
-}
-
 /// Reading one page.
 struct Run<'r, 'a, 's> {
     document: &'a Document,
@@ -101,21 +71,6 @@ struct Run<'r, 'a, 's> {
     forms: usize,
     /// The forms being drawn, the innermost last.
     drawn: Vec<ObjectIdentifier>,
-}
-
-/// Reading one stream of a page: its content, or a form.
-struct Pen<'a> {
-    state: State<'a>,
-    saved: Vec<State<'a>>,
-    text_matrix: Matrix,
-    line_matrix: Matrix,
-    marks: Vec<Option<Mark>>,
-}
-
-/// Marked content that has a text of its own instead of what is drawn.
-struct Mark {
-    text: String,
-    place: Option<Place>,
 }
 
 impl<'a> Run<'_, 'a, '_> {
@@ -177,22 +132,39 @@ impl<'a> Run<'_, 'a, '_> {
         for annotation in annotations.iter::<Dict<'a>>() {
             let is_hidden = annotation.get::<i32>("F").is_some_and(|flags| flags & HIDDEN != 0);
             let is_popup = annotation.get::<Name<'_>>("Subtype").is_some_and(|kind| kind.as_ref() == b"Popup");
-            let Some(looks) = self.document.dict(&annotation, "AP")?.filter(|_| !is_hidden && !is_popup) else {
+            if is_hidden || is_popup {
                 continue;
-            };
+            }
+            let looks = self.document.dict(&annotation, "AP")?.unwrap_or_default();
             let look = match (self.document.get(&looks, "N")?, annotation.get::<Name<'_>>("AS")) {
                 (Some(Object::Dict(states)), Some(state)) => self.document.get(&states, &state)?,
                 (look, _) => look,
             };
-            let Some(Object::Stream(look)) = look else { continue };
             let corner =
                 |dict: &Dict<'_>, key| dict.get::<Rect>(key).map_or((0.0, 0.0), |corners| (corners.x0, corners.y0));
-            let (to, from) = (corner(&annotation, "Rect"), corner(look.dict(), "BBox"));
+            let to = corner(&annotation, "Rect");
+            let Some(Object::Stream(look)) = look else {
+                self.field(&annotation, to);
+                continue;
+            };
+            let from = corner(look.dict(), "BBox");
             let mut state = State::new();
             state.matrix = [1.0, 0.0, 0.0, 1.0, to.0 - from.0, to.1 - from.1];
             self.draw_form(&look, "of an annotation", &Dict::empty(), state)?;
         }
         Ok(())
+    }
+
+    /// Shows the value of a field that does not say what it looks like, as a program that fills in a form may leave it.
+    fn field(&mut self, annotation: &Dict<'a>, at: Point) {
+        let parent = annotation.get::<Dict<'_>>("Parent").unwrap_or_default();
+        let is_text =
+            |dict: &Dict<'_>| dict.get::<Name<'_>>("FT").is_some_and(|kind| matches!(kind.as_ref(), b"Tx" | b"Ch"));
+        let value = annotation.get::<Bytes<'_>>("V").or_else(|| parent.get::<Bytes<'_>>("V"));
+        if let Some(value) = value.filter(|_| is_text(annotation) || is_text(&parent)) {
+            let text = decoded(value.as_bytes());
+            self.text.push(&text, Place { start: at, end: at, along: (1.0, 0.0), size: FIELD_SIZE }, true);
+        }
     }
 
     /// Draws a form: its content with the page's or its own resources.
@@ -348,80 +320,6 @@ impl<'a> Run<'_, 'a, '_> {
     }
 }
 
-impl Pen<'_> {
-    /// Applies an operator that changes the state; one with wrong operands, or of another kind, does nothing.
-    fn apply(&mut self, operator: &[u8], operands: &[&Object<'_>]) -> Result<(), Refusal> {
-        let last = || operands.last().and_then(|operand| number(operand));
-        match operator {
-            b"q" if self.saved.len() == SAVED_MAX => {
-                let reason = format!("it saves its graphics state more than {SAVED_MAX} times");
-                return Err(Refusal::TooCostly(reason));
-            }
-            b"q" => self.saved.push(self.state.clone()),
-            b"Q" => {
-                if let Some(saved) = self.saved.pop() {
-                    self.state = saved;
-                }
-            }
-            b"cm" => {
-                if let Some(matrix) = matrix(operands) {
-                    self.state.matrix = product(matrix, self.state.matrix);
-                }
-            }
-            b"BT" => (self.text_matrix, self.line_matrix) = (UNIT, UNIT),
-            b"Tm" => {
-                if let Some(matrix) = matrix(operands) {
-                    (self.text_matrix, self.line_matrix) = (matrix, matrix);
-                }
-            }
-            b"Td" | b"TD" => {
-                if let [.., x, y] = operands
-                    && let (Some(x), Some(y)) = (number(x), number(y))
-                {
-                    self.state.leading = if operator == b"TD" { -y } else { self.state.leading };
-                    self.next_line(x, y);
-                }
-            }
-            b"T*" => self.next_line(0.0, -self.state.leading),
-            b"Tc" => self.state.character_spacing = last().unwrap_or(self.state.character_spacing),
-            b"Tw" => self.state.word_spacing = last().unwrap_or(self.state.word_spacing),
-            b"Tz" => self.state.stretch = last().map_or(self.state.stretch, |percent| percent / 100.0),
-            b"TL" => self.state.leading = last().unwrap_or(self.state.leading),
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn next_line(&mut self, x: f64, y: f64) {
-        self.line_matrix = product([1.0, 0.0, 0.0, 1.0, x, y], self.line_matrix);
-        self.text_matrix = self.line_matrix;
-    }
-
-    /// Moves the pen along the line, in units of text space.
-    fn advance(&mut self, by: f64, is_vertical: bool) {
-        let (x, y) = if is_vertical { (0.0, -by) } else { (by * self.state.stretch, 0.0) };
-        self.text_matrix = product([1.0, 0.0, 0.0, 1.0, x, y], self.text_matrix);
-    }
-
-    /// Where the pen is on the page.
-    fn place(&self) -> Point {
-        let [.., x, y] = product(self.text_matrix, self.state.matrix);
-        (x, y)
-    }
-
-    /// The place of what was drawn from `start` to the pen.
-    fn line(&self, start: Point, is_vertical: bool) -> Place {
-        let [a, b, c, d, ..] = product(self.text_matrix, self.state.matrix);
-        let forwards = self.state.size.signum();
-        let (x, y) =
-            if is_vertical { (-c, -d) } else { (a * self.state.stretch.signum(), b * self.state.stretch.signum()) };
-        let length = x.hypot(y).max(f64::MIN_POSITIVE);
-        let along = (x / length * forwards, y / length * forwards);
-        let size = self.state.size.abs() * (a * d - b * c).abs().sqrt();
-        Place { start, end: self.place(), along, size }
-    }
-}
-
 /// Whether the operator at the end is reached.
 fn is_parsed_to_the_end(content: &[u8]) -> bool {
     let mut operations = UntypedIter::new(content);
@@ -438,18 +336,6 @@ fn bounded(page_bytes: usize) -> Result<(), Refusal> {
         return Err(Refusal::TooCostly(format!("its content is larger than {} MiB", PAGE_BYTES_MAX / 1024 / 1024)));
     }
     Ok(())
-}
-
-fn number(operand: &Object<'_>) -> Option<f64> {
-    match operand {
-        Object::Number(number) => Some(number.as_f64()).filter(|number| number.is_finite()),
-        _ => None,
-    }
-}
-
-fn matrix(operands: &[&Object<'_>]) -> Option<Matrix> {
-    let numbers: Vec<f64> = operands.iter().filter_map(|operand| number(operand)).collect();
-    numbers.try_into().ok()
 }
 
 /// A text string of the format: UTF-16 or UTF-8 with a mark, otherwise nearly Latin-1.

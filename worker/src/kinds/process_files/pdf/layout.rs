@@ -6,8 +6,8 @@ use crate::kinds::process_files::text::{Sink, is_ideograph};
 const WORD_GAP: f64 = 0.1;
 /// The same between two ideographs or kana, which are set apart to fill a line.
 const IDEOGRAPH_GAP: f64 = 0.4;
-/// How far a character must be across the line to begin another one, in font sizes; [`LINE_SHIFT`] if it is also further
-/// back.
+/// How far a character must be across the line to begin another one, in font sizes; [`LINE_SHIFT`] if it is also
+/// further back.
 const LINE_GAP: f64 = 1.5;
 const LINE_SHIFT: f64 = 0.5;
 /// Letter-spaced text: at least so many single letters in a row, set apart by less than this, in font sizes. Gaps that

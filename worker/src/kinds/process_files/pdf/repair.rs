@@ -1,7 +1,7 @@
 //! Repairs a content that cannot be parsed to its end.
 
-/// The content with each closing delimiter that nothing has opened, and each brace, replaced by a space; all readers pass
-/// over them. `None`: a string or an array has no end, or there is an inline image, whose bytes are not operators.
+/// The content with each closing delimiter that nothing has opened, and each brace, replaced by a space; all readers
+/// pass over them. `None`: a string or an array has no end, or there is an inline image, whose bytes are not operators.
 pub(super) fn without_stray_delimiters(content: &[u8]) -> Option<Vec<u8>> {
     let mut repaired = content.to_vec();
     let (mut arrays, mut dictionaries, mut at) = (0_usize, 0_usize, 0);

@@ -206,7 +206,8 @@ fn a_character_that_its_font_does_not_name_is_counted() {
          /CIDSystemInfo << /Registry (Adobe) /Ordering (Identity) /Supplement 0 >> >>",
     );
     assert_eq!(document.text(), "\u{fffd}\u{fffd}\x0c");
-    let font = "<< /Type /Font /Subtype /Type3 /FontMatrix [0.01 0 0 0.01 0 0] /FontBBox [0 0 9 9] /CharProcs << /g1 6 0 R >> \
+    let font = "<< /Type /Font /Subtype /Type3 /FontMatrix [0.01 0 0 0.01 0 0] /FontBBox [0 0 9 9] \
+                /CharProcs << /g1 6 0 R >> \
                 /Encoding << /Differences [65 /g1 /B] >> /FirstChar 65 /LastChar 66 /Widths [50 50] >>";
     let mut document = Pdf::with_font("BT /F 12 Tf 72 720 Td (AB) Tj ET", font);
     document.stream(6, "", b"0 0 9 9 re f");
@@ -217,7 +218,8 @@ fn a_character_that_its_font_does_not_name_is_counted() {
 fn ligatures_soft_hyphens_and_hyphens_are_counted_as_a_person_would() {
     let font = "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica \
                 /Encoding << /BaseEncoding /WinAnsiEncoding /Differences [1 /fi /ffl] >> >>";
-    let lines = r"BT /F 12 Tf 14 TL 72 720 Td (\001ve o\002ine exam-) Tj T* (ples of pre- and post-war co\255) Tj T* (operation A-) Tj T* (B) Tj ET";
+    let lines = "BT /F 12 Tf 14 TL 72 720 Td (\\001ve o\\002ine exam-) Tj T* (ples of pre- and post-war co\\255) Tj \
+                  T* (operation A-) Tj T* (B) Tj ET";
     let document = Pdf::with_font(lines, font);
     let report = document.read().unwrap();
     assert_eq!(report.words, 10, "{}", document.text());
@@ -231,7 +233,8 @@ fn chinese_runs_on_over_a_line_and_its_wide_setting_is_no_gap() {
     let mut document = Pdf::with_font(shown, font);
     document.set(
         6,
-        "<< /Type /Font /Subtype /CIDFontType0 /BaseFont /X /CIDSystemInfo << /Registry (Adobe) /Ordering (GB1) /Supplement 2 >> >>",
+        "<< /Type /Font /Subtype /CIDFontType0 /BaseFont /X \
+         /CIDSystemInfo << /Registry (Adobe) /Ordering (GB1) /Supplement 2 >> >>",
     );
     assert_eq!((document.read().unwrap().words, document.text().matches(' ').count()), (2, 1), "{}", document.text());
 }
@@ -254,7 +257,8 @@ fn letters_that_are_set_apart_are_one_word() {
 fn marked_content_can_have_a_text_of_its_own() {
     let mut document = Pdf::new(
         "BT /F 12 Tf 14 TL 72 720 Td (exam) Tj /Span << /ActualText <FEFF00AD> >> BDC (-) Tj EMC T* (ple) Tj T* \
-         /Span /P1 BDC (x) Tj /Span << /ActualText (z) >> BDC (y) Tj EMC EMC /Span << /ActualText (unseen) >> BDC EMC ET",
+         /Span /P1 BDC (x) Tj /Span << /ActualText (z) >> BDC (y) Tj EMC EMC \
+         /Span << /ActualText (unseen) >> BDC EMC ET",
     );
     document.resources("/Properties << /P1 << /ActualText (whole) >> >>");
     assert_eq!(document.text(), "exam\u{ad}\nple\nwhole\x0c");
@@ -267,7 +271,8 @@ fn vertical_writing_is_one_line() {
     let mut document = Pdf::with_font("BT /F 12 Tf 300 720 Td <6E2F3042> Tj <53E3> Tj -20 0 Td <3044> Tj ET", font);
     document.set(
         6,
-        "<< /Type /Font /Subtype /CIDFontType0 /BaseFont /X /CIDSystemInfo << /Registry (Adobe) /Ordering (Japan1) /Supplement 2 >> >>",
+        "<< /Type /Font /Subtype /CIDFontType0 /BaseFont /X \
+         /CIDSystemInfo << /Registry (Adobe) /Ordering (Japan1) /Supplement 2 >> >>",
     );
     assert_eq!(document.text(), "\u{6e2f}\u{3042}\u{53e3}\n\u{3044}\x0c");
 }
@@ -275,7 +280,7 @@ fn vertical_writing_is_one_line() {
 #[test]
 fn what_a_form_was_filled_in_with_is_on_the_page() {
     let mut document = Pdf::new(SHOWN);
-    document.page("/Contents 4 0 R /Resources << /Font << /F 5 0 R >> >> /Annots [6 0 R 8 0 R 9 0 R]");
+    document.page("/Contents 4 0 R /Resources << /Font << /F 5 0 R >> >> /Annots [6 0 R 8 0 R 9 0 R 10 0 R]");
     document.set(6, "<< /Type /Annot /Subtype /Widget /Rect [90 600 200 620] /AP << /N 7 0 R >> >>");
     document.form(
         7,
@@ -287,7 +292,8 @@ fn what_a_form_was_filled_in_with_is_on_the_page() {
         9,
         "<< /Type /Annot /Subtype /Widget /AS /On /Rect [90 400 200 420] /AP << /N << /On 7 0 R /Off null >> >> >>",
     );
-    assert_eq!(document.text(), "seven harbour lamps\nburning bright\nburning bright\x0c");
+    document.set(10, "<< /Type /Annot /Subtype /Widget /FT /Tx /V (by hand) /Rect [90 300 200 320] >>");
+    assert_eq!(document.text(), "seven harbour lamps\nburning bright\nburning bright\nby hand\x0c");
 }
 
 #[test]
