@@ -7,7 +7,7 @@ use hayro_syntax::object::{Array, Dict, MaybeRef, Name, Number, Object, ObjectId
 use hayro_syntax::{DecryptionError, LoadPdfError, Pdf};
 
 use super::Refusal;
-use super::stream;
+use super::stream::{self, find};
 
 /// Ends a last stream that was cut off; ignored behind a whole document.
 const LAST_RESORT: &[u8] = b"\nendstream\nendobj\n";
@@ -212,10 +212,6 @@ fn owner(before: &[u8]) -> Option<ObjectIdentifier> {
     let number = |word: &[u8]| str::from_utf8(word).ok()?.parse::<i32>().ok();
     let (generation, object) = (number(words.next()?)?, number(words.next()?)?);
     Some(ObjectIdentifier::new(u32::try_from(object).ok()?, generation))
-}
-
-pub(super) fn find(bytes: &[u8], word: &[u8]) -> Option<usize> {
-    memchr::memmem::find(bytes, word)
 }
 
 fn count(bytes: &[u8], word: &[u8]) -> usize {

@@ -8,7 +8,6 @@ use hayro_syntax::Filter;
 use hayro_syntax::object::{Array, Dict, Name, Number, Object, Stream};
 
 use super::Refusal;
-use super::document::find;
 
 /// The maximum size of an unpacked stream, in bytes. Deflate compresses up to a thousand to one, so a small file can
 /// hold a very large stream.
@@ -125,4 +124,8 @@ fn hexadecimal(packed: &[u8]) -> Result<Vec<u8>, Refusal> {
         packed.iter().take_while(|byte| **byte != b'>').filter(|byte| !byte.is_ascii_whitespace() && **byte != 0);
     let digits: Option<Vec<u8>> = digits.map(|byte| char::from(*byte).to_digit(16).map(|digit| digit as u8)).collect();
     Ok(digits.ok_or_else(damaged)?.chunks(2).map(|pair| pair[0] << 4 | pair.get(1).unwrap_or(&0)).collect())
+}
+
+pub(super) fn find(bytes: &[u8], word: &[u8]) -> Option<usize> {
+    memchr::memmem::find(bytes, word)
 }
