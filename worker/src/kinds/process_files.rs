@@ -55,9 +55,9 @@ pub struct Report {
     /// Pages of a PDF. For plain text, the number of form feeds plus one, not counting a form feed at the very end; an
     /// empty text has one page.
     pub pages: u64,
-    /// Words as of [`str::split_whitespace`]: separated by Unicode white space. In a PDF a word that is hyphenated at the
-    /// end of a line is one word, as are letters that are set apart, and Chinese and Japanese text runs on over the end of
-    /// a line.
+    /// Words as of [`str::split_whitespace`]: separated by Unicode white space. In a PDF a word that is hyphenated at
+    /// the end of a line is one word, as are letters that are set apart, and Chinese and Japanese text runs on over the
+    /// end of a line.
     pub words: u64,
     /// Unicode scalar values of the extracted text, including white space but not a byte order mark, nor NUL characters
     /// at the end. For a PDF they include the spaces and line ends that the extraction inserts at gaps on the page, so

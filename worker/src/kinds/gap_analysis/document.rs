@@ -143,8 +143,8 @@ fn is_wide(content_type: &str) -> bool {
 }
 
 /// The text of an HTML page, in the encoding given by its byte order mark, the content type or the page itself, in this
-/// order; otherwise UTF-8 if valid, else Windows-1252. A page whose tags can be read byte by byte is not UTF-16, even if
-/// it says so.
+/// order; otherwise UTF-8 if valid, else Windows-1252. A page whose tags can be read byte by byte is not UTF-16, even
+/// if it says so.
 fn decoded(body: &[u8], content_type: &str) -> String {
     let head = String::from_utf8_lossy(&body[..body.len().min(HEAD_BYTES)]);
     let declared = charset(&head).map(|encoding| encoding.output_encoding());
