@@ -57,8 +57,7 @@ impl Default for LogConfig {
 /// # Errors
 /// [`Error::Config`] when the filter is not valid.
 pub fn init(config: &LogConfig) -> Result<(), Error> {
-    // The PDF libraries warn about every unknown glyph; a filter that names them still shows these warnings.
-    let filter = EnvFilter::try_new(format!("pdf_extract=error,lopdf=error,{}", config.filter))
+    let filter = EnvFilter::try_new(&config.filter)
         .map_err(|e| Error::Config(format!("log.filter: {e}; write a level such as info, or target=level,…")))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Lines(io::stderr()));
     // It would report a failed write by `eprintln!`, which panics when standard error is closed.

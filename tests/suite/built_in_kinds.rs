@@ -1,5 +1,6 @@
 //! The work of the five systems on real input: real pages and recordings, real processes, and deaths in the middle.
 mod analyze_audio;
+mod documents;
 mod gap_analysis;
 mod site;
 

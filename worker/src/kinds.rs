@@ -6,12 +6,14 @@ mod command;
 pub mod gap_analysis;
 pub mod process_files;
 
+use std::io::{self, Read};
 use std::sync::Arc;
 
 use leasehold::{Config, Kind, Kinds};
 
 use crate::error::{self, Error};
 use crate::handler::Registry;
+use crate::reader::{self, Readers};
 use command::{Command, Launcher};
 
 /// The built-in kinds: the first is served if there is a document root, the others if the kinds file names them.
@@ -28,6 +30,37 @@ const LEFT_OUT: &[&str] = &[
     GAP_ANALYSIS,
 ];
 
+/// Reads one document and exits, if a worker has started this process for that; otherwise returns at once.
+///
+/// Documents are read in processes of their own, and each of them is the worker's own program, started again. Call this
+/// first in `main`, before anything else is done or started: without it the kinds `process-files` and `gap-analysis`
+/// cannot be served. A program without these kinds does not need it.
+pub fn become_reader() {
+    reader::run_if_reader(|task, argument, document, progress| read(task, argument, document, progress));
+}
+
+/// The reader's work.
+#[cfg_attr(not(feature = "web"), allow(unused_variables))]
+fn read(task: &str, argument: &str, document: &mut dyn Read, progress: &mut dyn FnMut(f64)) -> io::Result<String> {
+    match task {
+        process_files::TASK => process_files::work(document, progress),
+        #[cfg(feature = "web")]
+        gap_analysis::TASK => gap_analysis::work(argument, document),
+        _ => Err(io::Error::other(format!("there is no task {task:?}"))),
+    }
+}
+
+/// Refuses a kind that reads documents in a program that does not become a reader.
+fn require_reader(kind: &str) -> Result<(), Error> {
+    if reader::is_ready() {
+        return Ok(());
+    }
+    Err(error::config(format!(
+        "the built-in kind {kind} reads documents in processes of their own, which this program does not become; call \
+         leasehold_worker::become_reader() first in its main"
+    )))
+}
+
 /// Registers the commands of the kinds file and the built-in kinds. Every kind in the file must have a handler then.
 pub(crate) fn register(registry: &mut Registry, kinds: &Kinds, config: &Config) -> Result<(), Error> {
     let launcher = Arc::new(Launcher::new(config));
@@ -37,10 +70,14 @@ pub(crate) fn register(registry: &mut Registry, kinds: &Kinds, config: &Config) 
             registry.add_dyn(kind.clone(), Arc::new(command)).map_err(error::config)?;
         }
     }
+    let readers = Arc::new(Readers::new());
     let built_in = Kind::parse(PROCESS_FILES).expect("a constant");
     if registry.get(&built_in).is_none() {
         match &config.document_root {
-            Some(root) => process_files::serve(registry, built_in, root, config)?,
+            Some(root) => {
+                require_reader(PROCESS_FILES)?;
+                process_files::serve(registry, built_in, root, config, &readers)?;
+            }
             None if kinds.contains(&built_in) => {
                 return Err(error::config(format!(
                     "the kinds file configures the built-in kind {PROCESS_FILES}, which needs a document root; set \
@@ -62,8 +99,11 @@ pub(crate) fn register(registry: &mut Registry, kinds: &Kinds, config: &Config) 
     if is_wanted(registry, &gaps) {
         #[cfg(feature = "web")]
         {
+            require_reader(GAP_ANALYSIS)?;
             let fetcher = crate::fetch::Fetcher::new(config.fetch.allow_private);
-            let handler = move |context: crate::Context, payload| gap_analysis::run(fetcher.clone(), context, payload);
+            let handler = move |context: crate::Context, payload| {
+                gap_analysis::run(fetcher.clone(), Arc::clone(&readers), context, payload)
+            };
             registry.add(gaps, handler, &config.limits).map_err(error::config)?;
         }
         #[cfg(not(feature = "web"))]
@@ -99,6 +139,7 @@ mod tests {
     use crate::failure::{Done, Failure};
 
     fn registered(kinds: &str, config: &Config) -> Result<Vec<String>, String> {
+        become_reader();
         let kinds = Kinds::parse(kinds, PathBuf::from("/")).expect("a kinds file");
         let mut registry = Registry::default();
         let handler = async |_: Context, (): ()| -> Result<Done<()>, Failure> { Ok(().into()) };

@@ -9,7 +9,7 @@
 //!   end (`lease/drain`), on a thread that handlers cannot block.
 //! - `sweeper` does the work that belongs to no worker in particular: promote, reclaim, recover, prune, orphaned files.
 //! - `handler` is the [`Handler`] trait and the registry; `kinds` has the commands of the kinds file and the built-in kinds;
-//!   `fetch` downloads URLs for them.
+//!   `fetch` downloads URLs for them, and `reader` reads documents in processes of their own.
 //!
 //! How to write a handler, with examples, is the page `docs/rust-handlers.md`.
 mod attempt;
@@ -26,6 +26,7 @@ mod metrics;
 mod outage;
 mod panics;
 mod probe;
+mod reader;
 mod roles;
 mod run;
 mod running;
@@ -43,6 +44,7 @@ pub use attempt::context::Context;
 pub use error::{CheckpointError, Error};
 pub use failure::{Done, Failure};
 pub use handler::Handler;
+pub use kinds::become_reader;
 pub use shutdown::Shutdown;
 pub use stop::StopReason;
 

@@ -14,6 +14,9 @@ mod support;
 #[cfg(test)]
 mod tests;
 
+use std::io::{self, Read};
+use std::sync::Arc;
+
 use chrono::Utc;
 use leasehold::job::ErrorCode;
 use leasehold::limits;
@@ -23,9 +26,15 @@ use serde_json::json;
 
 use crate::attempt::context::Context;
 use crate::failure::{Done, Failure};
-use crate::fetch::{FetchError, Fetcher};
-use document::Document;
+use crate::fetch::{FetchError, Fetched, Fetcher};
+use crate::reader::{Input, Readers};
+use document::{Document, Extract};
 use state::{Phase, State};
+
+/// The name of this kind's task for a reader; its argument is the content type.
+pub(super) const TASK: &str = "extract";
+
+const CONTENT_TYPE_BYTES_MAX: usize = 1000;
 
 /// The payload of this kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,12 +101,17 @@ impl Order {
 }
 
 /// The handler.
-pub(super) async fn run(fetcher: Fetcher, context: Context, payload: Payload) -> Result<Done<Report>, Failure> {
+pub(super) async fn run(
+    fetcher: Fetcher,
+    readers: Arc<Readers>,
+    context: Context,
+    payload: Payload,
+) -> Result<Done<Report>, Failure> {
     let order = Order::parse(&payload, &fetcher)?;
     context.require_file_store()?;
     let saved = context.checkpoint::<State>().ok().flatten();
     let mut state = saved.filter(|state| state.is_of(&order.url)).unwrap_or_else(|| State::new(&order.url));
-    let run = Run { fetcher, context, order };
+    let run = Run { fetcher, readers, context, order };
     loop {
         run.context.progress(run.percent(&state), state.phase.message());
         match state.phase {
@@ -112,9 +126,17 @@ pub(super) async fn run(fetcher: Fetcher, context: Context, payload: Payload) ->
     }
 }
 
+/// The reader's work: what is in a document, or why it cannot be read, as JSON.
+pub(super) fn work(content_type: &str, document: &mut dyn Read) -> io::Result<String> {
+    let mut body = Vec::new();
+    document.read_to_end(&mut body)?;
+    Ok(serde_json::to_string(&document::read(body, content_type))?)
+}
+
 /// One attempt.
 struct Run {
     fetcher: Fetcher,
+    readers: Arc<Readers>,
     context: Context,
     order: Order,
 }
@@ -162,11 +184,11 @@ impl Run {
 
     async fn read(&self, url: &str) -> Result<Document, document::Fault> {
         let url = Url::parse(url).map_err(|e| document::Fault::for_good(format!("is not a URL ({e})")))?;
-        let fetched = self.fetcher.fetch(&url).await?;
-        let context = self.context.clone();
-        // Holds the context, and so the slot, until reading has stopped.
-        let reading = tokio::task::spawn_blocking(move || document::read(fetched, &|| context.is_cancelled()));
-        reading.await.unwrap_or_else(|e| Err(document::Fault::for_now(format!("could not be read: {e}"))))
+        let Fetched { url, content_type, body } = self.fetcher.fetch(&url).await?;
+        // It is an argument of the reader, which may not be long.
+        let task = [TASK, leasehold::job::cut(&content_type, CONTENT_TYPE_BYTES_MAX)];
+        let read = self.readers.read::<Result<Extract, String>>(task, Input::Bytes(body), &mut |_| {}).await?;
+        Ok(read.map_err(document::Fault::for_good)?.at(url))
     }
 
     /// Runs `work` off the async threads; it must check for a stop itself.

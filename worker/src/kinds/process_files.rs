@@ -1,30 +1,22 @@
 //! The built-in kind `process-files`: reads one document below a root, counts its text and hashes its bytes.
 //!
-//! [`process`] blocks and is independent of jobs and Redis. The handler calls it off the async threads, passes its
-//! progress on and turns [`ProcessError::is_retryable`] into a retry or a final failure.
-//!
-//! Limitations: [`process`] cannot be stopped from outside. A PDF is abandoned after [`PDF_SECONDS_MAX`], but only
-//! between two pages or two pieces of text. A malicious PDF can still occupy its thread for longer or exhaust memory,
-//! with a compressed cross-reference or the ranges of a character map, which the library always expands; the worker
-//! then crashes, which is counted as a crash of the job.
+//! The handler finds the file and opens it; a process of its own reads it (see `reader`), with [`count`].
 
 /// Used by other kinds that read documents.
 #[cfg(feature = "web")]
 pub(super) mod content {
-    pub(in crate::kinds) use super::pdf::{is_pdf, read as read_pdf};
+    pub(in crate::kinds) use super::pdf::{Refusal, is_pdf, read as read_pdf};
     pub(in crate::kinds) use super::text::{Sink, read as read_text};
 }
 mod open;
-mod page;
 mod pdf;
 #[cfg(test)]
 mod tests;
 mod text;
-mod unpack;
 
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use leasehold::{Config, Kind};
 use serde::{Deserialize, Serialize};
@@ -33,11 +25,13 @@ use crate::attempt::context::Context;
 use crate::error::{self, Error};
 use crate::failure::{Done, Failure};
 use crate::handler::Registry;
+use crate::reader::{Input, ReadError, Readers};
+use pdf::Refusal;
 
-/// The maximum size of a file, in bytes: each slot of the worker may hold one in memory.
+/// The name of this kind's task for a reader.
+pub(super) const TASK: &str = "count";
+/// The maximum size of a file, in bytes: a reader holds it in memory.
 pub const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// How long extracting the text of one PDF may take, in seconds. A book of 1,200 pages takes four.
-pub const PDF_SECONDS_MAX: u64 = 60;
 
 /// The payload of this kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,11 +55,14 @@ pub struct Report {
     /// Pages of a PDF. For plain text, the number of form feeds plus one, not counting a form feed at the very end; an
     /// empty text has one page.
     pub pages: u64,
-    /// Words as of [`str::split_whitespace`]: separated by Unicode white space.
+    /// Words as of [`str::split_whitespace`]: separated by Unicode white space. In a PDF a word that is hyphenated at
+    /// the end of a line is one word, as are letters that are set apart, and Chinese and Japanese text runs on over the
+    /// end of a line.
     pub words: u64,
-    /// Unicode scalar values of the extracted text, including white space but not a byte order mark. For a PDF they
-    /// include the spaces and line ends that the extraction inserts at gaps on the page, so other extractors count
-    /// differently.
+    /// Unicode scalar values of the extracted text, including white space but not a byte order mark, nor NUL characters
+    /// at the end. For a PDF they include the spaces and line ends that the extraction inserts at gaps on the page, so
+    /// other extractors count differently; a ligature is its letters, and a character whose font does not say which one
+    /// it is counts as one.
     pub characters: u64,
     /// SHA-256 of the file's bytes, as 64 lower-case hexadecimal digits.
     pub sha256: String,
@@ -140,78 +137,139 @@ pub enum ProcessError {
         /// The limit that was exceeded.
         reason: String,
     },
-    /// The PDF took longer than [`PDF_SECONDS_MAX`], possibly because the machine is busy.
-    #[error("PDF took longer than {} s to read: {file}", PDF_SECONDS_MAX)]
-    OutOfTime {
+    /// The reader gave no answer: the document needs more memory or time than a reader has, or the reader was killed.
+    #[error("File could not be read: {file}: {reason}")]
+    NotRead {
         /// The name as submitted.
         file: String,
+        /// What happened to the reader.
+        reason: String,
+        /// Whether the same file may be read later.
+        is_retryable: bool,
     },
 }
 
 impl ProcessError {
     /// Whether the same file may succeed later: the cause is the system, not the name or the content.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::RootUnreadable { .. } | Self::Unreadable { .. } | Self::OutOfTime { .. })
+        matches!(self, Self::RootUnreadable { .. } | Self::Unreadable { .. } | Self::NotRead { is_retryable: true, .. })
+    }
+
+    fn not_read(file: &str, error: &ReadError) -> Self {
+        let (reason, is_retryable) = (open::shown(&error.to_string()), error.is_retryable());
+        Self::NotRead { file: open::shown(file), reason, is_retryable }
     }
 }
 
-/// Reads the document `file` below `root` and counts its text. Blocks; uses a few times the file's size in memory.
+/// What the reader counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Counts {
+    bytes: u64,
+    pages: u64,
+    words: u64,
+    characters: u64,
+    sha256: String,
+}
+
+/// Why a document was not counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+enum Fault {
+    TooLarge,
+    NotText(String),
+    Pdf(Refusal),
+}
+
+impl Fault {
+    fn into_error(self, file: &str) -> ProcessError {
+        let file = open::shown(file);
+        match self {
+            Self::TooLarge => ProcessError::TooLarge { file },
+            Self::NotText(reason) => ProcessError::NotText { file, reason: open::shown(&reason) },
+            Self::Pdf(refusal) => refusal.into_error(file),
+        }
+    }
+}
+
+/// Reads a document and counts its text. `progress` gets the fraction done. A file is a PDF if a header is found in its
+/// first 1,024 bytes.
 ///
-/// `progress` gets a percentage from 0 to 100 and the phase, `reading` or `extracting text`; it is called at most once
-/// per page and must not panic. A file is a PDF if a header is found in its first 1,024 bytes.
-pub fn process(root: &Path, file: &str, progress: &mut dyn FnMut(f64, &str)) -> Result<Report, ProcessError> {
-    progress(0.0, "reading");
-    let document = open::read(root, file)?;
-    progress(10.0, "extracting text");
-    let mut extracted = |share: f64| progress(10.0 + 90.0 * share, "extracting text");
-    let (pages, tally) = if pdf::is_pdf(&document.content) {
-        let deadline = Instant::now() + Duration::from_secs(PDF_SECONDS_MAX);
-        let mut tally = text::Tally::default();
-        let should_stop = || Instant::now() > deadline;
-        (pdf::read(file, &document.content, &should_stop, &mut tally, &mut extracted)?, tally)
+/// # Errors
+/// The document cannot be read to its end.
+fn count(document: &mut dyn Read, progress: &mut dyn FnMut(f64)) -> io::Result<Result<Counts, Fault>> {
+    let Some(open::Content { bytes, sha256 }) = open::read(document)? else { return Ok(Err(Fault::TooLarge)) };
+    let length = bytes.len() as u64;
+    let counted = if pdf::is_pdf(&bytes) {
+        let mut tally = text::Tally::of_page();
+        pdf::read(bytes, &mut tally, progress).map(|pages| (pages, tally)).map_err(Fault::Pdf)
     } else {
-        let counted = text::count(&document.content);
-        extracted(1.0);
-        counted.map_err(|reason| ProcessError::NotText { file: open::shown(file), reason })?
+        text::count(&bytes).map_err(Fault::NotText)
     };
-    Ok(Report {
-        file: file.to_owned(),
-        bytes: document.content.len() as u64,
+    progress(1.0);
+    Ok(counted.map(|(pages, text::Tally { words, characters, .. })| Counts {
+        bytes: length,
         pages,
-        words: tally.words,
-        characters: tally.characters,
-        sha256: document.sha256,
-    })
+        words,
+        characters,
+        sha256,
+    }))
+}
+
+/// The reader's work: [`count`], as JSON.
+pub(super) fn work(document: &mut dyn Read, progress: &mut dyn FnMut(f64)) -> io::Result<String> {
+    Ok(serde_json::to_string(&count(document, progress)?)?)
 }
 
 /// Serves the kind below this document root.
-pub(super) fn serve(registry: &mut Registry, kind: Kind, root: &Path, config: &Config) -> Result<(), Error> {
+pub(super) fn serve(
+    registry: &mut Registry,
+    kind: Kind,
+    root: &Path,
+    config: &Config,
+    readers: &Arc<Readers>,
+) -> Result<(), Error> {
     if !root.is_dir() {
         let shown = root.display();
         return Err(error::config(format!(
             "document_root {shown} is not a folder; set it to the folder of the documents"
         )));
     }
-    let root: PathBuf = root.into();
-    let handler = move |context: Context, payload: Payload| run(root.clone(), context, payload);
+    let (root, readers): (PathBuf, _) = (root.into(), Arc::clone(readers));
+    let handler = move |context: Context, payload: Payload| run(root.clone(), Arc::clone(&readers), context, payload);
     registry.add(kind, handler, &config.limits).map_err(error::config)
 }
 
-/// Reads one document, off the async threads.
-async fn run(root: PathBuf, context: Context, payload: Payload) -> Result<Done<Report>, Failure> {
+/// Reads one document.
+async fn run(
+    root: PathBuf,
+    readers: Arc<Readers>,
+    context: Context,
+    payload: Payload,
+) -> Result<Done<Report>, Failure> {
     if let Some(reason) = payload.skip {
         return Ok(Done::Skipped(reason));
     }
-    let reading = tokio::task::spawn_blocking(move || {
-        // Holds the context, and so the slot, until reading ends, since it cannot be stopped.
-        let mut progress = |percent: f64, phase: &str| context.progress(percent, phase);
-        process(&root, &payload.file, &mut progress)
-    });
-    match reading.await {
-        Ok(Ok(report)) => Ok(report.into()),
-        Ok(Err(e)) if e.is_retryable() => Err(Failure::new(e.to_string())),
-        Ok(Err(e)) => Err(Failure::fatal(e.to_string())),
-        Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
-        Err(e) => Err(Failure::new(format!("reading was interrupted: {e}"))),
+    context.progress(0.0, "reading");
+    let read = tokio::select! {
+        read = read(root, &readers, &context, payload.file) => read,
+        () = context.cancelled() => return Err(Failure::new("reading was stopped")),
+    };
+    match read {
+        Ok(report) => Ok(report.into()),
+        Err(e) if e.is_retryable() => Err(Failure::new(e.to_string())),
+        Err(e) => Err(Failure::fatal(e.to_string())),
     }
+}
+
+async fn read(root: PathBuf, readers: &Readers, context: &Context, file: String) -> Result<Report, ProcessError> {
+    let name = file.clone();
+    // The file system may take a while.
+    let opening = tokio::task::spawn_blocking(move || open::find(&root, &name));
+    let interrupted = |e: tokio::task::JoinError| ReadError::System(format!("was never started: {e}"));
+    let opened = opening.await.map_err(|e| ProcessError::not_read(&file, &interrupted(e)))??;
+    context.progress(10.0, "extracting text");
+    let mut progress = |fraction: f64| context.progress(10.0 + 90.0 * fraction, "extracting text");
+    let answer = readers.read::<Result<Counts, Fault>>([TASK, ""], Input::File(opened), &mut progress).await;
+    let counted = answer.map_err(|e| ProcessError::not_read(&file, &e))?;
+    let Counts { bytes, pages, words, characters, sha256 } = counted.map_err(|fault| fault.into_error(&file))?;
+    Ok(Report { file, bytes, pages, words, characters, sha256 })
 }

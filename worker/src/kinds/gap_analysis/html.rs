@@ -10,7 +10,7 @@ use super::prose::Prose;
 
 /// The maximum number of links kept of a page.
 const LINKS_MAX: usize = 10_000;
-/// Characters passed to the tokenizer at once; between two pieces the stop condition is checked.
+/// Characters passed to the tokenizer at once: it copies them.
 const PIECE_BYTES: usize = 16 << 10;
 /// Tags within a sentence; all others end it.
 const INLINE: [&str; 34] = [
@@ -21,21 +21,12 @@ const INLINE: [&str; 34] = [
 /// Tags whose text is not part of the page's text.
 const HIDDEN: [&str; 9] = ["script", "style", "noscript", "template", "svg", "textarea", "select", "title", "iframe"];
 
-/// Reads a page: its text goes to `prose`, its links, as written, to `links`. Returns its `base`. The error is that it
-/// took too long.
-pub(super) fn read(
-    page: &str,
-    should_stop: &dyn Fn() -> bool,
-    prose: &mut Prose,
-    links: &mut Vec<String>,
-) -> Result<Option<String>, &'static str> {
+/// Reads a page: its text goes to `prose`, its links, as written, to `links`. Returns its `base`.
+pub(super) fn read(page: &str, prose: &mut Prose, links: &mut Vec<String>) -> Option<String> {
     let reader = Reader { state: RefCell::new(State { prose, links, base: None, hidden: None }) };
     let (tokenizer, queue) = (Tokenizer::new(reader, Default::default()), BufferQueue::default());
     let mut rest = page;
     while !rest.is_empty() {
-        if should_stop() {
-            return Err("it takes too long");
-        }
         let (piece, after) = rest.split_at(rest.floor_char_boundary(PIECE_BYTES));
         queue.push_back(StrTendril::from_slice(piece));
         while !queue.is_empty() {
@@ -44,8 +35,7 @@ pub(super) fn read(
         rest = after;
     }
     tokenizer.end();
-    let base = tokenizer.sink.state.borrow_mut().base.take();
-    Ok(base)
+    tokenizer.sink.state.borrow_mut().base.take()
 }
 
 struct Reader<'a> {

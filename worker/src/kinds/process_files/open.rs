@@ -1,4 +1,4 @@
-//! Finds a document below the root, opens it safely, and reads it.
+//! Finds a document below the root and opens it safely; and reads it, in the reader.
 
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
@@ -13,39 +13,35 @@ use sha2::{Digest, Sha256};
 use super::{FILE_BYTES_MAX, ProcessError};
 
 const SHOWN_CHARS_MAX: usize = 200;
-const CHUNK_BYTES: usize = 64 * 1024;
+
+/// The file below `root`, opened. Its size is checked here and again by the reader: it may grow.
+pub(super) fn find(root: &Path, file: &str) -> Result<File, ProcessError> {
+    let (root, path) = resolve(root, file)?;
+    let opened = open(&root, &path, file)?;
+    match opened.metadata().map_err(|error| refused(file, error))?.len() {
+        0..=FILE_BYTES_MAX => Ok(opened),
+        _ => Err(ProcessError::TooLarge { file: shown(file) }),
+    }
+}
 
 /// A file's bytes, and their SHA-256 in hexadecimal.
-pub(super) struct Document {
-    pub content: Vec<u8>,
+pub(super) struct Content {
+    pub bytes: Vec<u8>,
     pub sha256: String,
 }
 
-/// The whole content of `file` below `root`.
-pub(super) fn read(root: &Path, file: &str) -> Result<Document, ProcessError> {
-    let (root, path) = resolve(root, file)?;
-    let mut opened = open(&root, &path, file)?;
-    let mut hash = Sha256::new();
-    let mut content = Vec::new();
-    let mut chunk = vec![0; CHUNK_BYTES];
-    loop {
-        let length = match opened.read(&mut chunk) {
-            Ok(0) => break,
-            Ok(length) => length,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(refused(file, error)),
-        };
-        if content.len() as u64 + length as u64 > FILE_BYTES_MAX {
-            return Err(ProcessError::TooLarge { file: shown(file) });
-        }
-        hash.update(&chunk[..length]);
-        content.extend_from_slice(&chunk[..length]);
+/// Reads all of a file; `None`: it is over [`FILE_BYTES_MAX`].
+pub(super) fn read(file: &mut dyn Read) -> io::Result<Option<Content>> {
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Ok(None);
     }
-    let sha256 = hash.finalize().iter().fold(String::with_capacity(64), |mut digits, byte| {
+    let sha256 = Sha256::digest(&bytes).iter().fold(String::with_capacity(64), |mut digits, byte| {
         write!(digits, "{byte:02x}").expect("a String takes every write");
         digits
     });
-    Ok(Document { content, sha256 })
+    Ok(Some(Content { bytes, sha256 }))
 }
 
 /// A name, or a library's text about a file, for use in an error: control characters are escaped, so that it cannot

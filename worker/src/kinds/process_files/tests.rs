@@ -1,6 +1,10 @@
-//! Names, kinds of file and plain text; PDFs have [`hostile`] and the documents that ship with the project.
+//! Names, kinds of file and plain text; PDFs have [`inputs`], [`unusual`], [`hostile`] and the documents that ship with
+//! the project.
 
+mod build;
 mod hostile;
+mod inputs;
+mod unusual;
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -13,7 +17,7 @@ use tempfile::TempDir;
 use super::*;
 
 /// Every document that ships as sample input and can be read: its pages and its words. The PDFs agree with `pdfinfo`,
-/// and with `pdftotext` but for words broken at a line's end and the spacing of formulas.
+/// and with `pdftotext` but for the spacing of formulas.
 const SHIPPED: [(&str, u64, u64); 26] = [
     ("allotment-plan.pdf", 2, 285),
     ("almanac-of-daylight.txt", 74, 20285),
@@ -29,7 +33,7 @@ const SHIPPED: [(&str, u64, u64); 26] = [
     ("lentil-soup.txt", 1, 335),
     ("liomazoma.txt", 1, 216),
     ("minutes-reading-room-committee.txt", 1, 341),
-    ("morse-hand.pdf", 1, 456),
+    ("morse-hand.pdf", 1, 453),
     ("night-shift.txt", 1, 196),
     ("notice-water-works.pdf", 1, 175),
     ("ocha-no-irekata.txt", 1, 17),
@@ -39,7 +43,7 @@ const SHIPPED: [(&str, u64, u64); 26] = [
     ("rainfall-charts.pdf", 2, 109),
     ("runbook-queue-backlog.txt", 1, 541),
     ("seed-exchange-list.pdf", 3, 491),
-    ("thirty-passages.pdf", 32, 4754),
+    ("thirty-passages.pdf", 32, 4678),
     ("valley-line-timetable.txt", 3, 277),
 ];
 
@@ -47,8 +51,16 @@ fn documents() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/process-files/documents")
 }
 
+/// What the handler and the reader do, in this process.
+fn process(root: &Path, file: &str, progress: &mut dyn FnMut(f64)) -> Result<Report, ProcessError> {
+    let mut opened = open::find(root, file)?;
+    let counted = count(&mut opened, progress).unwrap().map_err(|fault| fault.into_error(file))?;
+    let Counts { bytes, pages, words, characters, sha256 } = counted;
+    Ok(Report { file: file.to_owned(), bytes, pages, words, characters, sha256 })
+}
+
 fn read(root: &Path, file: &str) -> Result<Report, ProcessError> {
-    process(root, file, &mut |_, _| {})
+    process(root, file, &mut |_| {})
 }
 
 /// A separate root for each test, in a separate folder so that there is an outside.
@@ -214,14 +226,19 @@ fn an_error_shows_a_name_that_cannot_forge_a_line() {
 }
 
 #[test]
-fn progress_starts_at_0_ends_at_100_and_never_falls() {
+fn progress_ends_at_1_and_never_falls() {
     for name in ["thirty-passages.pdf", "night-shift.txt"] {
         let mut heard = Vec::new();
-        process(&documents(), name, &mut |percent, phase| heard.push((percent, phase.to_owned()))).unwrap();
-        assert_eq!(heard.first().unwrap(), &(0.0, "reading".to_owned()));
-        assert_eq!(heard.last().unwrap(), &(100.0, "extracting text".to_owned()));
-        assert!(heard.is_sorted_by(|one, next| one.0 <= next.0), "{heard:?}");
+        process(&documents(), name, &mut |fraction| heard.push(fraction)).unwrap();
+        assert_eq!(heard.last(), Some(&1.0));
+        assert!(heard.is_sorted(), "{heard:?}");
     }
+}
+
+#[test]
+fn a_file_that_grows_over_the_limit_is_refused_by_the_reader_too() {
+    let mut endless = std::io::repeat(b'a');
+    assert_eq!(count(&mut endless, &mut |_| {}).unwrap(), Err(Fault::TooLarge));
 }
 
 #[test]
@@ -247,16 +264,39 @@ fn text_is_counted_the_same_in_every_encoding_it_comes_in() {
         b"O\xF9 est pass\xE9 l\x92\x9Cuf du petit d\xE9jeuner ? \x97 \xABl\xE0-bas, sous le chapeau\xBB".to_vec(),
     ];
     for content in encoded {
+        let padded = [content.as_slice(), &[0; 64]].concat();
+        assert_eq!(counts(&padded), (1, words, characters), "{padded:?}");
         assert_eq!(counts(&content), (1, words, characters), "{content:?}");
     }
+}
+
+#[test]
+fn a_text_with_a_few_bad_bytes_stays_what_it_is() {
+    assert_eq!(counts("d\u{e9}j\u{e0} vu \u{e0} l'\u{e9}cole".as_bytes()), (1, 4, 17));
+    assert_eq!(counts(b"d\xC3\xA9j\xC3\xA0 vu \xC3 l'\xC3\xA9cole"), (1, 4, 17));
+    assert_eq!(counts(b"caf\xE9 cr\xE8me"), (1, 2, 10), "Windows-1252");
+    let half = [
+        b"\xFF\xFE".as_slice(),
+        &"word ".repeat(100).encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>(),
+        b"\x00\xD8",
+    ]
+    .concat();
+    assert_eq!(counts(&half), (1, 101, 501));
 }
 
 #[test]
 fn what_is_no_text_is_refused_for_good() {
     let shift_jis = b"\x82\xA8\x92\x83\x82\xCC\x93\xFC\x82\xEA\x95\xFB\n".repeat(20);
     let every_byte: Vec<u8> = (1..=255).collect();
-    let refused: [&[u8]; 6] =
-        [b"\x7FELF\0\0", b"\0", &shift_jis, &every_byte, b"\xFF\xFEa", b"\x01\x02\x03\x04 mostly controls"];
+    let refused: [&[u8]; 7] = [
+        b"\x89PNG\r\n\x1a\n\0\0",
+        b"\x7FELF\0\0",
+        b"\0",
+        &shift_jis,
+        &every_byte,
+        b"\xFF\xFEa",
+        b"\x01\x02\x03\x04 mostly controls",
+    ];
     for content in refused {
         let error = read_bytes(content).unwrap_err();
         assert!(matches!(error, ProcessError::NotText { .. }) && !error.is_retryable(), "{content:?}: {error}");
@@ -269,12 +309,18 @@ fn a_pdf_is_told_by_its_content_and_not_by_its_name() {
     let pdf = fs::read(documents().join("night-shift.txt").with_file_name("clockmakers-notebook.pdf")).unwrap();
     fs::write(root.join("pdf.txt"), &pdf).unwrap();
     fs::write(root.join("late.txt"), [b"HTTP/1.1 200 OK\r\n\r\n", pdf.as_slice()].concat()).unwrap();
+    fs::write(root.join("marked"), [b"\xEF\xBB\xBF", pdf.as_slice()].concat()).unwrap();
     fs::write(root.join("behind-bytes"), [b"\x00\x05junk", pdf.as_slice()].concat()).unwrap();
     fs::write(root.join("text.pdf"), "plain words").unwrap();
     fs::write(root.join("prose.txt"), "A PDF begins with %PDF-1.7 or the like.").unwrap();
-    for (name, pages, words) in
-        [("pdf.txt", 3, 513), ("late.txt", 3, 513), ("behind-bytes", 3, 513), ("text.pdf", 1, 2), ("prose.txt", 1, 8)]
-    {
+    for (name, pages, words) in [
+        ("pdf.txt", 3, 513),
+        ("late.txt", 3, 513),
+        ("marked", 3, 513),
+        ("behind-bytes", 3, 513),
+        ("text.pdf", 1, 2),
+        ("prose.txt", 1, 8),
+    ] {
         let report = read(&root, name).unwrap();
         assert_eq!((report.pages, report.words), (pages, words), "{name}");
     }
