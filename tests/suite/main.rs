@@ -10,6 +10,8 @@ mod cli;
 mod clients;
 mod clocked_store;
 mod cluster;
+mod command_processes;
+mod command_results;
 mod crash_points;
 mod docs;
 mod doctor;

@@ -49,6 +49,7 @@ impl Arguments {
 }
 
 fn main() -> ExitCode {
+    leasehold::secrets::protect();
     leasehold::init::leave_process_one();
     let code = match run(Arguments::parse()) {
         Ok(()) => 0,
