@@ -2,7 +2,8 @@
 -- Transition: submit import
 -- KEYS: the partition. ARGV: now, names_max, idempotency_ms, n, then for each job: id, kind, queue, priority,
 --   due (empty; `+ms` from now; or ms), begins (empty; `parent`; or how it had ended: completed, skipped, failed,
---   cancelled), created_at (empty: now; or ms), key and digest (or empty), n_fields, field, value, …
+--   cancelled, and `:ms` if the time is known), created_at (empty: now; or ms), key and digest (or empty), n_fields,
+--   field, value, …
 -- Returns, for each: {queued|waiting|completed|failed|cancelled, id, created_at} | {scheduled, id, created_at, due} |
 --   {exists|replayed|conflict|gone, id} | {names, kind|queue}
 local names_max, idempotency_ms, n = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
@@ -32,7 +33,8 @@ local function create(job, due, begins, created_at, first, last)
     gather('ZADD', WAITING, created_at, job.id)
     gather('ZADD', OPEN, now + OPEN_MS, job.id)
   elseif begins ~= '' then
-    ends = begins == 'skipped' and 'completed' or begins
+    ends, job.ended_at = ending(begins)
+    if ends == 'skipped' then ends = 'completed' end
   elseif at > now then
     state = 'scheduled'
     gather('ZADD', SCHEDULED, at, job.id)
