@@ -56,6 +56,7 @@ impl Flags {
 }
 
 fn main() -> ExitCode {
+    leasehold::secrets::protect();
     leasehold::init::leave_process_one();
     // A process has one provider of cryptography; none has been installed before.
     drop(rustls::crypto::ring::default_provider().install_default());

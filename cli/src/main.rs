@@ -83,6 +83,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    leasehold::secrets::protect();
     leasehold::init::leave_process_one();
     let arguments = Arguments::parse();
     rustls::crypto::ring::default_provider().install_default().expect("the first call in this process");

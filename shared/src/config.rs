@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::location::Location;
 use crate::followed::Followed;
-use crate::redis_url::RedisUrl;
+use crate::redis_url::{self, RedisUrl};
 use crate::{Error, Kinds, Limits, QueueName, limits};
 
 pub use crate::log::{LogConfig, LogFormat};
@@ -18,6 +18,8 @@ pub use crate::log::{LogConfig, LogFormat};
 pub struct Config {
     /// Where Redis is: `redis://host:port`; `redis+sentinel://host,host/master`; `rediss` for TLS.
     pub redis_url: String,
+    /// A file with the password of Redis, in place of one in `redis_url`; read at start.
+    pub redis_password_file: Option<PathBuf>,
     /// Partitions of the key space, 1 to 256. Fixed at the first start; if unset, the existing number is used.
     pub partitions: Option<u16>,
     /// The lease: how long a worker may be silent before its jobs are reclaimed, ms, 1000 to 3600000.
@@ -81,6 +83,8 @@ pub struct RedisConfig {
     pub ca_file: Option<PathBuf>,
     /// The password of the sentinels; unset: they have none. That of Redis itself is in `redis_url`.
     pub sentinel_password: Option<String>,
+    /// A file with the password of the sentinels, in place of `redis.sentinel_password`; read at start.
+    pub sentinel_password_file: Option<PathBuf>,
     /// Whether the sentinels take TLS; unset: as Redis itself does, by `redis_url`.
     pub sentinel_tls: Option<bool>,
     /// What keeps the jobs when Redis restarts.
@@ -163,12 +167,15 @@ pub struct WorkerConfig {
     pub listen: Option<String>,
     /// Interval between sweeps, ms, at least 50.
     pub sweep_ms: u64,
+    /// The user that commands run as, `name`, `uid` or `uid:gid`, if the worker runs as root; unset: the worker's.
+    pub command_user: Option<String>,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             redis_url: "redis://127.0.0.1:6379".into(),
+            redis_password_file: None,
             partitions: None,
             lease_ms: 30_000,
             max_crashes: 3,
@@ -202,6 +209,7 @@ impl Default for RedisConfig {
             ca_file: None,
             durability: RedisDurability::Aof,
             sentinel_password: None,
+            sentinel_password_file: None,
             sentinel_tls: None,
         }
     }
@@ -215,13 +223,21 @@ impl Default for ApiConfig {
 
 impl Default for WorkerConfig {
     fn default() -> Self {
-        Self { queues: "default".into(), concurrency: 8, grace_ms: 20_000, listen: None, sweep_ms: 1_000 }
+        Self {
+            queues: "default".into(),
+            concurrency: 8,
+            grace_ms: 20_000,
+            listen: None,
+            sweep_ms: 1_000,
+            command_user: None,
+        }
     }
 }
 
 /// Every key that a file, a variable (`LEASEHOLD_` and `__` for each dot) or a flag may set.
 pub const KEYS: &[&str] = &[
     "redis_url",
+    "redis_password_file",
     "partitions",
     "lease_ms",
     "max_crashes",
@@ -240,6 +256,7 @@ pub const KEYS: &[&str] = &[
     "redis.ca_file",
     "redis.durability",
     "redis.sentinel_password",
+    "redis.sentinel_password_file",
     "redis.sentinel_tls",
     "api.listen",
     "api.tokens",
@@ -250,6 +267,7 @@ pub const KEYS: &[&str] = &[
     "worker.grace_ms",
     "worker.listen",
     "worker.sweep_ms",
+    "worker.command_user",
     "limits.body_bytes",
     "limits.bulk_body_bytes",
     "limits.upload_bytes",
@@ -268,12 +286,13 @@ pub const KEYS: &[&str] = &[
 
 /// Variables that are not settings: those passed to a command (a worker started by a command must accept them), the
 /// server program that `make`, the tests and `leasehold up` start, and the API that the command line uses.
-const OTHER_VARIABLES: [&str; 9] = [
+const OTHER_VARIABLES: [&str; 10] = [
     "LEASEHOLD_JOB_ID",
     "LEASEHOLD_TOKEN",
     "LEASEHOLD_ATTEMPT",
     "LEASEHOLD_CHECKPOINT",
     "LEASEHOLD_ITEMS",
+    "LEASEHOLD_SCRATCH",
     "LEASEHOLD_REDIS_SERVER",
     "LEASEHOLD_API_URL",
     "LEASEHOLD_API_TOKEN",
@@ -363,8 +382,24 @@ impl Config {
         for listen in std::iter::once(&mut config.api.listen).chain(&mut config.worker.listen) {
             on_loopback(listen);
         }
+        config.read_passwords().map_err(Error::Config)?;
         config.check().map_err(Error::Config)?;
         Ok(config)
+    }
+
+    /// Reads the files with passwords.
+    fn read_passwords(&mut self) -> Result<(), String> {
+        if let Some(file) = &self.redis_password_file {
+            let password = password_in("redis_password_file", file)?;
+            self.redis_url = redis_url::with_password(&self.redis_url, &password)?;
+        }
+        if let Some(file) = &self.redis.sentinel_password_file {
+            let password = password_in("redis.sentinel_password_file", file)?;
+            if self.redis.sentinel_password.replace(password).is_some() {
+                return Err("redis.sentinel_password and redis.sentinel_password_file are both set; set one".into());
+            }
+        }
+        Ok(())
     }
 
     fn check(&self) -> Result<(), String> {
@@ -428,6 +463,17 @@ impl Config {
     /// [`Kinds::load`]'s.
     pub fn kinds_file(&self) -> Result<Option<Followed<Kinds>>, Error> {
         self.kinds.as_deref().map(Kinds::open).transpose()
+    }
+}
+
+/// The password in a file, without the line end.
+fn password_in(key: &str, file: &std::path::Path) -> Result<String, String> {
+    let text = std::fs::read_to_string(file).map_err(|e| format!("{key} names {}: {e}", file.display()))?;
+    let password = text.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        Err(format!("{key} names {}, which is empty", file.display()))
+    } else {
+        Ok(password.into())
     }
 }
 

@@ -6,7 +6,7 @@
 //!    [`draft`] what makes a request a job, [`limits`] every bound, and [`error`] what a caller can act on.
 //! 2. [`config`], [`kinds`] and [`tokens`] read what operators write.
 //! 3. [`files`] stores the files of jobs, and [`store`] everything else.
-//! 4. [`init`], [`log`], [`metrics`] and [`server`] are what every process needs.
+//! 4. [`init`], [`secrets`], [`log`], [`metrics`] and [`server`] are what every process needs.
 //!
 //! The API and the worker are thin shells over [`Store`]; neither spells a Redis key.
 pub mod canonical;
@@ -27,6 +27,7 @@ pub mod metrics;
 pub mod names;
 mod redis_url;
 pub mod retry;
+pub mod secrets;
 pub mod server;
 pub mod store;
 pub mod time;

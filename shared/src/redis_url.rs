@@ -92,6 +92,39 @@ impl Hosts {
     }
 }
 
+/// `redis_url` with a password from elsewhere.
+///
+/// # Errors
+/// A sentence, without a password: the URL has another one.
+pub(crate) fn with_password(url: &str, password: &str) -> Result<String, String> {
+    let encoded: String = password
+        .bytes()
+        .map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect();
+    let both = || Err("redis_url has a password, and redis_password_file another one; remove one of them".to_owned());
+    let (scheme, rest) = url.split_once("://").ok_or("redis_url is not a URL; write redis://host:port")?;
+    if scheme.contains("unix") {
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let given = query.split('&').find_map(|pair| pair.strip_prefix("pass="));
+        return match given {
+            Some(given) if given == encoded => Ok(url.to_owned()),
+            Some(_) => both(),
+            None if query.is_empty() => Ok(format!("{scheme}://{path}?pass={encoded}")),
+            None => Ok(format!("{scheme}://{path}?{query}&pass={encoded}")),
+        };
+    }
+    let authority = rest.find('/').map_or(rest, |at| &rest[..at]);
+    let (credentials, after) = match authority.rfind('@') {
+        Some(at) => (&rest[..at], &rest[at + 1..]),
+        None => ("", rest),
+    };
+    let (user, given) = credentials.split_once(':').unwrap_or((credentials, ""));
+    if !given.is_empty() && given != password && given != encoded {
+        return both();
+    }
+    Ok(format!("{scheme}://{user}:{encoded}@{after}"))
+}
+
 /// `host:port`; an IPv6 address in brackets.
 pub(crate) fn joined(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
@@ -132,6 +165,26 @@ mod tests {
         let RedisUrl::Cluster(hosts) = RedisUrl::parse("redis+cluster://a,b:7001").unwrap() else { panic!() };
         assert_eq!((hosts.list().as_str(), hosts.tls), ("a:6379,b:7001", false));
         assert_eq!(hosts.server("::1", 1), "redis://[::1]:1");
+    }
+
+    #[test]
+    fn a_password_from_a_file_takes_its_place_in_each_form() {
+        for (url, wanted) in [
+            ("redis://h:1", "redis://:p%40%2F1@h:1"),
+            ("rediss://u@h:1/0", "rediss://u:p%40%2F1@h:1/0"),
+            ("redis://u:@h", "redis://u:p%40%2F1@h"),
+            ("redis://u:p%40%2F1@h", "redis://u:p%40%2F1@h"),
+            ("redis+sentinel://a,b:2/main", "redis+sentinel://:p%40%2F1@a,b:2/main"),
+            ("redis+cluster://u@a,b", "redis+cluster://u:p%40%2F1@a,b"),
+            ("unix:///run/r.sock", "unix:///run/r.sock?pass=p%40%2F1"),
+            ("redis+unix:///run/r.sock?db=1", "redis+unix:///run/r.sock?db=1&pass=p%40%2F1"),
+        ] {
+            assert_eq!(with_password(url, "p@/1").as_deref(), Ok(wanted), "{url}");
+        }
+        for url in ["redis://u:secret@h", "unix:///r?pass=secret"] {
+            let error = with_password(url, "p").unwrap_err();
+            assert!(error.contains("redis_password_file") && !error.contains("secret"), "{error}");
+        }
     }
 
     #[test]

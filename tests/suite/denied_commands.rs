@@ -110,6 +110,7 @@ async fn call(store: &Store, scene: &Scene, verb: &str) -> Result<(), Error> {
                 held: scene.running[0].clone(),
                 progress: Some(leasehold::job::Progress { percent: Some(1.0), message: Some("half".into()) }),
                 checkpoint: Some(json("1")),
+                warning: Some("a line".into()),
             };
             store.report(&w1, &[report]).await.map(drop)
         }

@@ -79,6 +79,7 @@ async fn a_sweep_reports_that_more_is_to_be_pruned_by_number() {
         created_at: leasehold::Timestamp(1),
         record: None,
         ending: Some(leasehold::store::Ending::Cancelled),
+        ended_at: None,
         output: Vec::new(),
     };
     let jobs = (0..10_020).map(|n| leasehold::store::ImportedJob {

@@ -3,6 +3,7 @@ mod audio;
 mod damage;
 mod deaths;
 mod file_batches;
+mod foreign;
 mod gap_analysis;
 mod job_status;
 mod screenshots;

@@ -12,6 +12,8 @@ mod clients;
 mod clock_gaps;
 mod clocked_store;
 mod cluster;
+mod command_processes;
+mod command_results;
 mod crash_points;
 mod denied_commands;
 mod docs;

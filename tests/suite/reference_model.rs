@@ -80,7 +80,7 @@ fn past(ending: u8) -> Past {
         3 => Some(store::Ending::Cancelled),
         _ => Some(store::Ending::Completed { result: json("null"), skipped: Some("none".into()) }),
     };
-    Past { created_at: Timestamp(1), record: Some(json("{}")), ending, output: Vec::new() }
+    Past { created_at: Timestamp(1), record: Some(json("{}")), ending, ended_at: None, output: Vec::new() }
 }
 
 /// Where that begins here, and whether as skipped.
@@ -249,7 +249,7 @@ impl Pair {
             store.import_items(&id, 0, part).await.unwrap();
         }
         for _ in 0..2 {
-            store.seal_import(&id, total, past(ending).ending.as_ref()).await.unwrap();
+            store.seal_import(&id, total, past(ending).ending.as_ref(), None).await.unwrap();
         }
         let items: Vec<_> = (0..total)
             .zip(items)

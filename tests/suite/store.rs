@@ -126,7 +126,10 @@ on_ground! {
         g.claim_one("w1").await;
         g.pass(LEASE as i64 + 1_000).await;
         let held = g.claim_one("w1").await.held;
-        let report = |n: &str| leasehold::store::Report { held: held.clone(), progress: None, checkpoint: Some(json(n)) };
+        let report = |n: &str| {
+            let checkpoint = Some(json(n));
+            leasehold::store::Report { held: held.clone(), progress: None, checkpoint, warning: None }
+        };
         assert_eq!(g.store.report(&worker("w1"), &[report("1")]).await.unwrap(), [true]);
         assert_eq!(g.get(&id).await.crashes, 0);
         assert_eq!(g.store.report(&worker("w2"), &[report("2")]).await.unwrap(), [false]);

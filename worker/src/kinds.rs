@@ -63,7 +63,7 @@ fn require_reader(kind: &str) -> Result<(), Error> {
 
 /// Registers the commands of the kinds file and the built-in kinds. Every kind in the file must have a handler then.
 pub(crate) fn register(registry: &mut Registry, kinds: &Kinds, config: &Config) -> Result<(), Error> {
-    let launcher = Arc::new(Launcher::new(config));
+    let launcher = Arc::new(Launcher::new(config).map_err(error::config)?);
     for (kind, settings) in kinds.iter() {
         if let Some(words) = &settings.command {
             let command = Command::new(words, kinds.dir(), config, &launcher).cached(settings.cache.clone());

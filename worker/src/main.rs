@@ -50,6 +50,7 @@ impl Arguments {
 
 fn main() -> ExitCode {
     leasehold_worker::become_reader();
+    leasehold::secrets::protect();
     leasehold::init::leave_process_one();
     let code = match run(Arguments::parse()) {
         Ok(()) => 0,

@@ -52,12 +52,12 @@ impl<'a> Record<'a> {
 
     /// When the job was created, by the old record or else by ours.
     pub fn made_at(&self, field: &str, clock: Clock) -> Json {
-        self.old(field).filter(|old| clock.wrote(old)).unwrap_or_else(|| clock.at(self.job.created_at))
+        self.old(field).and_then(|old| clock.read(old)).unwrap_or_else(|| clock.at(self.job.created_at))
     }
 
     /// A later time, by the old record or else `ours`.
     pub fn past_time(&self, field: &str, clock: Clock, ours: Option<Timestamp>) -> Option<Json> {
-        self.past(field).filter(|old| clock.wrote(old)).or_else(|| ours.map(|time| clock.at(time)))
+        self.past(field).and_then(|old| clock.read(old)).or_else(|| ours.map(|time| clock.at(time)))
     }
 
     /// Why the job failed; `None` when its state is not failed.
@@ -116,13 +116,27 @@ impl Clock {
         self.at(Timestamp(Utc::now().timestamp_millis()))
     }
 
+    /// A time of an old record: as it is when it has this format, else written in it. `None`: it is not a time.
+    fn read(self, old: Json) -> Option<Json> {
+        if self.wrote(&old) {
+            return Some(old);
+        }
+        let micros = leasehold::time::foreign(&old.to().ok()?)?;
+        let utc = DateTime::<Utc>::from_timestamp_micros(micros)?;
+        match self {
+            Clock::Seconds if micros % 1_000_000 == 0 => Some(self.at(Timestamp(micros.div_euclid(1_000)))),
+            Clock::Seconds | Clock::Micros => Some(json(&utc.format("%Y-%m-%dT%H:%M:%S%.6f").to_string())),
+            Clock::Unix => Some(json(&(micros as f64 / 1e6))),
+        }
+    }
+
     /// Whether `old` is a time in this format, with or without fractions of a second.
     fn wrote(self, old: &Json) -> bool {
         match self {
             Clock::Seconds | Clock::Micros => old
                 .to::<String>()
                 .is_ok_and(|text| NaiveDateTime::parse_from_str(&text, "%Y-%m-%dT%H:%M:%S%.f").is_ok()),
-            Clock::Unix => old.to::<f64>().is_ok(),
+            Clock::Unix => old.to::<f64>().is_ok_and(|seconds| seconds < 1e11),
         }
     }
 }

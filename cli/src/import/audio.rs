@@ -128,7 +128,7 @@ fn job(place: Place, record: Map<String, Value>, folders: &[PathBuf], out: &Out)
         Status::Failed => Some(failed(error, ended_at)),
         Status::Cancelled => Some(Ending::Cancelled),
     };
-    Ok(OldJob { place, id, created_at, record, payload, ending, attachment, note })
+    Ok(OldJob { place, id, created_at, record, payload, ending, ended_at, attachment, note })
 }
 
 fn failed(error: Option<String>, at: Timestamp) -> Ending {
@@ -140,7 +140,7 @@ fn result_of(result: Value, out: &Out) -> Result<Json, String> {
     let terms = &out.terms;
     let parsed = match &result {
         Value::String(text) if text.trim().is_empty() => return Ok(Json::null()),
-        Value::String(text) => Json::parse(text, terms.json_depth, terms.result_bytes),
+        Value::String(text) => Json::parse(&input::finite(text), terms.json_depth, terms.result_bytes),
         other => return Json::of(other).map_err(|e| e.to_string()),
     };
     parsed.map_err(|e| format!("column \"result\": {e}"))

@@ -1,5 +1,4 @@
 //! A record of an old store, read field by field: a field of a wrong type is named, with what it must be.
-use chrono::{DateTime, NaiveDate, NaiveDateTime};
 use leasehold::{JobId, Json, Timestamp};
 use serde_json::{Map, Value};
 
@@ -141,32 +140,10 @@ pub(super) fn shown(value: &Value) -> String {
     }
 }
 
-/// Reads a time as the old services wrote them: ISO 8601 with or without a zone (UTC then), or Unix seconds. `None` for
-/// anything else is not a time.
+/// Reads a time in any form that an old service may have written. `None` for anything else is not a time.
 pub(super) fn time(value: &Value) -> Option<Timestamp> {
-    let ms = match value {
-        Value::Number(number) => unix(number.as_f64()?)?,
-        Value::String(text) => iso(text.trim()).or_else(|| unix(text.trim().parse().ok()?))?,
-        _ => return None,
-    };
+    let ms = leasehold::time::foreign(value)?.div_euclid(1_000);
     (0..=print::now().0.saturating_add(AHEAD_MS)).contains(&ms).then_some(Timestamp(ms))
-}
-
-fn unix(seconds: f64) -> Option<i64> {
-    (seconds.is_finite() && (0.0..1e11).contains(&seconds)).then_some((seconds * 1e3) as i64)
-}
-
-fn iso(text: &str) -> Option<i64> {
-    if let Ok(time) = DateTime::parse_from_rfc3339(&text.replacen(' ', "T", 1)) {
-        return Some(time.timestamp_millis());
-    }
-    for form in ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M"] {
-        if let Ok(time) = NaiveDateTime::parse_from_str(text, form) {
-            return Some(time.and_utc().timestamp_millis());
-        }
-    }
-    let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
-    date.and_hms_opt(0, 0, 0).map(|time| time.and_utc().timestamp_millis())
 }
 
 #[cfg(test)]

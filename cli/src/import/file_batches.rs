@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::fields::Fields;
 use super::found::{Flow, Found, OldItem, OldJob, Out, Place};
 use super::input::{self, Lines};
-use super::old::{Status, is_copy, is_record, named};
+use super::old::{Status, ended_or, is_copy, is_record, named, skipped};
 use crate::print;
 
 const METADATA: &str = "job_metadata";
@@ -171,11 +171,13 @@ impl Store<'_> {
             record,
             payload: Json::null(),
             ending: None,
+            ended_at,
             attachment: None,
             note: None,
         };
         self.out.send(Found::Batch(Box::new(job)))?;
-        let mut items = Items { out: self.out, created_at, sent: 0, done: HashSet::new(), hasher: RandomState::new() };
+        let mut items =
+            Items { out: self.out, created_at, ended_at, sent: 0, done: HashSet::new(), hasher: RandomState::new() };
         if let Some((path, lines)) = lines {
             items.lines(path, lines, !files.is_empty())?;
         }
@@ -225,7 +227,7 @@ impl Head {
         let id = fields.id(&["job_id", "id"], stem)?;
         let ended = fields.time("end_time")?;
         let status = fields.word("status", &WORDS)?;
-        let status = status.unwrap_or(if ended.is_some() { Status::Completed } else { Status::Open });
+        let status = ended_or(status.unwrap_or(Status::Open), &fields, "end_time");
         let created_at = fields.first_time(&["start_time", "created_at", "end_time"])?;
         let created_at = created_at.or_else(|| input::changed_at(path)).unwrap_or_else(print::now);
         for name in ["progress_percentage", "processing_time"] {
@@ -324,6 +326,7 @@ impl Line {
 struct Items<'a> {
     out: &'a Out,
     created_at: Timestamp,
+    ended_at: Timestamp,
     sent: u64,
     /// Hashes of the files that are done.
     done: HashSet<u64>,
@@ -331,10 +334,11 @@ struct Items<'a> {
 }
 
 impl Items<'_> {
-    fn send(&mut self, payload: &Value, record: Option<Json>, ending: Option<Ending>) -> Flow {
+    fn send(&mut self, payload: &Value, record: Option<Json>, ending: Option<Ending>, at: Option<Timestamp>) -> Flow {
         self.sent += 1;
         let payload = Json::of(payload).expect("it is plain JSON");
-        let past = Past { created_at: self.created_at, record, ending, output: Vec::new() };
+        let ended_at = ending.as_ref().and(at).map(|at| at.max(self.created_at));
+        let past = Past { created_at: self.created_at, record, ending, ended_at, output: Vec::new() };
         self.out.send(Found::Item(Box::new(OldItem { item: ImportedItem { payload, past }, note: None })))
     }
 
@@ -365,7 +369,7 @@ impl Items<'_> {
             } else {
                 Ending::Failed { message: line.error.unwrap_or_else(|| "the old store has no reason".into()), at }
             };
-            self.send(&json!({"file": line.filename}), Some(record), Some(ending))?;
+            self.send(&json!({"file": line.filename}), Some(record), Some(ending), Some(at))?;
         }
         Ok(())
     }
@@ -377,10 +381,9 @@ impl Items<'_> {
             let again = !met.insert(file);
             if again || file.is_empty() {
                 let reason = if again { "it is named twice in this batch" } else { "its name is empty" };
-                let ending = Ending::Completed { result: Json::null(), skipped: Some(reason.into()) };
-                self.send(&json!({"file": file, "skip": reason}), None, Some(ending))?;
+                self.send(&json!({"file": file, "skip": reason}), None, Some(skipped(reason)), None)?;
             } else if !self.done.contains(&self.hasher.hash_one(file)) {
-                self.send(&json!({"file": file}), None, None)?;
+                self.send(&json!({"file": file}), None, None, None)?;
             }
         }
         Ok(())
@@ -390,8 +393,7 @@ impl Items<'_> {
     fn skipped(&mut self, count: u64) -> Flow {
         for _ in 0..count {
             let reason = "it was skipped in the old store";
-            let ending = Ending::Completed { result: Json::null(), skipped: Some(reason.into()) };
-            self.send(&json!({"file": "", "skip": reason}), None, Some(ending))?;
+            self.send(&json!({"file": "", "skip": reason}), None, Some(skipped(reason)), Some(self.ended_at))?;
         }
         Ok(())
     }

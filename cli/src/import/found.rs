@@ -47,6 +47,8 @@ pub(super) struct OldJob {
     pub payload: Json,
     /// `None`: it is to run.
     pub ending: Option<Ending>,
+    /// When it had ended; for one that is to run, when it was last changed.
+    pub ended_at: Timestamp,
     pub attachment: Option<Attachment>,
     /// A note to report when it is imported.
     pub note: Option<String>,

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::fields::Fields;
 use super::found::{Attachment, Flow, OldJob, Out, Place};
 use super::input;
-use super::old::{Status, cannot_run, is_copy, is_record, named};
+use super::old::{Status, cannot_run, ended_or, is_copy, is_record, named};
 use crate::print;
 
 const JOBS: &str = "gap_analysis_jobs";
@@ -62,7 +62,7 @@ fn job(path: &Path, results: &[PathBuf], out: &Out, lost: &mut Option<(PathBuf, 
     let terms = &out.terms;
     let fields = Fields::parse(&input::text(path, terms.record_bytes)?, terms)?;
     let id = fields.id(&["job_id", "id"], named(path, "job_"))?;
-    let status = fields.needed_word("status", &WORDS)?;
+    let status = ended_or(fields.needed_word("status", &WORDS)?, &fields, "completed_at");
     fields.text("progress_message")?;
     let created_at = fields.first_time(&["created_at", "started_at", "completed_at"])?;
     let created_at = created_at.or_else(|| input::changed_at(path)).unwrap_or_else(print::now);
@@ -72,7 +72,11 @@ fn job(path: &Path, results: &[PathBuf], out: &Out, lost: &mut Option<(PathBuf, 
     if let Some(reason) = is_copy(path, &format!("job_{id}.json")) {
         return Err(reason);
     }
-    let (payload, fault) = payload(&fields)?;
+    let (payload, fault) = match payload(&fields) {
+        // The request of a job that has ended does not matter.
+        Err(_) if status != Status::Open => (Json::null(), None),
+        read => read?,
+    };
     let (mut attachment, mut note) = (None, None);
     let ending = match status {
         Status::Open => fault.map(|fault| {
@@ -92,7 +96,8 @@ fn job(path: &Path, results: &[PathBuf], out: &Out, lost: &mut Option<(PathBuf, 
         Status::Failed => Some(Ending::Failed { message, at: ended_at }),
         Status::Cancelled => Some(Ending::Cancelled),
     };
-    Ok(OldJob { place: Place::of(path), id, created_at, record: fields.json, payload, ending, attachment, note })
+    let (place, record) = (Place::of(path), fields.json);
+    Ok(OldJob { place, id, created_at, record, payload, ending, ended_at, attachment, note })
 }
 
 /// The payload for the handler, and why it could not run with it.

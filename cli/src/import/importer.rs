@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use leasehold::files::{FileEntry, FileError, Place as FilePlace, name};
 use leasehold::job::NewBatch;
 use leasehold::store::{Ending, IMPORTED_TOKEN, ImportedItem, ImportedJob, Known, Past};
-use leasehold::{Draft, Error, JobId, Kind, Kinds, Store, limits};
+use leasehold::{Draft, Error, JobId, Kind, Kinds, Store, Timestamp, limits};
 
 use super::found::{Found, OldItem, OldJob, Place, Told};
 use super::input;
@@ -43,6 +43,7 @@ struct Open {
     items: Vec<ImportedItem>,
     bytes: usize,
     notes: Vec<Told>,
+    ended_at: Timestamp,
     /// It has been reported, and its items are passed over.
     refused: bool,
 }
@@ -188,7 +189,8 @@ impl Importer {
     /// What the job is here.
     fn imported(&self, job: OldJob, input: Vec<FileEntry>, output: Vec<FileEntry>) -> ImportedJob {
         let new = Draft::new(self.kind.clone(), job.payload).into_job(&self.kinds);
-        let past = Past { created_at: job.created_at, record: Some(job.record), ending: job.ending, output };
+        let ended_at = Some(job.ended_at.max(job.created_at));
+        let past = Past { created_at: job.created_at, record: Some(job.record), ending: job.ending, ended_at, output };
         ImportedJob { id: job.id, job: new, past, input }
     }
 
@@ -206,6 +208,7 @@ impl Importer {
             items: Vec::new(),
             bytes: 0,
             notes: Vec::new(),
+            ended_at: job.ended_at.max(job.created_at),
             refused: !self.is_first(&job)?,
         };
         open.notes.extend(job.note.clone().map(|note| job.place.clone().told(note)));
@@ -296,7 +299,7 @@ impl Importer {
             return Ok(());
         }
         if !self.dry_run {
-            self.store.seal_import(id, *next.max(total), ending.as_ref()).await?;
+            self.store.seal_import(id, *next.max(total), ending.as_ref(), Some(open.ended_at)).await?;
         }
         self.report.imported += 1;
         Ok(())

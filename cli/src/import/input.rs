@@ -31,7 +31,7 @@ pub(super) fn text(path: &Path, bytes_max: u64) -> Result<String, String> {
     if bytes.len() as u64 > bytes_max {
         return Err(format!("it is larger than {bytes_max} bytes, which is too large for a record"));
     }
-    utf8(&bytes).map(str::to_owned)
+    utf8(&bytes).map(finite)
 }
 
 /// The text of these bytes, without a byte order mark.
@@ -42,6 +42,32 @@ fn utf8(bytes: &[u8]) -> Result<&str, String> {
         return Err("it is empty".into());
     }
     Ok(text)
+}
+
+/// JSON whose numbers are finite: `NaN`, `Infinity` and `-Infinity`, which Python writes, become null.
+pub(super) fn finite(text: &str) -> String {
+    const WORDS: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
+    if !WORDS[..2].iter().any(|word| text.contains(word)) {
+        return text.to_owned();
+    }
+    let (mut written, mut rest, mut in_string) = (String::with_capacity(text.len()), text, false);
+    while let Some(c) = rest.chars().next() {
+        let word = WORDS.iter().find(|word| !in_string && rest.starts_with(*word));
+        if let Some(word) = word {
+            written.push_str("null");
+            rest = &rest[word.len()..];
+            continue;
+        }
+        let mut taken = c.len_utf8();
+        match c {
+            '"' => in_string = !in_string,
+            '\\' if in_string => taken += rest[taken..].chars().next().map_or(0, char::len_utf8),
+            _ => {}
+        }
+        written.push_str(&rest[..taken]);
+        rest = &rest[taken..];
+    }
+    written
 }
 
 /// The lines of a file that are not blank, each with its number, or with why it cannot be read.
@@ -89,7 +115,7 @@ impl Iterator for Lines {
                     return Some((self.number, Err(format!("the line is longer than {} bytes", self.bytes_max))));
                 }
                 Ok(_) if line.trim_ascii().is_empty() => {}
-                Ok(_) => return Some((self.number, utf8(&line).map(str::to_owned))),
+                Ok(_) => return Some((self.number, utf8(&line).map(finite))),
                 Err(e) => {
                     self.done = true;
                     return Some((self.number, Err(format!("it cannot be read from here on: {e}"))));

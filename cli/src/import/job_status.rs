@@ -78,11 +78,16 @@ fn file(path: &Path, out: &Out) -> Result<OldJob, String> {
     if let Some(reason) = is_copy(path, &format!("{id}.json")) {
         return Err(reason);
     }
-    job(path, id, fields)
+    job(path, id, fields, true)
 }
 
-fn job(path: &Path, id: JobId, fields: Fields) -> Result<OldJob, String> {
+fn job(path: &Path, id: JobId, fields: Fields, is_whole: bool) -> Result<OldJob, String> {
     let status = fields.needed_word("status", &WORDS)?;
+    // `result` is the last field that its service writes.
+    let status = match status {
+        Status::Open if fields.get("result").is_some() => Status::Completed,
+        status => status,
+    };
     fields.number("progress")?;
     let created_at = fields.first_time(&["created_at", "updated_at"])?;
     let created_at = created_at.or_else(|| input::changed_at(path)).unwrap_or_else(print::now);
@@ -92,9 +97,13 @@ fn job(path: &Path, id: JobId, fields: Fields) -> Result<OldJob, String> {
     let payload = Json::of(&json!({"text": text})).map_err(|e| e.to_string())?;
     let mut note = None;
     let ending = match status {
-        Status::Open if text.is_some() => None,
+        Status::Open if text.is_some() && is_whole => None,
         Status::Open => {
-            let (ending, told) = cannot_run("the old store has not kept its text; submit it again", ended_at);
+            let why = match is_whole {
+                true => "the old store has not kept its text; submit it again",
+                false => "the end of its log cannot be read, so it may have ended; submit it again",
+            };
+            let (ending, told) = cannot_run(why, ended_at);
             note = Some(told);
             Some(ending)
         }
@@ -105,7 +114,8 @@ fn job(path: &Path, id: JobId, fields: Fields) -> Result<OldJob, String> {
         Status::Failed => Some(Ending::Failed { message: message.to_owned(), at: ended_at }),
         Status::Cancelled => Some(Ending::Cancelled),
     };
-    Ok(OldJob { place: Place::of(path), id, created_at, record: fields.json, payload, ending, attachment: None, note })
+    let (place, record) = (Place::of(path), fields.json);
+    Ok(OldJob { place, id, created_at, record, payload, ending, ended_at, attachment: None, note })
 }
 
 /// The text to work on, if the record has it.
@@ -140,12 +150,16 @@ fn events(folder: &Path, path: &Path, out: &Out, dropped: &mut Vec<(u64, String)
     if path.symlink_metadata().is_err() {
         return Err(format!("the folder has no {LOG}"));
     }
-    let (mut record, mut status) = (Map::new(), None);
+    let (mut record, mut status, mut is_whole) = (Map::new(), None, true);
     let (mut first, mut last): (Option<Value>, Option<Value>) = (None, None);
     for (number, line) in Lines::open(path, out.terms.payload_bytes as u64 * 2)? {
         let fields = match line.and_then(|line| Fields::parse(&line, &out.terms)) {
-            Ok(fields) => fields,
+            Ok(fields) => {
+                is_whole = true;
+                fields
+            }
             Err(reason) => {
+                is_whole = false;
                 if dropped.len() < DROPPED_MAX {
                     dropped.push((number, reason));
                 }
@@ -181,5 +195,5 @@ fn events(folder: &Path, path: &Path, out: &Out, dropped: &mut Vec<(u64, String)
     let fields = Fields::built(record.clone(), &out.terms)?;
     let id = fields.id(&["job_id", "id"], named.as_deref())?;
     record.insert("job_id".into(), json!(id));
-    job(path, id, Fields::built(record, &out.terms)?)
+    job(path, id, Fields::built(record, &out.terms)?, is_whole)
 }

@@ -1,8 +1,10 @@
 //! What the old stores have in common: the states of a job, and records that are files named by an id.
 use std::path::Path;
 
-use leasehold::Timestamp;
 use leasehold::store::Ending;
+use leasehold::{Json, Timestamp};
+
+use super::fields::Fields;
 
 /// The state of a job in its old store.
 #[derive(Clone, Copy, PartialEq)]
@@ -11,6 +13,18 @@ pub(super) enum Status {
     Completed,
     Failed,
     Cancelled,
+}
+
+/// The status, or that of a record which has the time of its end as well: its service died before it wrote the status.
+pub(super) fn ended_or(status: Status, fields: &Fields, end: &str) -> Status {
+    let has_ended = fields.time(end).is_ok_and(|at| at.is_some());
+    match status {
+        Status::Open if has_ended && ["error_message", "error"].iter().any(|name| fields.get(name).is_some()) => {
+            Status::Failed
+        }
+        Status::Open if has_ended => Status::Completed,
+        status => status,
+    }
 }
 
 /// Whether a folder has the name of a record, in whose place it is.
@@ -36,4 +50,9 @@ pub(super) fn cannot_run(why: &str, at: Timestamp) -> (Ending, String) {
     let message = format!("it had not ended in the old store, and cannot run: {why}");
     let note = format!("imported as failed: {message}");
     (Ending::Failed { message, at }, note)
+}
+
+/// The end of an item for which there was nothing to do.
+pub(super) fn skipped(reason: &str) -> Ending {
+    Ending::Completed { result: Json::null(), skipped: Some(reason.into()) }
 }

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::fields::Fields;
 use super::found::{Flow, Found, OldItem, OldJob, Out, Place, Terms};
 use super::input;
-use super::old::{Status, cannot_run, is_copy, is_record, named};
+use super::old::{Status, cannot_run, ended_or, is_copy, is_record, named};
 use crate::print;
 
 const WORDS: [(&str, Status); 5] = [
@@ -109,12 +109,12 @@ impl<'a> Batch<'a> {
         let rest = Json::of(&rest).map_err(|e| e.to_string())?;
         let fields = Fields::parse(rest.as_str(), terms)?;
         let id = fields.id(&["job_id", "id"], named(path, ""))?;
-        let status = fields.needed_word("status", &WORDS)?;
+        let status = ended_or(fields.needed_word("status", &WORDS)?, &fields, "completed_at");
         let created_at = fields.first_time(&["created_at", "completed_at"])?;
         let created_at = created_at.or_else(|| input::changed_at(path)).unwrap_or_else(print::now);
         let ended_at = fields.first_time(&["completed_at", "created_at"])?.unwrap_or(created_at);
         fields.number("total_processing_time")?;
-        let config = config(fields.object("config")?);
+        let config = config(fields.get("config").and_then(Value::as_object));
         let message = ["error", "error_message"].iter().find_map(|name| fields.get(name)?.as_str());
         let message = message.unwrap_or("the old store has no reason").to_owned();
         if let Some(reason) = is_copy(path, &format!("{id}.json")) {
@@ -123,7 +123,8 @@ impl<'a> Batch<'a> {
         let items = items.map_or(Ok(Vec::new()), pairs_of)?;
         let (place, payload) = (Place::of(path), Json::null());
         let record = fields.json;
-        let job = OldJob { place, id, created_at, record, payload, ending: None, attachment: None, note: None };
+        let (ending, attachment, note) = (None, None, None);
+        let job = OldJob { place, id, created_at, record, payload, ending, ended_at, attachment, note };
         Ok(Self { job, status, ended_at, message, config, items })
     }
 
@@ -229,6 +230,7 @@ fn item(
     };
     let note = note.map(|note| format!("of batch {batch}: {note}"));
     let payload = Json::of(&payload).map_err(|e| e.to_string())?;
-    let past = Past { created_at, record: Some(fields.json), ending, output: Vec::new() };
+    let ended_at = ending.as_ref().map(|_| at.max(created_at));
+    let past = Past { created_at, record: Some(fields.json), ending, ended_at, output: Vec::new() };
     Ok((ImportedItem { payload, past }, note))
 }

@@ -12,7 +12,7 @@ use crate::{Job, JobError, JobId, Result, State, Timestamp, WorkerId};
 pub struct HistoryEntry {
     /// The time.
     pub at: Timestamp,
-    /// The event: a verb of the state machine, `phase`, or `cancelled` for the end of a cancelled run.
+    /// The event: a verb of the state machine, `phase`, `warning`, or `cancelled` for the end of a cancelled run.
     pub event: String,
     /// The attempt.
     pub attempt: Option<u32>,

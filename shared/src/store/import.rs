@@ -7,7 +7,7 @@ use super::wire::reply::{array, number, text};
 use super::wire::{Args, Home, keys, split};
 use crate::files::FileEntry;
 use crate::job::Uploaded;
-use crate::{JobId, Json, Kind, NewJob, Refusal, Result};
+use crate::{JobId, Json, Kind, NewJob, Refusal, Result, Timestamp};
 
 /// A job of another store.
 #[derive(Debug, Clone)]
@@ -71,8 +71,8 @@ impl Store {
                 let mut fields = item.past.fields();
                 fields.push(("created_at", item.past.created_at.0.to_string()));
                 fields.push(("payload", item.payload.as_str().to_owned()));
-                let ended = item.past.ending.as_ref().map_or("", Ending::word);
-                let args = args.texts([self.item_id(parent, partition, number).as_str(), ended]).count(fields.len());
+                let ended = item.past.ended();
+                let args = args.texts([self.item_id(parent, partition, number).as_str(), &ended]).count(fields.len());
                 fields.into_iter().fold(args, |args, (name, value)| args.text(name).text(value))
             });
             total = self.run_items(parent, partition, &args, 0).await?;
@@ -81,16 +81,23 @@ impl Store {
         Ok(total)
     }
 
-    /// Seals an imported batch of `total` items. With an ending it ends so at once if all its items have ended;
-    /// without, as any batch does.
+    /// Seals an imported batch of `total` items. With an ending, and the time of it if that is known, it ends so at
+    /// once if all its items have ended; without, as any batch does.
     ///
     /// # Errors
     /// As `Store::add_items`.
-    pub async fn seal_import(&self, parent: &JobId, total: u64, ending: Option<&Ending>) -> Result<()> {
+    pub async fn seal_import(
+        &self,
+        parent: &JobId,
+        total: u64,
+        ending: Option<&Ending>,
+        ended_at: Option<Timestamp>,
+    ) -> Result<()> {
+        let ended = ending.map(|ending| ending.with_time(ended_at)).unwrap_or_default();
         let fields = ending.map(Ending::fields).unwrap_or_default();
         let error = fields.iter().find(|(name, _)| *name == "error").map_or("", |(_, error)| error);
         let args = Args::default().text(parent.as_str()).number(total).number(1);
-        let args = args.texts([ending.map_or("", Ending::word), error]).number(0);
+        let args = args.texts([ended.as_str(), error]).number(0);
         self.run_items(parent, self.place(parent).await?, &args, 0).await.map(drop)
     }
 

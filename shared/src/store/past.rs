@@ -15,6 +15,8 @@ pub struct Past {
     pub record: Option<Json>,
     /// How it had ended; `None`: it is queued, or, as a batch, waits for its items.
     pub ending: Option<Ending>,
+    /// When it had ended, at least `created_at`; `None`: at its import. It is kept from its import on in any case.
+    pub ended_at: Option<Timestamp>,
     /// Files already written to the file store at `Place::Out(0)`.
     pub output: Vec<FileEntry>,
 }
@@ -41,7 +43,13 @@ pub enum Ending {
 }
 
 impl Ending {
-    pub(super) fn word(&self) -> &'static str {
+    /// How it had ended, and when, for the scripts.
+    pub(super) fn with_time(&self, at: Option<Timestamp>) -> String {
+        let word = self.word();
+        at.map_or(word.to_owned(), |at| format!("{word}:{}", at.0))
+    }
+
+    fn word(&self) -> &'static str {
         match self {
             Ending::Completed { skipped: None, .. } => State::Completed.as_str(),
             Ending::Completed { skipped: Some(_), .. } => "skipped",
@@ -69,6 +77,11 @@ impl Ending {
 }
 
 impl Past {
+    /// How it had ended, for the scripts; empty: it had not.
+    pub(super) fn ended(&self) -> String {
+        self.ending.as_ref().map_or(String::new(), |ending| ending.with_time(self.ended_at))
+    }
+
     pub(super) fn bytes(&self) -> usize {
         let result = match &self.ending {
             Some(Ending::Completed { result, .. }) => result.as_str().len(),

@@ -71,6 +71,8 @@ pub struct Report {
     pub progress: Option<Progress>,
     /// A checkpoint: where the next attempt continues.
     pub checkpoint: Option<Json>,
+    /// A line for the job's history: something is wrong, and the attempt continues.
+    pub warning: Option<String>,
 }
 
 impl Store {
@@ -101,7 +103,7 @@ impl Store {
         Ok(answers)
     }
 
-    /// Saves progress and checkpoints. Returns for each whether its lease is still valid.
+    /// Saves progress, checkpoints and warnings. Returns for each whether its lease is still valid.
     ///
     /// # Errors
     /// Those of any call.
@@ -166,12 +168,14 @@ fn report_entry(report: &Report) -> Args {
     let progress = report.progress.as_ref();
     let percent = progress.and_then(|p| p.percent).map(|p| p.clamp(0.0, 100.0).to_string());
     let message = progress.and_then(|p| p.message.as_deref()).map(|m| cut(m, limits::MESSAGE_BYTES_MAX));
+    let warning = report.warning.as_deref().map(|w| cut(w, limits::MESSAGE_BYTES_MAX));
     Args::default()
         .text(report.held.id.as_str())
         .number(report.held.token)
         .text(percent.unwrap_or_default())
         .text(message.unwrap_or_default())
         .text(report.checkpoint.as_ref().map_or("", Json::as_str))
+        .text(warning.unwrap_or_default())
 }
 
 fn settled(reply: &Value) -> Settled {

@@ -1,7 +1,7 @@
 //! Submit: new jobs, each at most once. A batch is submitted first and its items follow (`items`).
 use redis::Value;
 
-use super::past::{Ending, Past};
+use super::past::Past;
 use super::sizes::Sizes;
 use super::wire::reply::{array, number, text};
 use super::wire::{Args, Home, keys, scripts, split};
@@ -284,10 +284,14 @@ fn submit_entry(minted: &Minted) -> Args {
         fields.push(("files", Json::of(&uploaded.files).expect("a list of files is plain JSON").as_str().to_owned()));
     }
     let (mut begins, mut created_at) = (if job.batch.is_some() { "parent" } else { "" }, String::new());
+    let ended;
     if let Some(past) = &minted.past {
         fields.extend(past.fields());
         created_at = past.created_at.0.to_string();
-        begins = past.ending.as_ref().map_or(begins, Ending::word);
+        ended = past.ended();
+        if !ended.is_empty() {
+            begins = &ended;
+        }
     }
     let key = job.idempotency.as_ref();
     let args = Args::default()

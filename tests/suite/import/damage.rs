@@ -21,7 +21,7 @@ fn hostile(folder: &Path) -> Vec<(&'static str, &'static str)> {
     write("utf16.json", b"\xff\xfe{\0}\0");
     write("list.json", b"[1, 2]");
     write("word.json", b"\"completed\"");
-    write("nan.json", b"{\"status\": \"completed\", \"progress\": NaN}");
+    write("nan.json", b"{\"status\": \"completed\", \"progress\": nan}");
     write("huge.json", b"{\"status\": \"completed\", \"progress\": 1e999}");
     write("two.json", b"{\"status\": \"completed\"} {}");
     let deep = format!("{{\"status\": \"completed\", \"deep\": {}{}}}", "[".repeat(100_000), "]".repeat(100_000));

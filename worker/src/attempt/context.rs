@@ -148,6 +148,11 @@ impl Context {
         self.shared.reporter.progress(&self.shared.progress, percent, message);
     }
 
+    /// Adds a warning to the job's history.
+    pub(crate) fn warn(&self, warning: &str) {
+        self.shared.reporter.warn(&self.shared.progress, warning.to_owned());
+    }
+
     /// The files that were submitted with the job.
     pub fn files(&self) -> &[FileEntry] {
         self.shared.files.input()

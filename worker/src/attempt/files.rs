@@ -1,14 +1,20 @@
 //! The files of one attempt: the job's input, and the attempt's output, which is stored under the lease's token and
 //! becomes the job's only when the attempt is settled as completed.
+use std::ffi::OsStr;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use leasehold::files::{Output, Place, name};
 use leasehold::store::{ClaimedJob, Held};
 use leasehold::{FileEntry, FileError, FileStore, JobId, limits};
-use nix::fcntl::OFlag;
+use nix::dir::{Dir, Type};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open, openat};
+use nix::sys::stat::{Mode, SFlag, fstatat};
 use tokio::io::AsyncRead;
 use tokio::sync::Mutex;
 use tokio_util::io::StreamReader;
@@ -127,13 +133,15 @@ impl Files {
 
     /// Stores the files a command left in its output folder: regular files directly in it.
     pub async fn keep(&self, folder: PathBuf) -> Result<(), Failure> {
-        let listing = tokio::task::spawn_blocking({
-            let folder = folder.clone();
-            move || names_in(&folder)
+        let listing = tokio::task::spawn_blocking(move || {
+            let folder = open_folder(&folder)?;
+            names_in(&folder).map(|names| (folder, names))
         });
-        for file_name in listing.await.map_err(|e| Failure::new(e.to_string()))?? {
+        let (folder, names) = listing.await.map_err(|e| Failure::new(e.to_string()))??;
+        let folder = Arc::new(folder);
+        for file_name in names {
             name::check(&file_name).map_err(|e| Failure::fatal(format!("cannot keep the files in out/: {e}")))?;
-            let file = open_regular(folder.join(&file_name)).await?;
+            let file = open_regular(Arc::clone(&folder), file_name.clone()).await?;
             self.write(&file_name, file).await.map_err(|e| match e {
                 FileError::OverLimit(_) => Failure::fatal(format!("cannot keep the files in out/: {e}")),
                 e => Failure::new(format!("cannot keep the files in out/: {e}")),
@@ -167,16 +175,39 @@ impl Files {
     }
 }
 
-fn names_in(folder: &Path) -> Result<Vec<String>, Failure> {
+/// Opens the folder itself: the command may have put a link in its place.
+fn open_folder(folder: &Path) -> Result<OwnedFd, Failure> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    open(folder, flags, Mode::empty()).map_err(|e| match e {
+        Errno::ELOOP | Errno::ENOTDIR => {
+            Failure::fatal("out is a link or a file; the command must leave the folder that it was given")
+        }
+        e => Failure::new(format!("out/ cannot be read: {e}")),
+    })
+}
+
+fn names_in(folder: &OwnedFd) -> Result<Vec<String>, Failure> {
+    let fault = |e: io::Error| Failure::new(format!("out/ cannot be read: {e}"));
     let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(|e| Failure::new(format!("out/ cannot be read: {e}")))? {
-        let entry = entry.map_err(|e| Failure::new(format!("out/ cannot be read: {e}")))?;
-        let shown = entry.file_name().to_string_lossy().into_owned();
-        if !entry.file_type().is_ok_and(|sort| sort.is_file()) {
+    let mut listing = Dir::from_fd(folder.try_clone().map_err(fault)?).map_err(|e| fault(e.into()))?;
+    for entry in listing.iter() {
+        let entry = entry.map_err(|e| fault(e.into()))?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name == "." || name == ".." {
+            continue;
+        }
+        let shown = name.to_string_lossy().into_owned();
+        let is_file = match entry.file_type() {
+            Some(sort) => sort == Type::File,
+            None => fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW)
+                .is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFREG),
+        };
+        if !is_file {
             return Err(no_file(&shown));
         }
-        let name = entry.file_name().into_string();
-        names.push(name.map_err(|_| Failure::fatal(format!("cannot keep out/{shown}: its name is not UTF-8")))?);
+        let name =
+            name.to_str().ok_or_else(|| Failure::fatal(format!("cannot keep out/{shown}: its name is not UTF-8")));
+        names.push(name?.to_owned());
         if names.len() > limits::FILES_MAX {
             let most = limits::FILES_MAX;
             return Err(Failure::fatal(format!("there are more than {most} files in out/; pack them into an archive")));
@@ -195,11 +226,11 @@ fn no_file(shown: &str) -> Failure {
 
 /// Opens a file that was regular when listed. If it has been replaced since, a link is not followed and a pipe not
 /// waited for.
-async fn open_regular(path: PathBuf) -> Result<tokio::fs::File, Failure> {
-    let shown = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+async fn open_regular(folder: Arc<OwnedFd>, shown: String) -> Result<tokio::fs::File, Failure> {
+    let name = shown.clone();
     let opening = tokio::task::spawn_blocking(move || {
-        let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-        let file = std::fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let file = std::fs::File::from(openat(&folder, name.as_str(), flags, Mode::empty())?);
         if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
     });
     let opened: Result<std::fs::File, io::Error> = opening.await.map_err(|e| Failure::new(e.to_string()))?;

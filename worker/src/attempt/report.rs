@@ -42,6 +42,8 @@ enum Request {
     Progress(Arc<ProgressHandle>, Instant),
     /// Write a checkpoint, after all progress before it; the sender gets the result. `None`: only write the progress.
     Save(Arc<ProgressHandle>, Option<Json>, oneshot::Sender<Saved>),
+    /// Write a warning to the job's history.
+    Warn(Arc<ProgressHandle>, String),
 }
 
 /// Accepts progress and checkpoints from handlers.
@@ -53,7 +55,8 @@ pub(crate) struct Reporter {
 impl Reporter {
     /// The handle, and the task's body.
     pub fn new(store: Store, worker: WorkerId, redis: Arc<RedisStatus>) -> (Self, impl Future<Output = ()> + Send) {
-        // The number of jobs bounds the channel: each has at most one Progress in it, and waits for each Save.
+        // The number of jobs bounds the channel: each has at most one Progress and a few warnings in it, and waits for
+        // each Save.
         let (sender, requests) = mpsc::unbounded_channel();
         let task = ReportTask { store, worker, redis, requests, due: Vec::new(), outbox: Vec::new() };
         (Self { requests: sender }, task.run())
@@ -65,6 +68,11 @@ impl Reporter {
         if let Some(due) = due {
             drop(self.requests.send(Request::Progress(Arc::clone(handle), due)));
         }
+    }
+
+    pub fn warn(&self, handle: &Arc<ProgressHandle>, warning: String) {
+        handle.used.store(true, Ordering::Release);
+        drop(self.requests.send(Request::Warn(Arc::clone(handle), warning)));
     }
 
     pub async fn save(&self, handle: &Arc<ProgressHandle>, checkpoint: Json) -> Saved {
@@ -132,8 +140,13 @@ impl ReportTask {
             Request::Save(handle, checkpoint, sender) => {
                 self.due.retain(|(_, waiting)| !Arc::ptr_eq(waiting, &handle));
                 self.write(&handle);
-                let report = Report { held: handle.held.clone(), progress: None, checkpoint };
+                let report = Report { held: handle.held.clone(), progress: None, checkpoint, warning: None };
                 self.outbox.push(Pending { report, handle, sender: Some(sender) });
+            }
+            Request::Warn(handle, warning) => {
+                let held = handle.held.clone();
+                let report = Report { held, progress: None, checkpoint: None, warning: Some(warning) };
+                self.outbox.push(Pending { report, handle, sender: None });
             }
         }
     }
@@ -141,7 +154,8 @@ impl ReportTask {
     /// Moves a job's pending progress to the outbox.
     fn write(&mut self, handle: &Arc<ProgressHandle>) {
         for progress in handle.throttle().take(Instant::now()) {
-            let report = Report { held: handle.held.clone(), progress: Some(progress), checkpoint: None };
+            let report =
+                Report { held: handle.held.clone(), progress: Some(progress), checkpoint: None, warning: None };
             self.outbox.push(Pending { report, handle: Arc::clone(handle), sender: None });
         }
     }
@@ -149,7 +163,8 @@ impl ReportTask {
     /// Sends the outbox once; during an outage it keeps its reports.
     async fn send(&mut self) {
         // A flush without a checkpoint writes nothing itself.
-        let is_empty = |l: &Pending| l.report.progress.is_none() && l.report.checkpoint.is_none();
+        let is_empty =
+            |l: &Pending| l.report.progress.is_none() && l.report.checkpoint.is_none() && l.report.warning.is_none();
         let count = fitting(self.outbox.iter().map(|pending| weight(&pending.report)));
         let reports: Vec<Report> =
             self.outbox[..count].iter().filter(|l| !is_empty(l)).map(|l| l.report.clone()).collect();
@@ -190,6 +205,7 @@ fn fitting(weights: impl Iterator<Item = usize>) -> usize {
 
 fn weight(report: &Report) -> usize {
     let message = report.progress.as_ref().and_then(|progress| progress.message.as_ref()).map_or(0, String::len);
+    let message = message + report.warning.as_ref().map_or(0, String::len);
     message + report.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.as_str().len())
 }
 

@@ -3,11 +3,13 @@
 //! Memory use does not depend on the length of the recording or on what its header claims. [`analyze`] blocks and is
 //! independent of jobs; the handler `run` calls it off the async threads and stops it soon after a cancel.
 mod decode;
+mod formats;
 mod measure;
 mod pitch;
 mod source;
 #[cfg(test)]
 mod tests;
+mod wav;
 
 use std::fs::File;
 use std::io;
@@ -25,6 +27,9 @@ use measure::Meter;
 pub const CHANNELS_MAX: usize = 64;
 /// The allowed sample rates, in Hz.
 pub const SAMPLE_RATE_HZ: std::ops::RangeInclusive<u32> = 100..=2_822_400;
+
+/// How much sound of another format is ignored, s: in a damaged file noise may look like a frame.
+const OTHER_SECONDS_MAX: f64 = 0.1;
 
 /// The payload of this kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,19 +102,35 @@ pub fn analyze(
 ) -> Result<Report, AudioError> {
     let mut meter = None;
     let decoded = panics::quietly(|| {
-        decode(file, should_stop, progress, |rate, channels, frames| {
-            if meter.is_none() {
-                meter = Some(Meter::new(rate, channels)?);
+        let mut other_seconds = 0.0;
+        decode(&file, should_stop, progress, &mut |rate, channels, samples| {
+            let meter = match &mut meter {
+                Some(meter) => meter,
+                empty => empty.insert(Meter::new(rate, channels)?),
+            };
+            if meter.is_for(rate, channels) {
+                meter.add(samples);
+                return Ok(());
             }
-            if let Some(meter) = meter.as_mut().filter(|meter| meter.is_for(rate, channels)) {
-                meter.add(frames);
-            }
-            Ok(())
+            other_seconds += (samples.len() / channels) as f64 / f64::from(rate);
+            if other_seconds < OTHER_SECONDS_MAX { Ok(()) } else { Err(meter.changed(rate, channels)) }
         })
     });
     decoded.unwrap_or_else(|panic| Err(AudioError::Damaged(format!("the decoder failed: {panic}"))))?;
     let meter: Meter = meter.ok_or_else(|| AudioError::Damaged("it has no sound that can be decoded".into()))?;
     Ok(meter.finish())
+}
+
+/// Refuses values out of range.
+fn check(rate: Option<u32>, channels: Option<usize>) -> Result<(), AudioError> {
+    if let Some(channels) = channels.filter(|count| !(1..=CHANNELS_MAX).contains(count)) {
+        return Err(AudioError::Refused(format!("it has {channels} channels; 1 to {CHANNELS_MAX} can be analysed")));
+    }
+    if let Some(rate) = rate.filter(|rate| !SAMPLE_RATE_HZ.contains(rate)) {
+        let (least, most) = (SAMPLE_RATE_HZ.start(), SAMPLE_RATE_HZ.end());
+        return Err(AudioError::Refused(format!("its sample rate is {rate} Hz; {least} to {most} Hz can be analysed")));
+    }
+    Ok(())
 }
 
 /// The handler.

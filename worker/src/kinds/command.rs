@@ -5,8 +5,11 @@
 mod cache;
 mod items;
 mod launch;
+mod meant;
 mod output;
 mod protocol;
+mod strays;
+mod user;
 
 use std::ffi::OsString;
 use std::io;

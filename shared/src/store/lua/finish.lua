@@ -13,7 +13,7 @@ local function retention(kind, state)
   return tonumber(({ completed = completed, failed = failed, cancelled = cancelled })[state])
 end
 
-local parents = {} -- true, or its final state when given by an import
+local parents = {} -- true, or how it had ended when given by an import
 local function count(parent_id, outcome, by)
   -- guard: counted (only the script that ends or revives the item changes its parent's count)
   if call('HEXISTS', job_key(parent_id), 'items_total') == 1 then
@@ -24,16 +24,24 @@ local function count(parent_id, outcome, by)
   end
 end
 
--- Ends a job that has already been removed from its place. `...` are further fields of its record.
+-- How a job had ended in another store, as `<state>` or `<state>:<ms>`: the state and the time.
+local function ending(text)
+  local state, at = string.match(text, '^(%a*):?(%d*)$')
+  return state or '', math.min(tonumber(at) or now, now)
+end
+
+-- Ends a job that has already been removed from its place. `...` are further fields of its record. An imported job may
+-- have ended long ago, but is kept from now on.
 local function end_job(job, state, skipped, ...)
-  call('HSET', job.key, 'state', state, 'finished_at', now, ...)
-  gather('ZADD', P .. ':' .. state, now, job.id)
+  local at = job.ended_at or now
+  call('HSET', job.key, 'state', state, 'finished_at', at, ...)
+  gather('ZADD', P .. ':' .. state, at, job.id)
   if job.parent then
     local outcome = state == 'completed' and (skipped and 'skipped' or 'succeeded') or state
     count(job.parent, outcome, 1)
   else
     gather('ZADD', EXPIRY, now + retention(job.kind, state), job.id)
-    gather('ZADD', finished_key(job.kind), now, job.id)
+    gather('ZADD', finished_key(job.kind), at, job.id)
   end
   tell(state, job.id)
 end
@@ -73,7 +81,9 @@ local function finish_parent(id, ends)
     push(parent)
     tell('queued', id)
   else
-    end_job(parent, ends == true and 'completed' or ends)
+    local state = 'completed'
+    if ends ~= true then state, parent.ended_at = ending(ends) end
+    end_job(parent, state)
   end
 end
 

@@ -2,8 +2,8 @@
 -- nothing. The last part seals the parent.
 -- Transition: submit import finish
 -- KEYS: the partition. ARGV: now, parent, first (number of the first item), last (1 seals), ended (how the parent had
---   ended in the store that it comes from: completed, failed, cancelled; else empty), error (JSON of that, or empty), n,
---   then for each: id, ended (the same of the item, or skipped), n_fields, field, value, …
+--   ended in the store that it comes from: completed, failed, cancelled, with `:ms`; else empty), error (JSON of that, or
+--   empty), n, then for each: id, ended (the same of the item, or skipped), n_fields, field, value, …
 -- Returns: {added, total} | {gap, total} | {sealed, total} | {taken, id of an item that is another job} | {childless} |
 --   {missing}
 local parent_id, first, last, ended, failure = ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1', ARGV[5], ARGV[6]
@@ -41,8 +41,10 @@ for _, item in ipairs(items) do
     push(item)
     tell('queued', item.id)
   else
-    local skipped = item.ended == 'skipped'
-    end_job(item, skipped and 'completed' or item.ended, skipped)
+    local state, ended_at = ending(item.ended)
+    item.ended_at = ended_at
+    local skipped = state == 'skipped'
+    end_job(item, skipped and 'completed' or state, skipped)
   end
 end
 total = math.max(total, first + n)

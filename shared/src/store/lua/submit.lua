@@ -3,7 +3,8 @@
 -- KEYS: the partition. ARGV: now, names_max, idempotency_ms, partitions (by which the caller places keys; 0: it only
 --   replays), n, then for each job: id, kind, queue, priority,
 --   due (empty; `+ms` from now; or ms), begins (empty; `parent`; or how it had ended: completed, skipped, failed,
---   cancelled), created_at (empty: now; or ms), key and digest (or empty), n_fields, field, value, …
+--   cancelled, and `:ms` if the time is known), created_at (empty: now; or ms), key and digest (or empty), n_fields,
+--   field, value, …
 -- Returns, for each: {queued|waiting|completed|failed|cancelled, id, created_at} | {scheduled, id, created_at, due} |
 --   {exists|replayed|conflict|gone, id} | {names, kind|queue} | {grown}: the partitions have
 --   grown, and a new key belongs elsewhere
@@ -43,7 +44,8 @@ local function create(job, due, begins, created_at, first, last)
     gather('ZADD', WAITING, created_at, job.id)
     gather('ZADD', OPEN, now + OPEN_MS, job.id)
   elseif begins ~= '' then
-    ends = begins == 'skipped' and 'completed' or begins
+    ends, job.ended_at = ending(begins)
+    if ends == 'skipped' then ends = 'completed' end
   elseif at > now then
     state = 'scheduled'
     gather('ZADD', SCHEDULED, at, job.id)

@@ -35,6 +35,15 @@ impl Meter {
         (self.rate, self.channels) == (rate, channels)
     }
 
+    /// The error of a recording that continues in another format.
+    pub fn changed(&self, rate: u32, channels: usize) -> AudioError {
+        AudioError::Refused(format!(
+            "it begins with {} Hz and channels: {}, and continues with {rate} Hz and channels: {channels}; convert it to one \
+             format",
+            self.rate, self.channels
+        ))
+    }
+
     /// Takes whole frames of interleaved samples, ±1 full scale.
     pub fn add(&mut self, frames: &[f64]) {
         self.samples += frames.len() as u64;

@@ -1,5 +1,6 @@
 //! Recordings made here, down to the byte, and what is measured of them.
 mod flac;
+mod foreign;
 mod hostile;
 
 use std::f64::consts::TAU;

@@ -6,11 +6,13 @@
 //! groups and removes the scratch folders.
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use std::time::Instant;
 
 use leasehold::files::location::Location;
 use leasehold::{Config, Json};
@@ -21,6 +23,9 @@ use nix::unistd::{Pid, getpid, getppid};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
+
+use super::strays::{self, MARK};
+use super::user::CommandUser;
 
 /// Reads `+ group` and `- group` until the pipe closes.
 const GUARD: &str = r#"
@@ -33,6 +38,13 @@ while read -r sign group; do
   esac
 done
 for group in $groups; do kill -s KILL -- "-$group"; done
+rounds=0
+while [ "$rounds" -lt 100 ]; do
+  found=$(grep -lsaF "LEASEHOLD_SCRATCH=$1/" /proc/[0-9]*/environ)
+  [ -n "$found" ] || break
+  for file in $found; do process=${file#/proc/}; kill -s KILL "${process%/environ}"; done
+  rounds=$((rounds + 1))
+done
 rm -rf -- "$1"
 "#;
 
@@ -45,7 +57,7 @@ pub(super) struct LaunchRequest {
     pub scratch: TempDir,
 }
 
-/// A started command. Dropping it kills its process group and removes its folder.
+/// A started command. Dropping it kills its processes and removes its folder.
 pub(super) struct Launched {
     pub group: Group,
     pub child: Child,
@@ -58,6 +70,8 @@ type Answer = oneshot::Sender<io::Result<Launched>>;
 pub(crate) struct Launcher {
     /// Variables that commands do not get: the credentials of the file store.
     hidden: &'static [&'static str],
+    /// The user that commands run as; `None`: the worker's.
+    user: Option<CommandUser>,
     running: Mutex<Option<LauncherThread>>,
 }
 
@@ -68,12 +82,15 @@ struct LauncherThread {
 }
 
 impl Launcher {
-    pub(crate) fn new(config: &Config) -> Self {
+    /// # Errors
+    /// A sentence: `worker.command_user` cannot be used.
+    pub(crate) fn new(config: &Config) -> Result<Self, String> {
         let hidden = match config.storage() {
             Ok(Some(Location::Bucket(url))) => url.cloud.secrets(),
             _ => &[],
         };
-        Self { hidden, running: Mutex::default() }
+        let user = config.worker.command_user.as_deref().map(CommandUser::parse).transpose()?;
+        Ok(Self { hidden, user, running: Mutex::default() })
     }
 
     /// Creates a folder for one command, with `in/` and `out/`.
@@ -101,7 +118,7 @@ impl Launcher {
         if let Some(running) = &*running {
             return Ok(running.clone());
         }
-        let root = Arc::new(ScratchRoot::open(self.hidden)?);
+        let root = Arc::new(ScratchRoot::open(self.hidden, self.user.clone())?);
         let (requests, inbox) = mpsc::channel::<(LaunchRequest, Answer)>();
         let runtime = tokio::runtime::Handle::current();
         let launching = Arc::clone(&root);
@@ -121,10 +138,11 @@ struct ScratchRoot {
     guard: Arc<Guard>,
     folder: TempDir,
     hidden: &'static [&'static str],
+    user: Option<CommandUser>,
 }
 
 impl ScratchRoot {
-    fn open(hidden: &'static [&'static str]) -> io::Result<Self> {
+    fn open(hidden: &'static [&'static str], user: Option<CommandUser>) -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("leasehold-worker-").tempdir()?;
         let guard = match Guard::start(folder.path()) {
             Err(e) if is_shortage(&e) => return Err(e),
@@ -136,7 +154,9 @@ impl ScratchRoot {
             }
             Ok(guard) => guard,
         };
-        Ok(Self { guard: Arc::new(guard), folder, hidden })
+        let root = Self { guard: Arc::new(guard), folder, hidden, user };
+        root.open_to_user()?;
+        Ok(root)
     }
 
     fn scratch(&self) -> io::Result<TempDir> {
@@ -145,6 +165,7 @@ impl ScratchRoot {
             // A cleaner of temporary folders may remove the root after a long idle time.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 std::fs::DirBuilder::new().mode(0o700).create(self.folder.path())?;
+                self.open_to_user()?;
                 make()
             }
             made => made,
@@ -153,6 +174,14 @@ impl ScratchRoot {
             std::fs::create_dir(scratch.path().join(folder))?;
         }
         Ok(scratch)
+    }
+
+    /// Another user must pass through the root to its own folder.
+    fn open_to_user(&self) -> io::Result<()> {
+        match self.user {
+            Some(_) => std::fs::set_permissions(self.folder.path(), std::fs::Permissions::from_mode(0o711)),
+            None => Ok(()),
+        }
     }
 
     fn launch(&self, request: LaunchRequest) -> io::Result<Launched> {
@@ -169,16 +198,23 @@ impl ScratchRoot {
         for name in self.hidden {
             command.env_remove(name);
         }
+        if let Some(user) = &self.user {
+            user.apply(&mut command);
+        }
         command.envs(request.environment.iter().map(|(name, value)| (name, value)));
+        command.env(MARK, scratch.path());
         if let Some(checkpoint) = &request.checkpoint {
             let file = scratch.path().join("checkpoint.json");
             std::fs::write(&file, checkpoint.as_str())?;
             command.env("LEASEHOLD_CHECKPOINT", file);
         }
+        if let Some(user) = &self.user {
+            user.give(scratch.path())?;
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         die_with_this_thread(&mut command);
         let child = Command::from(command).kill_on_drop(true).spawn()?;
-        let group = Group::new(&child, Arc::clone(&self.guard))?;
+        let group = Group::new(&child, scratch.path().to_owned(), Arc::clone(&self.guard))?;
         Ok(Launched { group, child, scratch })
     }
 }
@@ -205,28 +241,48 @@ fn die_with_this_thread(command: &mut std::process::Command) {
     }
 }
 
-/// The process group of a command. Dropping it kills its processes.
+/// The processes of a command: its group, and those that have left it. Dropping it kills them.
 pub(super) struct Group {
     leader: Pid,
+    scratch: PathBuf,
+    started_at: Instant,
+    /// All have been killed.
+    ended: Arc<AtomicBool>,
     guard: Arc<Guard>,
 }
 
 impl Group {
-    fn new(child: &Child, guard: Arc<Guard>) -> io::Result<Self> {
+    fn new(child: &Child, scratch: PathBuf, guard: Arc<Guard>) -> io::Result<Self> {
         let id = child.id().and_then(|id| i32::try_from(id).ok()).ok_or(io::ErrorKind::NotFound)?;
         guard.send('+', id);
-        Ok(Self { leader: Pid::from_raw(id), guard })
+        Ok(Self { leader: Pid::from_raw(id), scratch, started_at: Instant::now(), ended: Arc::default(), guard })
     }
 
     /// Sends a signal to all processes of the group; ignores a group that has ended.
     pub fn signal(&self, signal: Signal) {
         let _ = killpg(self.leader, signal);
     }
+
+    /// Kills all processes that the command has left. Returns how many had left the group.
+    pub async fn end(&self) -> usize {
+        self.signal(Signal::SIGKILL);
+        let (scratch, leader, started_at) = (self.scratch.clone(), self.leader, self.started_at);
+        let ended = Arc::clone(&self.ended);
+        let killing = tokio::task::spawn_blocking(move || {
+            let killed = strays::kill_all(&scratch, leader, started_at);
+            ended.store(true, Ordering::Relaxed);
+            killed
+        });
+        killing.await.unwrap_or(0)
+    }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        self.signal(Signal::SIGKILL);
+        if !self.ended.load(Ordering::Relaxed) {
+            self.signal(Signal::SIGKILL);
+            strays::kill_all(&self.scratch, self.leader, self.started_at);
+        }
         self.guard.send('-', self.leader.as_raw());
     }
 }

@@ -3,8 +3,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::value::RawValue;
 
-/// Bytes of one line that are kept; the rest of a longer one is dropped.
-pub(super) const LINE_BYTES_MAX: usize = 1 << 20;
+use super::meant::{Fault, LINE_BYTES_MAX, Member};
+
 /// Bytes kept of the end of a command's log, for its error message.
 const LOG_BYTES_MAX: usize = 3 << 10;
 
@@ -61,36 +61,47 @@ pub(super) struct Message {
     pub result: Option<Box<RawValue>>,
     /// The reason for which the job is skipped.
     pub skip: Option<String>,
+    /// Members that have the wrong type, or a name that is not known.
+    pub faults: Vec<Fault>,
 }
 
-/// Parses a line; `None`: it is a log line, as is one in which a known member has the wrong type.
+impl Message {
+    /// Whether it has a member that takes effect.
+    pub fn takes_effect(&self) -> bool {
+        self.progress.is_some() || self.skip.is_some() || self.checkpoint.is_some() || self.result.is_some()
+    }
+}
+
+/// Parses a line that is a JSON object; `None`: it is not one.
 pub(super) fn parse(line: &[u8]) -> Option<Message> {
     if line.trim_ascii_start().first() != Some(&b'{') {
         return None;
     }
     let mut fields: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(line).ok()?;
-    let text = |value: Box<RawValue>| serde_json::from_str::<Option<String>>(value.get()).ok();
     let mut message = Message::default();
-    if let Some(percent) = fields.remove("progress") {
-        let phase = fields.remove("message").map(text).unwrap_or(Some(None))?;
-        message.progress = Some((serde_json::from_str(percent.get()).ok()?, phase));
+    if let Some(percent) = fields.get("progress") {
+        let percent = serde_json::from_str::<Option<f64>>(percent.get());
+        let phase = fields.get("message").map_or(Ok(None), |phase| serde_json::from_str::<Option<String>>(phase.get()));
+        match (percent, phase) {
+            (Ok(percent), Ok(phase)) => message.progress = Some((percent, phase)),
+            _ => {
+                let must_be = "a number or null, with a text as \"message\"";
+                message.faults.push(Fault::wrong_type(Member::Progress, must_be, line));
+            }
+        }
     }
-    if let Some(reason) = fields.remove("skip") {
-        message.skip = Some(serde_json::from_str(reason.get()).ok()?);
+    if let Some(reason) = fields.get("skip") {
+        match serde_json::from_str(reason.get()) {
+            Ok(reason) => message.skip = Some(reason),
+            Err(_) => message.faults.push(Fault::wrong_type(Member::Skip, "a text", line)),
+        }
     }
     message.checkpoint = fields.remove("checkpoint");
     message.result = fields.remove("result");
-    let is_message = message.progress.is_some()
-        || message.skip.is_some()
-        || message.checkpoint.is_some()
-        || message.result.is_some();
-    is_message.then_some(message)
-}
-
-/// Whether a line that was cut begins with the member `result` or `checkpoint`.
-pub(super) fn oversized_key(beginning: &[u8]) -> Option<&'static str> {
-    let inner = beginning.trim_ascii_start().strip_prefix(b"{")?.trim_ascii_start();
-    ["result", "checkpoint"].into_iter().find(|key| inner.starts_with(format!("\"{key}\"").as_bytes()))
+    if !message.takes_effect() && message.faults.is_empty() {
+        message.faults.extend(Fault::unknown(fields.keys().map(String::as_str), line));
+    }
+    Some(message)
 }
 
 /// The end of a command's log.
@@ -161,16 +172,23 @@ mod tests {
             r#"{"at": [1, 2]}"#
         );
         assert_eq!(parse(br#"{"skip": "nothing new"}"#).unwrap().skip.as_deref(), Some("nothing new"));
-        for log in [
-            r#"{"level": "info", "message": "hello"}"#,
-            r#"{"progress": "half"}"#,
-            r#"{"skip": 1}"#,
-            r#"{"result": }"#,
-            r#"["result"]"#,
-            "result",
-            "",
-        ] {
-            assert!(parse(log.as_bytes()).is_none(), "{log}");
+        for log in [r#"{"level": "info", "message": "hello"}"#, "{}", r#"{"result": }"#, r#"["result"]"#, "result", ""]
+        {
+            let is_log =
+                parse(log.as_bytes()).is_none_or(|message| !message.takes_effect() && message.faults.is_empty());
+            assert!(is_log, "{log}");
+        }
+    }
+
+    #[test]
+    fn a_member_of_the_wrong_type_leaves_the_others_in_effect() {
+        let got = parse(br#"{"progress": "half", "result": 3}"#).unwrap();
+        assert!(got.progress.is_none() && got.result.is_some());
+        assert_eq!(got.faults.iter().map(|fault| fault.member).collect::<Vec<_>>(), [Some(Member::Progress)]);
+        for wrong in [r#"{"progress": 5, "message": 5}"#, r#"{"progress": 1e999}"#, r#"{"skip": 1}"#, r#"{"reslt": 3}"#]
+        {
+            let got = parse(wrong.as_bytes()).unwrap();
+            assert!(!got.takes_effect() && got.faults.len() == 1, "{wrong}: {got:?}");
         }
     }
 
@@ -178,8 +196,6 @@ mod tests {
     fn a_deep_result_is_read_without_using_the_stack() {
         let bomb = format!("{{\"result\": {}{}}}", "[".repeat(300_000), "]".repeat(300_000));
         assert!(parse(bomb.as_bytes()).expect("said").result.is_some());
-        assert_eq!(oversized_key(b" { \"result\": [[["), Some("result"));
-        assert_eq!(oversized_key(b"{\"level\": 1"), None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The exchange with a running command: the payload on its stdin, messages on its stdout, its log and its exit.
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Mutex;
@@ -13,7 +14,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::launch::Group;
-use super::output::{LINE_BYTES_MAX, Line, Lines, Log, oversized_key, parse};
+use super::meant::{Block, Fault, Member};
+use super::output::{Line, Lines, Log, parse};
 use crate::attempt::context::Context;
 use crate::error::CheckpointError;
 use crate::failure::Failure;
@@ -28,6 +30,8 @@ const DRAIN_TIME: Duration = Duration::from_millis(500);
 /// nothing is read while a line is handled, for example during an outage.
 const LAST_READ: Duration = Duration::from_millis(10);
 const PIPE_BYTES_MAX: usize = 1 << 20;
+/// Warnings of one attempt that are kept in the job's history.
+const WARNINGS_MAX: usize = 5;
 
 /// The exchange between one attempt and its command.
 pub(super) struct Session<'a> {
@@ -46,6 +50,9 @@ struct Received {
     log: Log,
     result: Option<Result<Json, Failure>>,
     skip: Option<String>,
+    /// An object that has begun and not ended yet.
+    block: Option<Block>,
+    warnings: usize,
     /// The failure of a message that fails the attempt.
     fault: Option<Failure>,
     /// The command was requested to stop.
@@ -70,7 +77,11 @@ async fn supervise(session: &Session<'_>, group: &Group, child: &mut Child) -> i
         }
     };
     // Its child processes end with it.
-    group.signal(Signal::SIGKILL);
+    let strays = group.end().await;
+    if strays > 0 {
+        let job = session.context.job_id();
+        tracing::info!(%job, "the command left {strays} processes running outside its process group; they were killed");
+    }
     session.ended.cancel();
     status
 }
@@ -116,6 +127,9 @@ async fn read_output(session: &Session<'_>, mut pipe: impl AsyncRead + Unpin, is
     if let Some(line) = lines.finish() {
         session.handle_line(line, is_stdout).await;
     }
+    if is_stdout {
+        session.end_block(true);
+    }
 }
 
 impl<'a> Session<'a> {
@@ -153,15 +167,33 @@ impl<'a> Session<'a> {
         let line = match line {
             Line::Whole(line) => line,
             Line::Cut(line) => {
-                match oversized_key(&line).filter(|_| is_stdout) {
-                    Some("result") => self.received().result = Some(Err(Failure::fatal(line_too_long("the result")))),
-                    Some(_) => self.fail(Failure::new(line_too_long("the checkpoint"))),
-                    None => self.log(&line),
+                self.log(&line);
+                if is_stdout {
+                    self.end_block(false);
+                    let fault = Fault::too_long(&line);
+                    if let Some(Fault { member: Some(Member::Checkpoint), reason, .. }) = &fault {
+                        self.fail(Failure::new(format!("the checkpoint cannot be saved: {reason}")));
+                    }
+                    self.take_fault(fault);
                 }
                 return;
             }
         };
-        let Some(message) = parse(&line).filter(|_| is_stdout) else { return self.log(&line) };
+        let message = if is_stdout { parse(&line) } else { None };
+        let Some(message) = message.filter(|message| message.takes_effect() || !message.faults.is_empty()) else {
+            self.log(&line);
+            if is_stdout {
+                self.look_at(&line);
+            }
+            return;
+        };
+        self.end_block(false);
+        if !message.takes_effect() {
+            self.log(&line);
+        }
+        for fault in message.faults {
+            self.take_fault(Some(fault));
+        }
         if let Some((percent, message)) = message.progress {
             self.context.set_progress(percent, message.as_deref());
         }
@@ -180,6 +212,52 @@ impl<'a> Session<'a> {
             if let Err(e) = saved {
                 self.fail(Failure::from(e));
             }
+        }
+    }
+
+    /// A log line may be part of a message that cannot be read.
+    fn look_at(&self, line: &[u8]) {
+        let block = self.received().block.take();
+        let mut block = match block {
+            Some(block) if block.may_continue() => block,
+            Some(block) => {
+                self.take_fault(block.end(false));
+                return self.look_at(line);
+            }
+            None if line.trim_ascii_start().starts_with(b"{") => Block::default(),
+            None => return self.take_fault(Fault::of(line, 1, false)),
+        };
+        match block.push(line) {
+            ControlFlow::Continue(()) => self.received().block = Some(block),
+            ControlFlow::Break(fault) => self.take_fault(fault),
+        }
+    }
+
+    /// An object that has not ended was not meant to continue. `is_end`: the output has ended.
+    fn end_block(&self, is_end: bool) {
+        let block = self.received().block.take();
+        self.take_fault(block.and_then(|block| block.end(is_end)));
+    }
+
+    /// Output that was meant as a message and cannot be read. If it decides how the job ends, the attempt fails unless
+    /// a readable one follows; the history has a warning in any case.
+    fn take_fault(&self, fault: Option<Fault>) {
+        let Some(Fault { member, is_certain, is_cut_off, reason }) = fault else { return };
+        let what = member.map_or("a line", |member| match member {
+            Member::Progress => "the progress",
+            Member::Checkpoint => "the checkpoint",
+            Member::Skip => "the skip",
+            Member::Result => "the result",
+        });
+        let reason = format!("{what} cannot be read: {reason}");
+        let mut received = self.received();
+        received.warnings += 1;
+        if received.warnings <= WARNINGS_MAX {
+            self.context.warn(&reason);
+        }
+        let is_settled = received.skip.is_some() || matches!(received.result, Some(Ok(_)));
+        if matches!(member, Some(Member::Result | Member::Skip)) && (is_certain || !is_settled) {
+            received.result = Some(Err(if is_cut_off { Failure::new(reason) } else { Failure::fatal(reason) }));
         }
     }
 
@@ -204,10 +282,6 @@ impl<'a> Session<'a> {
             _ => Err(Failure::new(describe_exit(status, &received.log))),
         }
     }
-}
-
-fn line_too_long(what: &str) -> String {
-    format!("{what} exceeds the limit of {LINE_BYTES_MAX} bytes for a line")
 }
 
 /// The exit of a command, with the end of its log.

@@ -34,10 +34,7 @@ fn a_header_that_no_recording_has_is_refused() {
     for (rate, channels) in [(48_000, 0), (0, 1), (0, 0), (48_000, 65_535), (48_000, 65), (u32::MAX, 1), (1, 1)] {
         for form in FORMS {
             let error = refused(&wav(form, rate, channels, &samples));
-            assert!(
-                !error.contains("decoder failed") || channels > 1_000,
-                "{rate} Hz, {channels} channels, {form:?}: {error}"
-            );
+            assert!(!error.contains("decoder failed"), "{rate} Hz, {channels} channels, {form:?}: {error}");
         }
     }
 }
