@@ -14,6 +14,7 @@ mod crash_points;
 mod docs;
 mod doctor;
 mod examples;
+mod faults;
 mod files;
 mod health;
 mod idle;

@@ -6,14 +6,17 @@ use leasehold::{Job, State};
 use serde_json::Value;
 
 use super::evidence::Evidence;
-use super::faults::Target;
-use super::load::{Heard, Submit};
+use super::faults::{Struck, Way};
+use super::fleet::LEASE_MS;
+use super::load::{Heard, Step, Submit};
 use super::work::Run;
 
 /// Something that must not be.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Violation {
+    /// The job, if it is about one.
     pub job: Option<String>,
+    /// What is wrong.
     pub what: String,
 }
 
@@ -32,7 +35,35 @@ impl Violations {
     }
 }
 
+/// What a row of the matrix has in figures.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Figures {
+    /// Jobs that clients know of.
+    pub acknowledged: usize,
+    /// The most runs that one job had.
+    pub executions: usize,
+    /// Acknowledged jobs that are gone.
+    pub lost: usize,
+    /// Acknowledged jobs that are not final.
+    pub stuck: usize,
+}
+
 impl Evidence {
+    /// The run in the matrix's figures.
+    pub fn figures(&self) -> Figures {
+        let there: HashSet<&str> = self.jobs.iter().map(|job| job.id.as_str()).collect();
+        let known: HashSet<&str> = self.submits.iter().filter_map(Submit::id).collect();
+        let mut runs: HashMap<&str, usize> = HashMap::new();
+        self.runs.iter().for_each(|run| *runs.entry(&run.job).or_default() += 1);
+        Figures {
+            acknowledged: known.len(),
+            executions: runs.into_values().max().unwrap_or(0),
+            lost: known.difference(&there).count(),
+            stuck: self.jobs.iter().filter(|job| !job.state.is_final()).count(),
+        }
+    }
+
+    /// Everything that must not be; empty: the run passed.
     pub fn violations(&self) -> Vec<Violation> {
         let mut found = Violations::default();
         self.submits.iter().for_each(|submit| answers(submit, &mut found));
@@ -40,14 +71,48 @@ impl Evidence {
         self.tokens(&mut found);
         let mut runs: HashMap<&str, Vec<&Run>> = HashMap::new();
         self.runs.iter().for_each(|run| runs.entry(&run.job).or_default().push(run));
+        let submits = self.submits.iter().filter_map(|submit| Some((submit.id()?, submit)));
+        let submits: HashMap<&str, &Submit> = submits.collect();
         for job in self.running_jobs() {
-            let runs = runs.remove(job.id.as_str()).unwrap_or_default();
-            ended_once(job, &runs, &mut found);
-            self.executions(job, &runs, &mut found);
+            let (runs, id) = (runs.remove(job.id.as_str()).unwrap_or_default(), job.id.as_str());
+            let submit = submits.get(id);
+            if submit.is_none_or(|submit| submit.steps.is_empty()) {
+                ended_once(job, &runs, &mut found);
+                self.executions(job, &runs, &mut found);
+            } else if let Some(submit) = submit {
+                ended_as_asked(job, submit, &runs, &mut found);
+            }
         }
         for (job, runs) in runs {
             found.add(job.to_owned(), format!("it ran {} times, and nobody knows it", runs.len()));
         }
+        found.0
+    }
+
+    /// What must not be although Redis may have lost the tail of what it acknowledged: a job that nobody submitted, one that
+    /// is not final or whose result is another's, a token that was given twice. Lost jobs are counted in the figures.
+    pub fn violations_after_a_rollback(&self) -> Vec<Violation> {
+        let mut found = Violations::default();
+        let tries = self.submits.iter().flat_map(|submit| &submit.tries);
+        let known: HashSet<&str> = tries
+            .filter_map(|(.., heard)| match heard {
+                Heard::Made(id) | Heard::Known(id) => Some(id.as_str()),
+                _ => None,
+            })
+            .collect();
+        for job in self.jobs.iter().filter(|job| !known.contains(job.id.as_str())) {
+            found.add(job.id.to_string(), "no client knows it");
+        }
+        for job in self.running_jobs() {
+            let number = |json: &str| serde_json::from_str::<Value>(json).unwrap_or_default()["number"].clone();
+            let result = job.result.as_ref().map(|json| number(json.as_str()));
+            match job.state {
+                State::Cancelled => {}
+                State::Completed if result == Some(number(job.payload.as_str())) => {}
+                state => found.add(job.id.to_string(), format!("it is {state:?} with the result {result:?}")),
+            }
+        }
+        self.tokens(&mut found);
         found.0
     }
 
@@ -102,7 +167,7 @@ impl Evidence {
 
     /// The run that completed it had the file, and what it left is what can be fetched.
     fn file_is_there(&self, submit: &Submit, job: &Job, found: &mut Violations) {
-        let Some(file) = &submit.file else { return };
+        let Some(file) = submit.file.as_ref().filter(|_| job.state == State::Completed) else { return };
         let (wanted, left) = (format!("{file} {}", job.token.unwrap_or_default()), &self.outputs[job.id.as_str()]);
         if *left != wanted {
             let end: String = left.chars().rev().take(200).collect::<Vec<_>>().into_iter().rev().collect();
@@ -123,13 +188,22 @@ impl Evidence {
         }
     }
 
-    /// A run that was not the last was cut short by a kill of its worker, or failed as its payload asked.
+    /// Whether a fault explains that the run was not the last: its worker was killed, or was out of contact meanwhile.
+    fn is_excused(&self, run: &Run) -> bool {
+        let after = (2 * LEASE_MS) as f64 / 1_000.0;
+        let overlaps = |struck: &Struck| {
+            let (at, back_at) = (self.booted + struck.at.as_secs_f64(), self.booted + struck.back_at.as_secs_f64());
+            run.begun <= back_at + after && run.ended >= at
+        };
+        let hits = |struck: &Struck| struck.workers.contains(&run.worker_pid);
+        self.struck.iter().any(|struck| hits(struck) && (struck.fault.way == Way::Kill || overlaps(struck)))
+    }
+
+    /// A run that was not the last is explained by a fault, or failed as its payload asked.
     fn executions(&self, job: &Job, runs: &[&Run], found: &mut Violations) {
-        let workers = self.struck.iter().filter(|struck| matches!(struck.fault.target, Target::Worker(_)));
-        let killed: HashSet<u32> = workers.map(|struck| struck.pid).collect();
         let (_, superseded) = runs.split_last().map_or((None, &[][..]), |(last, rest)| (Some(last), rest));
         let mut failures = 0;
-        for run in superseded.iter().filter(|run| !killed.contains(&run.worker_pid)) {
+        for run in superseded.iter().filter(|run| !self.is_excused(run)) {
             match run.code {
                 Some(75) => failures += 1,
                 _ => found.add(job.id.to_string(), format!("it ran again, though nothing befell {run:?}")),
@@ -139,11 +213,12 @@ impl Evidence {
         if failures > asked {
             found.add(job.id.to_string(), format!("it failed {failures} times, and was asked to fail {asked} times"));
         }
-        let hit = superseded.iter().filter(|run| killed.contains(&run.worker_pid)).count();
-        if job.crashes as usize > killed.len() || (hit == 0 && runs.len() > 1 + asked) {
+        let hit = superseded.iter().filter(|run| self.is_excused(run)).count();
+        let faults: usize = self.struck.iter().map(|struck| struck.workers.len()).sum();
+        if job.crashes as usize > faults || (hit == 0 && runs.len() > 1 + asked) {
             found.add(
                 job.id.to_string(),
-                format!("{} crashes are counted, {hit} of its workers were killed", job.crashes),
+                format!("{} crashes are counted, {hit} of its workers were struck", job.crashes),
             );
         }
     }
@@ -197,5 +272,25 @@ fn ended_once(job: &Job, runs: &[&Run], found: &mut Violations) {
     let attempt = 1 + u32::from(fails(job));
     if job.attempt != attempt || runs.last().is_some_and(|run| run.attempt != attempt) {
         found.add(id(), format!("it completed in attempt {}, not in {attempt}", job.attempt));
+    }
+}
+
+/// A job that its client cancelled, and perhaps retried, ended as the client was answered; by its last run, if it completed.
+fn ended_as_asked(job: &Job, submit: &Submit, runs: &[&Run], found: &mut Violations) {
+    let ends = submit.ends();
+    if !ends.contains(&job.state) {
+        found
+            .add(job.id.to_string(), format!("it is {:?}, and should be {ends:?} after {:?}", job.state, submit.steps));
+    }
+    for step in &submit.steps {
+        if let Step::Odd(what) = step {
+            found.add(job.id.to_string(), format!("a cancel or a retry was answered {what}"));
+        }
+    }
+    if job.state == State::Completed && runs.last().is_none_or(|last| Some(last.token) != job.token) {
+        found.add(
+            job.id.to_string(),
+            format!("token {:?} completed it, but its last run was {:?}", job.token, runs.last()),
+        );
     }
 }

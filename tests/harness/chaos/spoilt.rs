@@ -6,8 +6,8 @@ use leasehold::{Job, State};
 use serde_json::{Value, json};
 
 use super::evidence::Evidence;
-use super::faults::{Fault, Struck, Target};
-use super::load::{Heard, Submit};
+use super::faults::{Fault, Struck, Target, Way};
+use super::load::{Heard, Step, Submit};
 use super::work::Run;
 
 /// The worker that was killed, and the one that was not.
@@ -30,12 +30,12 @@ fn job(id: &str, token: u64, payload: &Value, attempt: u32, crashes: u32) -> Job
 }
 
 fn run(job: &str, token: u64, attempt: u32, worker_pid: u32, code: Option<u8>) -> Run {
-    Run { job: job.into(), token, attempt, worker_pid, code }
+    Run { job: job.into(), token, attempt, worker_pid, begun: token as f64, code, ended: token as f64 + 0.5 }
 }
 
 fn submit(key: &str, body: Value, heard: &[Heard]) -> Submit {
     let tries = heard.iter().map(|heard| (Duration::ZERO, Duration::ZERO, heard.clone())).collect();
-    Submit { key: key.into(), body, file: None, tries }
+    Submit { key: key.into(), body, file: None, tries, steps: Vec::new() }
 }
 
 /// A job that failed as asked and met a kill, one whose first answer was lost, and a batch of one.
@@ -46,7 +46,7 @@ fn clean() -> Evidence {
     let at = Duration::from_secs(1);
     let mut first_submit = submit("1", json!({"payload": first}), &[Heard::Made("a".into()), Heard::Known("a".into())]);
     first_submit.file = Some("text".into());
-    let fault = Fault { at, target: Target::Worker(0), away: Duration::ZERO };
+    let fault = Fault { at, row: 2, way: Way::Kill, target: Target::Worker(0), lasts: Duration::ZERO };
     Evidence {
         submits: vec![
             first_submit,
@@ -64,7 +64,8 @@ fn clean() -> Evidence {
             run("d", 5, 1, ALIVE, Some(0)),
         ],
         partitions: ["a", "b", "d"].map(|job| (job.to_owned(), 0)).into(),
-        struck: vec![Struck { fault, pid: KILLED, at, back_at: at }],
+        struck: vec![Struck { fault, workers: vec![KILLED], at, back_at: at }],
+        booted: 0.0,
         took: Duration::from_secs(2),
     }
 }
@@ -77,7 +78,7 @@ fn clean_evidence_has_no_violation() {
 #[test]
 fn each_way_to_spoil_the_evidence_is_found() {
     type Spoil = fn(&mut Evidence);
-    let cases: [(&str, Spoil); 21] = [
+    let cases: [(&str, Spoil); 25] = [
         ("was acknowledged, and is gone", |e| drop(e.jobs.remove(1))),
         ("it was acknowledged, and is Queued", |e| e.jobs[1].state = State::Queued),
         ("it was acknowledged, and is Failed", |e| e.items.get_mut("c").unwrap()[0].state = State::Failed),
@@ -99,6 +100,16 @@ fn each_way_to_spoil_the_evidence_is_found() {
         ("it ran again, though nothing befell", |e| e.struck.clear()),
         ("it completed in attempt 3, not in 2", |e| e.jobs[0].attempt = 3),
         ("crashes are counted", |e| e.jobs[1].crashes = 9),
+        // A worker that was only stopped, and that long before the run.
+        ("it ran again, though nothing befell", |e| {
+            (e.struck[0].fault.way, e.struck[0].at, e.runs[0].begun) = (Way::Stop, Duration::ZERO, 90.0);
+        }),
+        ("should be [Cancelled]", |e| e.submits[1].steps = vec![Step::Cancel, Step::SeenCancelled]),
+        ("should be [Completed]", |e| {
+            e.submits[1].steps = vec![Step::Cancel, Step::SeenCancelled, Step::Retry, Step::Retried];
+            e.jobs[1].state = State::Cancelled;
+        }),
+        ("a cancel or a retry was answered", |e| e.submits[1].steps = vec![Step::Cancel, Step::Odd("500".into())]),
     ];
     for (what, spoil) in cases {
         let mut evidence = clean();

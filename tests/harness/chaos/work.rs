@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 pub const INPUT: &str = "input.txt";
 pub const OUTPUT: &str = "output.txt";
 
-/// Appends `begin <job> <token> <attempt> <pid> <worker's pid>` and `end <the same> <exit code>`, each in one write;
-/// works for `seconds`, leaves the job's file with its token behind it, and fails its first attempt if told to.
+/// Appends `begin <job> <token> <attempt> <pid> <worker's pid> <uptime>` and `end <the same> <exit code> <uptime>`, each in
+/// one write; works for `seconds`, leaves the job's file with its token behind it, and fails its first attempt if told to.
 const SCRIPT: &str = r#"
 read -r payload
 seconds=${payload#*'"seconds":"'}
@@ -17,12 +17,14 @@ number=${payload#*'"number":'}
 number=${number%%[,\}]*}
 code=0
 case $payload in *'"fails":true'*) if [ "$LEASEHOLD_ATTEMPT" = 1 ]; then code=75; fi ;; esac
-run="$LEASEHOLD_JOB_ID $LEASEHOLD_TOKEN $LEASEHOLD_ATTEMPT $$ $PPID"
+read -r uptime idle < /proc/uptime
+run="$LEASEHOLD_JOB_ID $LEASEHOLD_TOKEN $LEASEHOLD_ATTEMPT $$ $PPID $uptime"
 echo "begin $run" >> "$1"
 if [ "$seconds" != 0 ]; then sleep "$seconds"; fi
 if [ -e in/input.txt ]; then { cat in/input.txt; printf ' %s' "$LEASEHOLD_TOKEN"; } > out/output.txt; fi
 printf '{"result": {"number": %s, "token": %s}}\n' "$number" "$LEASEHOLD_TOKEN"
-echo "end $run $code" >> "$1"
+read -r uptime idle < /proc/uptime
+echo "end $run $code $uptime" >> "$1"
 exit $code
 "#;
 
@@ -52,15 +54,29 @@ pub struct Journal {
 }
 
 /// One run of the script.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Run {
     pub job: String,
     pub token: u64,
     pub attempt: u32,
     /// The worker that ran it.
     pub worker_pid: u32,
+    /// When it began, by the machine's uptime, s.
+    pub begun: f64,
     /// The exit code, if it came so far.
     pub code: Option<u8>,
+    /// When it ended, by the machine's uptime, s; infinite: nobody knows.
+    pub ended: f64,
+}
+
+/// The machine's uptime, s.
+pub fn uptime() -> f64 {
+    let text = fs::read_to_string("/proc/uptime").unwrap();
+    text.split(' ').next().and_then(|seconds| seconds.parse().ok()).expect("the kernel writes a number")
+}
+
+fn has_ended_well(line: &str) -> bool {
+    line.starts_with("end ") && line.rsplit(' ').nth(1) == Some("0")
 }
 
 impl Journal {
@@ -76,7 +92,7 @@ impl Journal {
         let count = file.read_at(&mut fresh, self.read.get()).unwrap();
         let whole = fresh[..count].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let text = String::from_utf8_lossy(&fresh[..whole]);
-        let ended = text.lines().filter(|line| line.starts_with("end ") && line.ends_with(" 0")).count();
+        let ended = text.lines().filter(|line| has_ended_well(line)).count();
         self.read.set(self.read.get() + whole as u64);
         self.ended.set(self.ended.get() + ended);
         self.ended.get()
@@ -94,17 +110,20 @@ fn runs(text: &str) -> Vec<Run> {
     for line in text.lines() {
         if let Some(this) = line.strip_prefix("begin ") {
             let words: Vec<&str> = this.split(' ').collect();
-            let [job, token, attempt, _, worker_pid] = words[..] else { panic!("no begin: {line}") };
-            let number = |word: &str| word.parse().unwrap_or_else(|_| panic!("no number: {line}"));
-            let (token, worker_pid) = (number(token), number(worker_pid));
-            let (attempt, worker_pid) = (number(attempt) as u32, worker_pid as u32);
+            let [job, token, attempt, _, worker_pid, begun] = words[..] else { panic!("not a begin: {line}") };
+            let number = |word: &str| word.parse().unwrap_or_else(|_| panic!("not a number: {line}"));
+            let (token, worker_pid) = (number(token), number(worker_pid) as u32);
+            let (attempt, begun) = (number(attempt) as u32, begun.parse().expect("the kernel writes a number"));
             open.insert(this, runs.len());
-            runs.push((this, Run { job: job.to_owned(), token, attempt, worker_pid, code: None }));
+            let (code, ended) = (None, f64::INFINITY);
+            runs.push((this, Run { job: job.to_owned(), token, attempt, worker_pid, begun, code, ended }));
         } else {
             let end = line.strip_prefix("end ").and_then(|this| this.rsplit_once(' '));
-            let (this, code) = end.unwrap_or_else(|| panic!("no line of ours: {line}"));
+            let end = end.and_then(|(this, ended)| Some((this.rsplit_once(' ')?, ended)));
+            let ((this, code), ended) = end.unwrap_or_else(|| panic!("not a line of ours: {line}"));
             let at = open.get(this).unwrap_or_else(|| panic!("an end without its begin: {line}"));
-            runs[*at].1.code = Some(code.parse().unwrap());
+            let run = &mut runs[*at].1;
+            (run.code, run.ended) = (Some(code.parse().unwrap()), ended.parse().unwrap());
         }
     }
     runs.into_iter().map(|(_, run)| run).collect()
@@ -118,7 +137,16 @@ pub fn processes_that_name(word: &str) -> Vec<String> {
 
 #[test]
 fn runs_are_read_with_their_ends() {
-    let read = runs("begin a 7 1 100 50\nbegin b 8 2 101 50\nend a 7 1 100 50 75\n");
-    let run = |job: &str, token, attempt, code| Run { job: job.into(), token, attempt, worker_pid: 50, code };
-    assert_eq!(read, [run("a", 7, 1, Some(75)), run("b", 8, 2, None)]);
+    let read = runs("begin a 7 1 100 50 1.5\nbegin b 8 2 101 50 2.5\nend a 7 1 100 50 1.5 75 3.5\n");
+    let run = |job: &str, token, attempt, begun, code, ended| Run {
+        job: job.into(),
+        token,
+        attempt,
+        worker_pid: 50,
+        begun,
+        code,
+        ended,
+    };
+    assert_eq!(read, [run("a", 7, 1, 1.5, Some(75), 3.5), run("b", 8, 2, 2.5, None, f64::INFINITY)]);
+    assert!(has_ended_well("end a 7 1 100 50 1.5 0 3.5") && !has_ended_well("end a 7 1 100 50 1.5 75 3.5"));
 }

@@ -4,15 +4,16 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use leasehold_tests::api::client;
+use leasehold::State;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use reqwest::multipart::{Form, Part};
-use reqwest::{Client, RequestBuilder};
+use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::work::Journal;
+use super::work::{INPUT, Journal};
+use crate::api::client;
 
 const CLIENTS: usize = 4;
 /// Between two submits of a client, ms.
@@ -51,9 +52,36 @@ pub struct Submit {
     /// What is in the file that comes with it.
     pub file: Option<String>,
     pub tries: Vec<(Duration, Duration, Heard)>,
+    /// What was asked of the job afterwards.
+    pub steps: Vec<Step>,
+}
+
+/// A cancel or a retry of a job that was acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// A cancel was asked for, until it was answered.
+    Cancel,
+    /// The client has seen the job cancelled.
+    SeenCancelled,
+    /// A retry was asked for.
+    Retry,
+    /// A retry was answered 200.
+    Retried,
+    /// What no client should hear.
+    Odd(String),
 }
 
 impl Submit {
+    /// How its jobs may end.
+    pub fn ends(&self) -> &'static [State] {
+        let has = |step: Step| self.steps.contains(&step);
+        match () {
+            () if !has(Step::Cancel) || has(Step::Retried) => &[State::Completed],
+            () if has(Step::SeenCancelled) && !has(Step::Retry) => &[State::Cancelled],
+            () => &[State::Completed, State::Cancelled],
+        }
+    }
+
     /// The job that the client knows of.
     pub fn id(&self) -> Option<&str> {
         self.tries.iter().find_map(|(.., heard)| match heard {
@@ -66,7 +94,7 @@ impl Submit {
     fn request(&self, http: &Client, url: &str) -> RequestBuilder {
         let request = http.post(format!("{url}/api/v1/jobs")).header("idempotency-key", &self.key);
         let Some(file) = &self.file else { return request.json(&self.body) };
-        let file = Part::text(file.clone()).file_name(super::work::INPUT);
+        let file = Part::text(file.clone()).file_name(INPUT);
         request.multipart(Form::new().text("job", self.body.to_string()).part("file", file))
     }
 
@@ -107,10 +135,14 @@ impl Load {
             let body = body(&mut random, number, submits.len());
             let has_file = body["items"].is_null() && random.random_ratio(1, 8);
             let file = has_file.then(|| key.repeat(random.random_range(1..=2_000)));
-            let mut submit = Submit { key, body, file, tries: Vec::new() };
+            let mut submit = Submit { key, body, file, tries: Vec::new(), steps: Vec::new() };
             self.submit(&http, &mut replica, &mut submit, &mut random).await;
             if submit.id().is_some() {
                 self.acknowledged.set(self.acknowledged.get() + submit.payloads().len());
+                if submit.body["items"].is_null() && random.random_ratio(1, 20) {
+                    let retries = random.random_ratio(1, 2);
+                    submit.steps = self.change_its_mind(&http, replica, submit.id().unwrap_or_default(), retries).await;
+                }
             }
             submits.push(submit);
             // A client that lost its own notes asks again for what it knows already, and another replica at that.
@@ -135,6 +167,50 @@ impl Load {
             }
             sleep(Duration::from_millis(random.random_range(AGAIN_MS))).await;
         }
+    }
+
+    /// Cancels a job, sees it end, and retries it if it was cancelled and `retries`.
+    async fn change_its_mind(&self, http: &Client, mut replica: usize, id: &str, retries: bool) -> Vec<Step> {
+        let mut steps = vec![Step::Cancel];
+        let limit = Instant::now() + ANSWER_LIMIT;
+        let mut ask = async |method: Method, path: String| loop {
+            replica += 1;
+            let url = format!("{}/api/v1/jobs/{id}{path}", self.urls[replica % self.urls.len()]);
+            let answer = async {
+                let response = http.request(method.clone(), url).send().await?;
+                Ok::<_, reqwest::Error>((response.status().as_u16(), response.json::<Value>().await?))
+            };
+            match answer.await {
+                Ok((status @ (200 | 202 | 409), json)) => return Ok((status, json["state"].clone())),
+                Err(_) | Ok((503, _)) if Instant::now() < limit => sleep(Duration::from_millis(100)).await,
+                other => return Err(format!("{other:?}")),
+            }
+        };
+        let outcome: Result<(), String> = async {
+            ask(Method::POST, "/cancel".into()).await?;
+            let state = loop {
+                let (_, state) = ask(Method::GET, String::new()).await?;
+                match state.as_str().and_then(State::parse) {
+                    Some(state) if state.is_final() => break state,
+                    _ if Instant::now() >= limit => return Ok(()),
+                    _ => sleep(Duration::from_millis(50)).await,
+                }
+            };
+            if state == State::Cancelled {
+                steps.push(Step::SeenCancelled);
+                self.acknowledged.set(self.acknowledged.get().saturating_sub(1));
+                if retries {
+                    steps.push(Step::Retry);
+                    let (status, _) = ask(Method::POST, "/retry".into()).await?;
+                    self.acknowledged.set(self.acknowledged.get() + 1);
+                    steps.extend((status == 200).then_some(Step::Retried));
+                }
+            }
+            Ok(())
+        }
+        .await;
+        steps.extend(outcome.err().map(Step::Odd));
+        steps
     }
 
     async fn ask(&self, http: &Client, replica: usize, submit: &Submit) -> (Duration, Duration, Heard) {
