@@ -14,6 +14,7 @@ pub mod binary;
 pub mod chaos;
 pub mod cluster;
 pub mod contract;
+pub mod fuzz;
 pub mod port;
 pub mod process;
 pub mod proxy;

@@ -16,6 +16,7 @@ mod doctor;
 mod examples;
 mod faults;
 mod files;
+mod fuzz;
 mod health;
 mod idle;
 mod import;

@@ -40,7 +40,7 @@ impl Violations {
 pub struct Figures {
     /// Jobs that clients know of.
     pub acknowledged: usize,
-    /// The most runs that one job had.
+    /// The most runs that one job had which neither failed as it was asked to nor was cancelled.
     pub executions: usize,
     /// Acknowledged jobs that are gone.
     pub lost: usize,
@@ -53,8 +53,13 @@ impl Evidence {
     pub fn figures(&self) -> Figures {
         let there: HashSet<&str> = self.jobs.iter().map(|job| job.id.as_str()).collect();
         let known: HashSet<&str> = self.submits.iter().filter_map(Submit::id).collect();
+        let changed: HashSet<&str> =
+            self.submits.iter().filter(|submit| !submit.steps.is_empty()).filter_map(Submit::id).collect();
+        let asked: HashSet<&str> = self.running_jobs().filter(|job| fails(job)).map(|job| job.id.as_str()).collect();
         let mut runs: HashMap<&str, usize> = HashMap::new();
-        self.runs.iter().for_each(|run| *runs.entry(&run.job).or_default() += 1);
+        for run in self.runs.iter().map(|run| run.job.as_str()) {
+            *runs.entry(run).or_default() += usize::from(!changed.contains(run) && !asked.contains(run));
+        }
         Figures {
             acknowledged: known.len(),
             executions: runs.into_values().max().unwrap_or(0),
@@ -74,7 +79,8 @@ impl Evidence {
         let submits = self.submits.iter().filter_map(|submit| Some((submit.id()?, submit)));
         let submits: HashMap<&str, &Submit> = submits.collect();
         for job in self.running_jobs() {
-            let (runs, id) = (runs.remove(job.id.as_str()).unwrap_or_default(), job.id.as_str());
+            let (mut runs, id) = (runs.remove(job.id.as_str()).unwrap_or_default(), job.id.as_str());
+            runs.retain(|run| !self.began_too_late(run, job));
             let submit = submits.get(id);
             if submit.is_none_or(|submit| submit.steps.is_empty()) {
                 ended_once(job, &runs, &mut found);
@@ -178,7 +184,11 @@ impl Evidence {
     /// No token is given twice in a partition, and a job's tokens grow.
     fn tokens(&self, found: &mut Violations) {
         let (mut given, mut last) = (HashMap::new(), HashMap::new());
+        let of: HashMap<&str, &Job> = self.running_jobs().map(|job| (job.id.as_str(), job)).collect();
         for run in &self.runs {
+            if of.get(run.job.as_str()).is_some_and(|job| self.began_too_late(run, job)) {
+                continue;
+            }
             if let Some(other) = given.insert((self.partitions[&run.job], run.token), &run.job) {
                 found.add(run.job.clone(), format!("token {} was given twice, the other time to {other}", run.token));
             }
@@ -193,10 +203,22 @@ impl Evidence {
         let after = (2 * LEASE_MS) as f64 / 1_000.0;
         let overlaps = |struck: &Struck| {
             let (at, back_at) = (self.booted + struck.at.as_secs_f64(), self.booted + struck.back_at.as_secs_f64());
-            run.begun <= back_at + after && run.ended >= at
+            // A run that has just ended may not have been settled yet.
+            run.begun <= back_at + after && run.ended + after >= at
         };
         let hits = |struck: &Struck| struck.workers.contains(&run.worker_pid);
         self.struck.iter().any(|struck| hits(struck) && (struck.fault.way == Way::Kill || overlaps(struck)))
+    }
+
+    /// Whether the worker was stopped between its claim and the begin of the handler, so that the run began under a lease
+    /// that another had already taken.
+    fn began_too_late(&self, run: &Run, job: &Job) -> bool {
+        let is_overtaken = |other: &Run| other.job == run.job && other.token > run.token && other.begun < run.begun;
+        let stops = |struck: &Struck| struck.fault.way != Way::Kill && struck.workers.contains(&run.worker_pid);
+        job.token != Some(run.token)
+            && self.struck.iter().any(stops)
+            && self.is_excused(run)
+            && self.runs.iter().any(is_overtaken)
     }
 
     /// A run that was not the last is explained by a fault, or failed as its payload asked.

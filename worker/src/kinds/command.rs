@@ -5,7 +5,7 @@
 mod cache;
 mod items;
 mod launch;
-mod output;
+pub(crate) mod output;
 mod protocol;
 
 use std::ffi::OsString;

@@ -52,6 +52,12 @@ impl From<ProcessError> for Fault {
     }
 }
 
+/// Reads a document of any content, as the fuzzers do.
+pub(crate) fn read_any(body: Vec<u8>, content_type: &str) {
+    let url = Url::parse("http://example.org/a/b").expect("it is a URL");
+    drop(read(Fetched { url, content_type: content_type.into(), body }, &|| false));
+}
+
 /// Reads a document: PDF, HTML or plain text, detected by its content, or by the content type where that is ambiguous.
 /// Blocks. `should_stop` is called often and ends it.
 pub(super) fn read(fetched: Fetched, should_stop: &dyn Fn() -> bool) -> Result<Document, Fault> {
