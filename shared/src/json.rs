@@ -68,6 +68,15 @@ impl Json {
         Self(text.into_boxed_str())
     }
 
+    /// A text of a record, which a hand may have changed.
+    ///
+    /// # Errors
+    /// That the field is not JSON, and where.
+    pub(crate) fn of_field(name: &str, text: &str) -> Result<Self, String> {
+        let raw: Result<&RawValue, _> = serde_json::from_str(text);
+        raw.map(|_| Self::stored(text.to_owned())).map_err(|e| format!("field {name} is not JSON: {e}"))
+    }
+
     /// Any serializable value as JSON.
     ///
     /// # Errors

@@ -132,7 +132,7 @@ async fn every_body_upload_and_cursor_has_an_answer() {
 }
 
 /// The fields of a job's hash that a hand, or another program, may have written.
-const FIELDS: [&str; 16] = [
+const FIELDS: [&str; 22] = [
     "v",
     "kind",
     "queue",
@@ -144,10 +144,16 @@ const FIELDS: [&str; 16] = [
     "crashes",
     "token",
     "created_at",
-    "due_at",
+    "scheduled_at",
+    "started_at",
+    "finished_at",
+    "updated_at",
+    "percent",
+    "parent",
     "result",
     "error",
     "items_total",
+    "imported",
     "timeout_ms",
 ];
 

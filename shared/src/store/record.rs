@@ -85,7 +85,7 @@ fn job(id: &JobId, reply: &Value) -> Result<Option<Job>, String> {
         queue: QueueName::parse(need("queue")?).map_err(|e| e.to_string())?,
         state,
         priority: field("priority").and_then(Priority::parse).unwrap_or_default(),
-        payload: Json::stored(need("payload")?.to_owned()),
+        payload: Json::of_field("payload", need("payload")?)?,
         attempt,
         max_attempts,
         crashes: small("crashes").unwrap_or(0),
@@ -96,7 +96,7 @@ fn job(id: &JobId, reply: &Value) -> Result<Option<Job>, String> {
             percent: field("percent").and_then(|v| v.parse().ok()),
             message: field("message").map(str::to_owned),
         }),
-        result: field("result").map(|v| Json::stored(v.to_owned())),
+        result: field("result").map(|v| Json::of_field("result", v)).transpose()?,
         skipped: field("skipped").map(str::to_owned),
         error,
         parent: field("parent").and_then(|v| JobId::parse(v).ok()),
@@ -108,7 +108,7 @@ fn job(id: &JobId, reply: &Value) -> Result<Option<Job>, String> {
         finished_at,
         lease_expires_at: if running { score(1) } else { None },
         served: None,
-        imported: field("imported").map(|v| Json::stored(v.to_owned())),
+        imported: field("imported").map(|v| Json::of_field("imported", v)).transpose()?,
     }))
 }
 
