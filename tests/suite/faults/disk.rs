@@ -30,11 +30,12 @@ async fn row_06_redis_killed_with_everysec_and_a_slow_fsync() {
     let (evidence, _) = row.measure(&[("appendfsync", "everysec")], Some(&shim), faults).await;
     let violations = evidence.violations_after_a_rollback();
     assert!(violations.is_empty(), "{violations:#?}");
-    let earliest = |acknowledged: &Duration| {
-        let kills = evidence.struck.iter().map(|struck| struck.at).filter(|at| at >= acknowledged);
-        kills.min().map(|at| at - *acknowledged)
+    let age = |acknowledged: &Duration| {
+        // An answer may reach its client a moment after the kill.
+        let kill = evidence.struck.iter().find(|struck| struck.back_at >= *acknowledged);
+        kill.map(|kill| kill.at.saturating_sub(*acknowledged))
     };
-    let ages: Vec<Option<Duration>> = evidence.lost().iter().map(earliest).collect();
+    let ages: Vec<Option<Duration>> = evidence.lost().iter().map(age).collect();
     println!("row 6: {} acknowledgements lost, the oldest {:?} before its kill", ages.len(), ages.iter().max());
     assert!(ages.iter().all(|age| age.is_some_and(|age| age <= EVERYSEC_LOSES)), "{ages:?}");
 }
@@ -59,13 +60,15 @@ async fn row_22_a_flush_fails_with_always() {
 #[ignore = "make faults"]
 async fn row_22_a_flush_fails_with_everysec() {
     let shim = Shim::build();
-    let injected = "the same; Redis refuses writes (MISCONF)";
+    let injected = "the same; Redis refuses writes (MISCONF), and is restarted";
     let row = Row { number: 22, fault: "fsync fails, `everysec`", injected, load_s: 5, ..Row::default() };
     let faults = async |fleet: &Fleet, _| {
         shim.failing_disk();
-        says(&fleet.apis[0], 503, "").await;
+        says(&fleet.apis[0], 503, "MISCONF").await;
         shim.slow_disk(0);
-        says(&fleet.apis[0], 200, "").await;
+        // Redis 7.0 goes on refusing: it flushes again only after a write, and takes none.
+        fleet.system.redis().terminate().await;
+        fleet.system.redis().restart().await;
         Vec::new()
     };
     row.try_with(&[("appendfsync", "everysec")], Some(&shim), faults).await;
