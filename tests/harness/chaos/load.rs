@@ -22,6 +22,8 @@ const PAUSE_MS: std::ops::RangeInclusive<u64> = 0..=40;
 const AGAIN_MS: std::ops::RangeInclusive<u64> = 20..=200;
 /// Jobs that may be unfinished before clients hold off: a backlog says nothing about recovery.
 const OPEN_MAX: usize = 100;
+/// A run of this length has jobs that take seconds; a shorter one would only wait for them.
+const HAS_LONG_JOBS: Duration = Duration::from_secs(15);
 /// A client gives a request up after this; it may have been done.
 const REQUEST_LIMIT: Duration = Duration::from_secs(15);
 /// A submit that nobody answers for so long is a violation.
@@ -132,7 +134,7 @@ impl Load {
                 continue;
             }
             let key = format!("client-{number}-{}", submits.len());
-            let body = body(&mut random, number, submits.len());
+            let body = body(&mut random, number, submits.len(), self.length >= HAS_LONG_JOBS);
             let has_file = body["items"].is_null() && random.random_ratio(1, 8);
             let file = has_file.then(|| key.repeat(random.random_range(1..=2_000)));
             let mut submit = Submit { key, body, file, tries: Vec::new(), steps: Vec::new() };
@@ -243,12 +245,17 @@ fn heard(status: u16, text: &str) -> Heard {
 }
 
 /// A submit as the generator draws it: most plain, some urgent, late, failing at first, or a batch.
-fn body(random: &mut StdRng, client: usize, submit: usize) -> Value {
+fn body(random: &mut StdRng, client: usize, submit: usize, has_long: bool) -> Value {
     let mut number = (client * 1_000_000 + submit) * 10;
     let mut payload = |random: &mut StdRng| {
         number += 1;
-        let ms = if random.random_ratio(1, 4) { 0 } else { random.random_range(1..=150) };
-        let seconds = if ms == 0 { "0".to_owned() } else { format!("0.{ms:03}") };
+        let ms = match random.random_range(0..100) {
+            0..25 => 0,
+            // Longer than a lease: two runs may be under way at once.
+            25..29 if has_long => random.random_range(1_000..=5_000),
+            _ => random.random_range(1..=150),
+        };
+        let seconds = if ms == 0 { "0".to_owned() } else { format!("{}.{:03}", ms / 1_000, ms % 1_000) };
         json!({"number": number, "seconds": seconds, "fails": random.random_ratio(1, 12)})
     };
     let mut body = json!({"kind": "chaos"});
