@@ -1,5 +1,5 @@
-//! Everything that reads foreign bytes, as functions of bytes: for the fuzzers (`fuzz/`), for the replay of the corpus, and
-//! for the mutations that `make fuzz` runs on a stable toolchain.
+//! Everything that reads foreign bytes, as functions of bytes: for the fuzzers (`fuzz/`), for the replay of the
+//! corpus, and for the mutations that `make fuzz` runs on a stable toolchain.
 
 use std::fs::{self, File};
 use std::io::Write;

@@ -1,8 +1,8 @@
 //! The chaos run, shortly: `leasehold-chaos` runs the same for as long as asked.
 //!
-//! What happens follows from the seed, which is printed: with `LEASEHOLD_TEST_SEED=<seed>` the same faults are injected at
-//! the same times. `LEASEHOLD_CHAOS_SECONDS=<seconds>` sets how long the faults go on, 20 by default; a longer run begins
-//! as the shorter one of the same seed.
+//! What happens follows from the seed, which is printed: with `LEASEHOLD_TEST_SEED=<seed>` the same faults are
+//! injected at the same times. `LEASEHOLD_CHAOS_SECONDS=<seconds>` sets how long the faults go on, 20 by default; a
+//! longer run begins as the shorter one of the same seed.
 use std::env;
 use std::time::Duration;
 

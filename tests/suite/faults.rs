@@ -1,8 +1,8 @@
 //! The fault matrix: each row is a test with its number in its name, or names the tests that hold it (`table`).
 //!
-//! A trial is a fleet under load, the fault, the heal, and the verdict of the chaos run: no acknowledged job lost, none
-//! stuck, none settled twice, no run that no fault explains, the doctor content. What takes long, or wants root, is left to
-//! `make faults`, which also writes the table of docs/faults.md.
+//! A trial is a fleet under load, the fault, the heal, and the verdict of the chaos run: no acknowledged job lost,
+//! none stuck, none settled twice, no run that no fault explains, the doctor content. What takes long, or wants root,
+//! is left to `make faults`, which also writes the table of docs/faults.md.
 mod aof;
 mod clock;
 mod disk;

@@ -1,8 +1,8 @@
-//! The corpus of the fuzzers, replayed: `tests/fuzz/<target>` has what each parser of foreign bytes is tried with, finds
-//! included.
+//! The corpus of the fuzzers, replayed: `tests/fuzz/<target>` has what each parser of foreign bytes is tried with,
+//! finds included.
 //!
-//! With `LEASEHOLD_FUZZ_SECONDS` each target is then given mutations of its corpus for that long; `make fuzz` sets it. An input
-//! that fails is written to the temporary folder and named.
+//! With `LEASEHOLD_FUZZ_SECONDS` each target is then given mutations of its corpus for that long; `make fuzz` sets
+//! it. An input that fails is written to the temporary folder and named.
 use std::env;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -6,11 +6,12 @@ use clap::Parser;
 use leasehold_tests::chaos::{Setup, run};
 use rand::random;
 
-/// Starts Redis, APIs and workers, submits jobs, batches, files, cancels, retries and delays, injects faults of the matrix
-/// (docs/faults.md), heals, drains, and compares what clients were told with what happened.
+/// Starts Redis, APIs and workers, submits jobs, batches, files, cancels, retries and delays, injects faults of the
+/// matrix (docs/faults.md), heals, drains, and compares what clients were told with what happened.
 ///
-/// The same seed injects the same faults at the same times. The exit code is 1 if an acknowledged job was lost, is stuck, was
-/// settled twice, or ran again without a fault that explains it; everything it started is gone when it ends.
+/// The same seed injects the same faults at the same times. The exit code is 1 if an acknowledged job was lost, is
+/// stuck, was settled twice, or ran again without a fault that explains it; everything it started is gone when it
+/// ends.
 #[derive(Parser)]
 #[command(name = "leasehold-chaos", version)]
 struct Arguments {
@@ -40,10 +41,8 @@ async fn main() -> ExitCode {
     };
     let seed = arguments.seed.unwrap_or_else(random);
     let Arguments { partitions, apis, workers, .. } = arguments;
-    println!(
-        "run again with: leasehold-chaos --seed {seed} --minutes {} --workers {workers} --apis {apis} --partitions {partitions}",
-        arguments.minutes
-    );
+    let counts = format!("--workers {workers} --apis {apis} --partitions {partitions}");
+    println!("run again with: leasehold-chaos --seed {seed} --minutes {} {counts}", arguments.minutes);
     let setup = Setup { partitions, apis: apis.into(), workers: workers.into(), ..Setup::default() };
     let violations = run(&setup, seed, length).await;
     for violation in &violations {

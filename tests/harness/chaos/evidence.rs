@@ -75,12 +75,12 @@ impl Evidence {
         tries.filter(|(.., heard)| !matches!(heard, Heard::Made(_) | Heard::Known(_))).count()
     }
 
-    /// When the jobs that are gone were acknowledged, since the begin.
-    pub fn lost(&self) -> Vec<Duration> {
+    /// When the jobs that are gone were asked for and acknowledged, since the begin.
+    pub fn lost(&self) -> Vec<(Duration, Duration)> {
         let there = |id: &str| self.jobs.iter().any(|job| job.id.as_str() == id);
         let tries = self.submits.iter().flat_map(|submit| &submit.tries);
-        let gone = tries.filter_map(|(_, answered, heard)| match heard {
-            Heard::Made(id) | Heard::Known(id) if !there(id) => Some(*answered),
+        let gone = tries.filter_map(|(asked, answered, heard)| match heard {
+            Heard::Made(id) | Heard::Known(id) if !there(id) => Some((*asked, *answered)),
             _ => None,
         });
         gone.collect()
@@ -95,8 +95,8 @@ impl Evidence {
         let (seconds, jobs) = (self.took.as_secs_f64(), self.running_jobs().count());
         format!(
             "{seconds:.1} s, {} submits, {} of them with a file, {} cancelled, {} retried, {jobs} jobs and {} batches \
-             ({:.0} jobs a second), {} runs, {} unfinished; {} faults; tries with an unknown outcome: {}, not done: {}, \
-             answered again: {}; slowest answer {} ms; all final {} ms after the last fault",
+             ({:.0} jobs a second), {} runs, {} unfinished; {} faults; tries with an unknown outcome: {}, \
+             not done: {}, answered again: {}; slowest answer {} ms; all final {} ms after the last fault",
             self.submits.len(),
             self.outputs.len(),
             stepped(Step::SeenCancelled),

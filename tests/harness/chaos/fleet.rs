@@ -119,8 +119,8 @@ impl Fleet {
         Past { submits, struck, healed_at, begun_at, booted }
     }
 
-    /// Waits until all jobs are final, at most twice `limit`, to distinguish what comes late from what is stuck; how long
-    /// after the end of the last fault that was. `None`: they never were.
+    /// Waits until all jobs are final, at most twice `limit`, to distinguish what comes late from what is stuck; how
+    /// long after the end of the last fault that was. `None`: they never were.
     pub async fn recover(&self, past: &Past, limit: Duration) -> Option<Duration> {
         let end = Instant::now().max(past.healed_at) + 2 * limit;
         while Instant::now() < end {

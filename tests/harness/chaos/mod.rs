@@ -1,9 +1,10 @@
 //! A whole system under load and faults, and the verdict on what it did.
 //!
-//! A [`Fleet`] is a Redis, API replicas and workers, each behind a [`crate::Proxy`] of its own. [`Fleet::endure`] submits
-//! jobs over HTTP (`load`) while something strikes (`faults`): the schedule that a seed draws, or the one fault of a row of
-//! the matrix. The handlers are shell scripts that write each begin and end to a journal outside Redis (`work`). Then all
-//! is healed and drained, and `evidence` and `verdict` compare the clients' notes, the journal and the jobs.
+//! A [`Fleet`] is a Redis, API replicas and workers, each behind a [`crate::Proxy`] of its own. [`Fleet::endure`]
+//! submits jobs over HTTP (`load`) while something strikes (`faults`): the schedule that a seed draws, or the one
+//! fault of a row of the matrix. The handlers are shell scripts that write each begin and end to a journal outside
+//! Redis (`work`). Then all is healed and drained, and `evidence` and `verdict` compare the clients' notes, the
+//! journal and the jobs.
 //!
 //! `leasehold-chaos` and the suite call [`run`]; the rows of the fault matrix use the fleet directly.
 // What the rows call only after a fleet has been started: a panic is the message.
@@ -30,8 +31,8 @@ pub use verdict::Violation;
 /// All must be final within this time after the last fault has ended: a lease and the 30 s of row 54.
 pub const RECOVERY: Duration = Duration::from_millis(LEASE_MS + 30_000);
 
-/// Runs load and the faults that the seed draws for `length`, heals, drains, and prints what happened. Returns what must
-/// not be; empty: the run passed.
+/// Runs load and the faults that the seed draws for `length`, heals, drains, and prints what happened. Returns what
+/// must not be; empty: the run passed.
 ///
 /// # Panics
 /// When a process ends by itself, does not come back, or cannot be started.

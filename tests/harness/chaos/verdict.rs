@@ -95,8 +95,9 @@ impl Evidence {
         found.0
     }
 
-    /// What must not be although Redis may have lost the tail of what it acknowledged: a job that nobody submitted, one that
-    /// is not final or whose result is another's, a token that was given twice. Lost jobs are counted in the figures.
+    /// What must not be although Redis may have lost the tail of what it acknowledged: a job that nobody submitted,
+    /// one that is not final or whose result is another's, a token that was given twice. Lost jobs are counted in the
+    /// figures.
     pub fn violations_after_a_rollback(&self) -> Vec<Violation> {
         let mut found = Violations::default();
         let tries = self.submits.iter().flat_map(|submit| &submit.tries);
@@ -210,8 +211,8 @@ impl Evidence {
         self.struck.iter().any(|struck| hits(struck) && (struck.fault.way == Way::Kill || overlaps(struck)))
     }
 
-    /// Whether the worker was stopped between its claim and the begin of the handler, so that the run began under a lease
-    /// that another had already taken.
+    /// Whether the worker was stopped between its claim and the begin of the handler, so that the run began under a
+    /// lease that another had already taken.
     fn began_too_late(&self, run: &Run, job: &Job) -> bool {
         let is_overtaken = |other: &Run| other.job == run.job && other.token > run.token && other.begun < run.begun;
         let stops = |struck: &Struck| struck.fault.way != Way::Kill && struck.workers.contains(&run.worker_pid);
@@ -297,7 +298,8 @@ fn ended_once(job: &Job, runs: &[&Run], found: &mut Violations) {
     }
 }
 
-/// A job that its client cancelled, and perhaps retried, ended as the client was answered; by its last run, if it completed.
+/// A job that its client cancelled, and perhaps retried, ended as the client was answered; by its last run, if it
+/// completed.
 fn ended_as_asked(job: &Job, submit: &Submit, runs: &[&Run], found: &mut Violations) {
     let ends = submit.ends();
     if !ends.contains(&job.state) {

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 pub const INPUT: &str = "input.txt";
 pub const OUTPUT: &str = "output.txt";
 
-/// Appends `begin <job> <token> <attempt> <pid> <worker's pid> <uptime>` and `end <the same> <exit code> <uptime>`, each in
-/// one write; works for `seconds`, leaves the job's file with its token behind it, and fails its first attempt if told to.
+/// Appends `begin <job> <token> <attempt> <pid> <worker's pid> <uptime>` and `end <the same> <exit code> <uptime>`,
+/// each in one write; works for `seconds`, leaves the job's file with its token behind it, and fails its first
+/// attempt if told to.
 const SCRIPT: &str = r#"
 read -r payload
 seconds=${payload#*'"seconds":"'}

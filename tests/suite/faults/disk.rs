@@ -30,10 +30,10 @@ async fn row_06_redis_killed_with_everysec_and_a_slow_fsync() {
     let (evidence, _) = row.measure(&[("appendfsync", "everysec")], Some(&shim), faults).await;
     let violations = evidence.violations_after_a_rollback();
     assert!(violations.is_empty(), "{violations:#?}");
-    let age = |acknowledged: &Duration| {
-        // An answer may reach its client a moment after the kill.
-        let kill = evidence.struck.iter().find(|struck| struck.back_at >= *acknowledged);
-        kill.map(|kill| kill.at.saturating_sub(*acknowledged))
+    let age = |(asked, acknowledged): &(Duration, Duration)| {
+        // Written before the kill that came while it was answered, or before the next one.
+        let kill = evidence.struck.iter().map(|struck| struck.at).find(|at| at >= asked);
+        kill.map(|at| at.saturating_sub(*acknowledged))
     };
     let ages: Vec<Option<Duration>> = evidence.lost().iter().map(age).collect();
     println!("row 6: {} acknowledgements lost, the oldest {:?} before its kill", ages.len(), ages.iter().max());

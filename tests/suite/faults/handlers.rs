@@ -7,7 +7,8 @@ use serde_json::json;
 use super::*;
 use crate::steered_command::{LEASE_MS, SOON, Work, submit, submit_with};
 
-/// A worker whose handlers misbehave, beside one that does not; `die` makes it end by itself as often as the cap allows.
+/// A worker whose handlers misbehave, beside one that does not; `die` makes it end by itself as often as the cap
+/// allows.
 async fn poison(number: u8, fault: &'static str, injected: &'static str, kind: &str, limit: Option<&str>) {
     let work = Work::start(&[("LEASEHOLD_MAX_CRASHES", "2")]).await;
     work.open_gate();
