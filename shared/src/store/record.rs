@@ -93,7 +93,7 @@ fn job(id: &JobId, reply: &Value) -> Result<Option<Job>, String> {
         worker: WorkerId::parse(if running { record[1] } else { field("worker").unwrap_or_default() }).ok(),
         cancel_requested: number(&reply[3]) == Some(1),
         progress: (field("percent").is_some() || field("message").is_some()).then(|| Progress {
-            percent: field("percent").and_then(|v| v.parse().ok()),
+            percent: field("percent").and_then(|v| v.parse().ok()).filter(|percent| (0.0..=100.0).contains(percent)),
             message: field("message").map(str::to_owned),
         }),
         result: field("result").map(|v| Json::of_field("result", v)).transpose()?,

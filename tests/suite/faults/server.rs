@@ -101,7 +101,7 @@ async fn row_44_clients_are_killed() {
 
 #[tokio::test]
 async fn row_45_maxclients_is_reached() {
-    let injected = "`CONFIG SET maxclients 2`, and all connections killed, for 5 s";
+    let injected = "`CONFIG SET maxclients 2`, and all connections killed, for 12 s";
     let row = Row { number: 45, fault: "`maxclients` reached", injected, load_s: 6, ..Row::default() };
     let faults = async |fleet: &Fleet, begun| {
         let full = times(fleet, begun, 1, |_| (Way::MaxClients, Target::Redis, 12_000));
