@@ -165,9 +165,9 @@ async fn no_damaged_record_stops_a_read() {
     let api = system.api(&[]).await;
     api.wait_ready().await;
     let store = Store::connect(&Config { redis_url: system.redis().url(), ..Config::default() }).await.unwrap();
-    let (mut inputs, mut random) = (Inputs::of("record"), StdRng::seed_from_u64(seed()));
+    let (inputs, mut random) = (Inputs::of("record"), StdRng::seed_from_u64(seed()));
     let mut connection = system.redis().connection().await;
-    while let Some((path, bytes)) = inputs.next() {
+    for (path, bytes) in inputs {
         let answer = api.post("/api/v1/jobs", &serde_json::json!({"kind": "echo"})).await;
         let id = JobId::parse(answer.json["id"].as_str().unwrap()).unwrap();
         let key = format!("lh:{{0}}:job:{id}");
