@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check build next deploy-test
+.PHONY: help demo up test faults fuzz check build next deploy-test
 
 # Where rustup puts cargo, for shells that have not read its settings yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -29,6 +29,25 @@ test: ## Install what the tests need, build, and run them all.
 	$(TOOLS) cargo cc redis python3 venv node chromium
 	$(MAKE) --no-print-directory build next
 	cargo test --release --workspace --locked
+
+# Where the rows of the fault matrix leave their lines.
+FAULTS := $(TARGET_DIR)/faults
+
+faults: ## Try every row of the fault matrix, and write its table into docs/faults.md; as root, all of them.
+	$(TOOLS) cargo cc redis python3
+	$(MAKE) --no-print-directory build next
+	rm -rf $(FAULTS) && mkdir -p $(FAULTS)
+	LEASEHOLD_FAULTS_TABLE=$(abspath $(FAULTS)) cargo test --release --locked -p leasehold-tests --test suite -- \
+	  --include-ignored --test-threads 1 faults:: chaos::
+	sed '/^| 1 |/,$$d' docs/faults.md > $(FAULTS)/page
+	cat $(FAULTS)/[0-9]* >> $(FAULTS)/page
+	cp $(FAULTS)/page docs/faults.md
+
+fuzz: ## Give mutations of the corpus to every parser of foreign bytes, for FUZZ_SECONDS each (60).
+	$(TOOLS) cargo cc redis python3
+	$(MAKE) --no-print-directory build
+	LEASEHOLD_FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) cargo test --release --locked -p leasehold-tests --test suite -- \
+	  --nocapture --test-threads 1 fuzz::
 
 check: ## Check the formatting, the lints and the docs; a warning is an error.
 	$(TOOLS) lint cc

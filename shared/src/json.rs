@@ -37,6 +37,14 @@ impl Json {
     /// # Errors
     /// [`InvalidJson`] names the limit.
     pub fn from_raw(raw: &RawValue, depth_max: usize, bytes_max: usize) -> Result<Self, InvalidJson> {
+        if let Some(escape) = lone_surrogate(raw.get()) {
+            let reason = format!("{escape} is half of a character: write both halves, or the character itself");
+            return Err(InvalidJson::Malformed(reason));
+        }
+        Self::compact(raw, depth_max, bytes_max)
+    }
+
+    fn compact(raw: &RawValue, depth_max: usize, bytes_max: usize) -> Result<Self, InvalidJson> {
         let mut compact = String::with_capacity(raw.get().len());
         let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
         for c in raw.get().chars() {
@@ -68,6 +76,15 @@ impl Json {
         Self(text.into_boxed_str())
     }
 
+    /// A text of a record, which a hand may have changed.
+    ///
+    /// # Errors
+    /// That the field is not JSON, and where.
+    pub(crate) fn of_field(name: &str, text: &str) -> Result<Self, String> {
+        let raw: Result<&RawValue, _> = serde_json::from_str(text);
+        raw.map(|_| Self::stored(text.to_owned())).map_err(|e| format!("field {name} is not JSON: {e}"))
+    }
+
     /// Any serializable value as JSON.
     ///
     /// # Errors
@@ -95,6 +112,27 @@ impl Json {
     }
 }
 
+/// The first `\\u` escape in a JSON text that is half of a surrogate pair without the other half. serde_json lets it
+/// pass, and then no client that reads strings can read an answer with it.
+fn lone_surrogate(text: &str) -> Option<&str> {
+    let unit = |at: usize| {
+        let escape = text.get(at..at + 6).filter(|escape| escape.starts_with("\\u"))?;
+        u16::from_str_radix(&escape[2..], 16).ok()
+    };
+    let mut at = 0;
+    while let Some(found) = text[at..].find('\\') {
+        at += found;
+        match (unit(at), unit(at + 6)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => at += 12,
+            (Some(0xd800..=0xdfff), _) => return text.get(at..at + 6),
+            (Some(_), _) => at += 6,
+            // An escape of one ASCII character.
+            (None, _) => at += 2,
+        }
+    }
+    None
+}
+
 impl fmt::Debug for Json {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -111,7 +149,8 @@ impl Serialize for Json {
 impl<'de> Deserialize<'de> for Json {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
-        Self::from_raw(&raw, usize::MAX, usize::MAX).map_err(serde::de::Error::custom)
+        // What an earlier version has accepted can still be read.
+        Self::compact(&raw, usize::MAX, usize::MAX).map_err(serde::de::Error::custom)
     }
 }
 
@@ -136,6 +175,17 @@ mod tests {
         assert_eq!(parse(&format!("\"{}\"", "x".repeat(63))), Err(InvalidJson::TooLong(65, 64)));
         assert!(matches!(parse("{\"a\":}"), Err(InvalidJson::Malformed(_))));
         assert!(matches!(parse("1 2"), Err(InvalidJson::Malformed(_))));
+    }
+
+    #[test]
+    fn half_of_a_surrogate_pair_is_refused() {
+        for lone in [r#""\ud800""#, r#"{"\uDC00": 1}"#, r#"["\ud800\ud800\udc00"]"#, r#""\ud83d \ude00""#] {
+            let error = parse(lone).expect_err(lone).to_string();
+            assert!(error.contains("is half of a character"), "{lone}: {error}");
+        }
+        for whole in [r#""\ud83d\ude00""#, r#""\\ud800""#, r#""\u00e9\n\\""#, r#""\\\\\ud83d\ude00""#] {
+            assert_eq!(parse(whole).map(|json| json.as_str().to_owned()), Ok(whole.to_owned()));
+        }
     }
 
     #[test]

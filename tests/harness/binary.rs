@@ -1,7 +1,7 @@
 //! The project's own binaries, as `make test` builds them.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -27,17 +27,15 @@ pub async fn run(binary: &str, arguments: &[&str], environment: &[(&str, &str)],
     Output { status: process.wait_exit(limit).await, stdout: process.stdout(), stderr: process.stderr() }
 }
 
-/// The path of one of the project's own binaries: beside the folder of this test executable.
+/// The path of one of the project's own binaries: beside this program, or the folder of this test executable.
 ///
 /// # Panics
 /// When it has not been built.
 pub fn path(binary: &str) -> PathBuf {
     let this = env::current_exe().expect("a process knows its executable");
-    let path = this
-        .parent()
-        .and_then(Path::parent)
-        .expect("cargo puts test executables in target/<profile>/deps")
-        .join(binary);
+    let folder = this.parent().expect("an executable is in a folder");
+    let folder = folder.parent().filter(|_| folder.ends_with("deps")).unwrap_or(folder);
+    let path = folder.join(binary);
     assert!(path.is_file(), "{} is not built: run `make test`, or `cargo build --release --workspace`", path.display());
     path
 }

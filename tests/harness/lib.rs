@@ -11,8 +11,10 @@
 
 pub mod api;
 pub mod binary;
+pub mod chaos;
 pub mod cluster;
 pub mod contract;
+pub mod fuzz;
 pub mod port;
 pub mod process;
 pub mod proxy;
@@ -20,6 +22,7 @@ pub mod redis;
 pub mod s3;
 pub mod seed;
 pub mod sentinel;
+pub mod shim;
 mod spawner;
 pub mod system;
 pub mod wait;
@@ -34,5 +37,6 @@ pub use redis::RedisServer;
 pub use s3::S3Server;
 pub use seed::seed;
 pub use sentinel::SentinelGroup;
+pub use shim::Shim;
 pub use system::{System, Worker, check_invariants};
 pub use wait::eventually;

@@ -1,7 +1,7 @@
 //! The kinds a worker serves besides its program's handlers: the commands of the kinds file, and the built-in kinds.
 #[cfg(feature = "audio")]
 pub mod analyze_audio;
-mod command;
+pub(crate) mod command;
 #[cfg(feature = "web")]
 pub mod gap_analysis;
 pub mod process_files;

@@ -19,6 +19,8 @@ mod event;
 mod failure;
 #[cfg(feature = "web")]
 mod fetch;
+#[doc(hidden)]
+pub mod fuzz;
 mod handler;
 pub mod kinds;
 mod lease;

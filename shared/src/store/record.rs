@@ -108,7 +108,7 @@ fn job(id: &JobId, partition: u16, reply: &Value) -> Result<Option<Job>, String>
         queue: QueueName::parse(need("queue")?).map_err(|e| e.to_string())?,
         state,
         priority: field("priority").and_then(Priority::parse).unwrap_or_default(),
-        payload: Json::stored(need("payload")?.to_owned()),
+        payload: Json::of_field("payload", need("payload")?)?,
         attempt,
         max_attempts,
         crashes: small("crashes").unwrap_or(0),
@@ -116,10 +116,10 @@ fn job(id: &JobId, partition: u16, reply: &Value) -> Result<Option<Job>, String>
         worker: WorkerId::parse(if running { record[1] } else { field("worker").unwrap_or_default() }).ok(),
         cancel_requested: number(&reply[3]) == Some(1),
         progress: (field("percent").is_some() || field("message").is_some()).then(|| Progress {
-            percent: field("percent").and_then(|v| v.parse().ok()),
+            percent: field("percent").and_then(|v| v.parse().ok()).filter(|percent| (0.0..=100.0).contains(percent)),
             message: field("message").map(str::to_owned),
         }),
-        result: field("result").map(|v| Json::stored(v.to_owned())),
+        result: field("result").map(|v| Json::of_field("result", v)).transpose()?,
         skipped: field("skipped").map(str::to_owned),
         error,
         parent: field("parent").and_then(|v| JobId::parse(v).ok()),
@@ -131,7 +131,7 @@ fn job(id: &JobId, partition: u16, reply: &Value) -> Result<Option<Job>, String>
         finished_at,
         lease_expires_at: if running { score(1) } else { None },
         served: None,
-        imported: field("imported").map(|v| Json::stored(v.to_owned())),
+        imported: field("imported").map(|v| Json::of_field("imported", v)).transpose()?,
     }))
 }
 

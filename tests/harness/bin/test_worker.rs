@@ -30,6 +30,22 @@ async fn panics(_: Context, message: String) -> Result<Done<()>, Failure> {
     panic!("{message}")
 }
 
+/// Takes its worker along.
+async fn aborts(_: Context, _: serde_json::Value) -> Result<Done<()>, Failure> {
+    std::process::abort()
+}
+
+/// Allocates until there is no memory, which ends the process.
+async fn allocates(_: Context, _: serde_json::Value) -> Result<Done<usize>, Failure> {
+    let mut held = Vec::new();
+    loop {
+        held.push(Vec::<u8>::with_capacity(64 << 20));
+        if std::hint::black_box(&held).len() > 1 << 20 {
+            return Ok(Done::Result(held.len()));
+        }
+    }
+}
+
 /// Waits until it is told to stop, and says why it was.
 async fn waits(context: Context, _: serde_json::Value) -> Result<Done<String>, Failure> {
     let reason = context.cancelled().await;
@@ -98,6 +114,6 @@ async fn run() -> Result<(), leasehold_worker::Error> {
     let kinds = config.load_kinds()?;
     let worker = Worker::new(config, kinds).handler("hog", hog).handler("panics", panics).handler("waits", waits);
     let worker = worker.handler("doubles", doubles).handler("sums", sums).handler("backwards", backwards);
-    let worker = worker.handler("leaks", leaks);
+    let worker = worker.handler("leaks", leaks).handler("aborts", aborts).handler("allocates", allocates);
     worker.run(Shutdown::on_signals()?).await
 }

@@ -6,7 +6,7 @@ mod cache;
 mod items;
 mod launch;
 mod meant;
-mod output;
+pub(crate) mod output;
 mod protocol;
 mod strays;
 mod user;

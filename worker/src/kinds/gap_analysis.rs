@@ -6,7 +6,7 @@
 //! `validating` (keeps the groups with enough documents) and `writing`. A checkpoint is saved after each document and
 //! each phase, so an attempt continues where the last one stopped and fetches nothing twice.
 mod cues;
-mod document;
+pub(crate) mod document;
 mod html;
 mod prose;
 mod state;

@@ -215,7 +215,7 @@ fn count(document: &mut dyn Read, progress: &mut dyn FnMut(f64)) -> io::Result<R
 }
 
 /// The reader's work: [`count`], as JSON.
-pub(super) fn work(document: &mut dyn Read, progress: &mut dyn FnMut(f64)) -> io::Result<String> {
+pub(crate) fn work(document: &mut dyn Read, progress: &mut dyn FnMut(f64)) -> io::Result<String> {
     Ok(serde_json::to_string(&count(document, progress)?)?)
 }
 

@@ -134,6 +134,32 @@ impl Log {
     }
 }
 
+/// Reads everything that a command may print, in small pieces, as the fuzzers do.
+///
+/// # Panics
+/// When a byte is lost or added.
+pub(crate) fn read_all(bytes: &[u8]) {
+    let (mut lines, mut log, mut rejoined, mut is_cut) = (Lines::default(), Log::default(), Vec::new(), false);
+    let mut each = |line: Line, ends: bool| {
+        let (Line::Whole(line) | Line::Cut(line)) = &line;
+        is_cut |= line.len() == LINE_BYTES_MAX;
+        if parse(line).is_none() {
+            log.push(line);
+        }
+        drop((Fault::too_long(line), Fault::of(line, 1, ends)));
+        rejoined.extend_from_slice(line);
+        rejoined.extend(ends.then_some(b'\n'));
+    };
+    for piece in bytes.chunks(7) {
+        lines.push(piece, |line| each(line, true));
+    }
+    if let Some(line) = lines.finish() {
+        each(line, false);
+    }
+    assert!(is_cut || rejoined == bytes, "the lines are the output");
+    assert!(log.end().len() <= 2 * LOG_BYTES_MAX);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
