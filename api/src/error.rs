@@ -187,7 +187,8 @@ impl Problem {
             Error::Corrupt { .. } => {
                 Self::new(Code::Corrupt, "the record was not changed; `leasehold doctor` names it and says what to do")
             }
-            Error::Config(_) => Self::new(Code::Internal, "Redis refuses this API; the log has the reason"),
+            // What Redis or the file store says of this API's settings.
+            Error::Config(reason) => Self::new(Code::Unavailable, format!("nothing was done: {reason}")),
         };
         problem.0.cause = Some(cause);
         problem

@@ -161,7 +161,7 @@ impl Metrics {
         self.store.register(registry);
         self.connections.register(registry);
         let mut say = |name: &str, help: &str, gauge: &Gauge| registry.register(name, help, gauge.clone());
-        say("redis_up", "1 when Redis answered the last look at jobs, queues and workers", &self.redis_up);
+        say("redis_up", "1 when Redis answered the last time", &self.redis_up);
         say("http_requests_in_flight", "Requests that are being answered", &self.in_flight);
         say("watchers", "Requests that watch a job: waits and event streams", &self.watchers);
         say("event_streams", "Event streams that are open", &self.streams);
@@ -210,11 +210,17 @@ impl Metrics {
         // Held to the end, so that no scrape renders what another is replacing.
         let mut read_at = self.read_at.lock().await;
         if read_at.is_none_or(|at| at.elapsed() >= LOOK_FOR) {
-            let look = match &store {
-                Some(store) => tokio::time::timeout(LOOK_WITHIN, Look::at(store)).await.ok().and_then(Result::ok),
-                None => None,
+            // Over a slow link the looks may take longer than Redis is slow to answer.
+            let (look, standing) = match &store {
+                Some(store) => {
+                    let look = tokio::time::timeout(LOOK_WITHIN, Look::at(store));
+                    let standing = tokio::time::timeout(LOOK_WITHIN, store.standing());
+                    let (look, standing) = tokio::join!(look, standing);
+                    (look.ok().and_then(Result::ok), standing.is_ok_and(|standing| standing.is_ok()))
+                }
+                None => (None, false),
             };
-            self.redis_up.set(look.is_some().into());
+            self.redis_up.set((look.is_some() || standing).into());
             self.fleet.show(look.as_ref());
             *read_at = Some(Instant::now());
         }

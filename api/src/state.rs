@@ -182,7 +182,7 @@ impl Api {
                 (is_due, _) = (false, agreement.set_kinds(&self.kinds()));
             }
             let _ = self.adopt_kinds(&store).await;
-            let _ = store.check_new_masters().await;
+            let _ = store.check_masters().await;
             if let Ok(differences) = agreement.check(&store).await {
                 self.0.metrics.differ().set("kinds", !differences.kinds.is_empty());
                 self.0.metrics.differ().set("lease_ms", differences.lease_ms.is_some());

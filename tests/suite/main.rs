@@ -43,6 +43,7 @@ mod start;
 mod steered_command;
 mod store;
 mod tidy;
+mod truth;
 mod upgrade;
 mod views;
 mod worker_robustness;

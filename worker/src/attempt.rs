@@ -210,9 +210,18 @@ impl Attempt {
                 let message = format!("stopped on request: {}", failure.message);
                 Some(self.fail(Failure { message, ..failure }))
             }
+            (_, HandlerEnd::Returned(Err(failure))) if failure.uncharged => Some(self.release(&failure)),
             (_, HandlerEnd::Returned(Err(failure))) => Some(self.fail(failure)),
             (_, HandlerEnd::Dropped) => Some(self.fail(Failure::new("stopped on request"))),
         }
+    }
+
+    /// The system is at fault, and charging attempts would fail each job of its time.
+    fn release(&self, failure: &Failure) -> Outcome {
+        let (id, delay_ms) = (&self.job.held.id, limits::SYSTEM_FAULT_DELAY_MS);
+        tracing::error!(job = %id, kind = %self.job.kind, delay_ms, "released, no attempt charged: {}", failure.message);
+        self.context.warn(&format!("released, no attempt charged: {}", failure.message));
+        Outcome::Release { delay_ms: Some(delay_ms) }
     }
 
     fn timed_out(&self, end: HandlerEnd) -> Failure {

@@ -1,6 +1,7 @@
 //! `Done` and `Failure`: what a handler returns.
 use std::time::Duration;
 
+use leasehold::files::FileError;
 use leasehold::job::ErrorCode;
 use leasehold::retry::Wish;
 
@@ -26,12 +27,14 @@ pub struct Failure {
     pub(crate) code: ErrorCode,
     pub(crate) message: String,
     pub(crate) wish: Wish,
+    /// The system failed, not the attempt: the job is released, and no attempt is charged.
+    pub(crate) uncharged: bool,
 }
 
 impl Failure {
     /// Retried by the kind's policy: after its back-off, while attempts are left.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { code: ErrorCode::Failed, message: message.into(), wish: Wish::Policy }
+        Self { code: ErrorCode::Failed, message: message.into(), wish: Wish::Policy, uncharged: false }
     }
 
     /// Not retried.
@@ -44,13 +47,23 @@ impl Failure {
         Self { wish: Wish::In(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)), ..Self::new(message) }
     }
 
+    /// An error of the file store. When the store itself failed (no space, no permission, no connection), no attempt is
+    /// charged, and the job is tried again after 30 s for as long as that takes.
+    pub(crate) fn of_files(doing: &str, error: &FileError) -> Self {
+        let uncharged = matches!(error, FileError::Failed(_));
+        Self { uncharged, ..Self::new(format!("{doing}{error}")) }
+    }
+
     pub(crate) fn with_code(self, code: ErrorCode) -> Self {
         Self { code, ..self }
     }
 }
 
-impl<E: std::error::Error> From<E> for Failure {
+impl<E: std::error::Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
+        if let Some(error) = (&error as &dyn std::any::Any).downcast_ref::<FileError>() {
+            return Self::of_files("", error);
+        }
         let mut message = error.to_string();
         let mut source = error.source();
         while let Some(cause) = source {
@@ -71,5 +84,7 @@ mod tests {
         assert_eq!((failure.wish, failure.message.as_str()), (Wish::Policy, "no"));
         assert_eq!(Failure::retry_in(Duration::from_secs(2), "later").wish, Wish::In(2_000));
         assert_eq!(Failure::fatal("never").wish, Wish::Never);
+        assert!(Failure::from(FileError::Failed("no space".into())).uncharged);
+        assert!(!Failure::from(FileError::Missing("a".into())).uncharged && !Failure::new("no").uncharged);
     }
 }

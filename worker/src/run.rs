@@ -139,7 +139,7 @@ async fn register(running: Arc<Running>, mut info: WorkerInfo) {
             }
             let differences = agreement.check(&running.store).await?;
             running.metrics.differ(differences);
-            running.store.check_new_masters().await?;
+            running.store.check_masters().await?;
             Ok((emptied_at, partitions))
         };
         match check.await {

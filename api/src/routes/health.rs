@@ -32,6 +32,11 @@ pub async fn ready(State(api): State<Api>) -> Answer {
     let looks = async { Ok((store.standing().await?, store.emptied_at().await?)) };
     let looked = tokio::time::timeout(PATIENCE, looks).await.unwrap_or_else(|_| Err(late()));
     let (standing, emptied_at) = looked.map_err(|e| Problem::new(Code::Unavailable, e.to_string()))?;
+    // Settings that have changed, or a master that took over, while this process ran: a start would be refused.
+    let faults = store.fatal_faults();
+    if !faults.is_empty() {
+        return Err(Problem::new(Code::Unavailable, format!("no new jobs are accepted: {}", faults.join("; "))));
+    }
     match standing {
         Standing::Ready => {
             let mut answer = json!({ "status": "ready", "redis": store.address(), "durability": store.durability() });
@@ -39,11 +44,6 @@ pub async fn ready(State(api): State<Api>) -> Answer {
             // --repair`.
             if let Some(at) = emptied_at {
                 answer["emptied_at"] = at.to_string().into();
-            }
-            // A master that took over while this process ran; a start would be refused.
-            let faults = store.fatal_faults();
-            if !faults.is_empty() {
-                answer["redis_faults"] = json!(faults);
             }
             let differences = api.differences();
             if !differences.kinds.is_empty() {

@@ -1,4 +1,5 @@
 //! Cancel, retry, remove and pause: what clients and operators do to existing jobs and queues.
+use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::Value;
 
 use super::sweep::begun;
@@ -7,6 +8,9 @@ use super::wire::scripts::Script;
 use super::wire::{Args, Home, Repeat, keys, scripts};
 use super::{Store, by_partition};
 use crate::{Job, JobId, QueueName, Refusal, Result, State, limits};
+
+/// The partitions in which a queue is paused at once.
+const AT_ONCE: usize = 16;
 
 /// What a cancel did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,16 +155,9 @@ impl Store {
     /// # Errors
     /// Those of any call. The queue need not exist yet.
     pub async fn pause(&self, queue: &QueueName, paused: bool) -> Result<()> {
-        let (command, word) = if paused { ("SADD", "pause") } else { ("SREM", "resume") };
-        let publish = self.inner.wire.connections().publish();
-        let mut commands = Vec::new();
-        for partition in 0..self.partitions() {
-            let (home, hints) = (Home::Partition(partition), keys::fixed(partition, "hints"));
-            let paused = keys::fixed(partition, "paused");
-            commands.push((home, redis::cmd(command).arg(paused).arg(queue.as_str()).to_owned()));
-            commands.push((home, redis::cmd(publish).arg(hints).arg(format!("{word} {queue}")).to_owned()));
-        }
-        self.inner.wire.pipe_each(&commands).await.map(drop)
+        let args = Args::default().text(if paused { "pause" } else { "resume" }).text(queue.as_str());
+        let each = (0..self.partitions()).map(|p| self.inner.wire.run(&scripts::PAUSE, p, &args, Repeat::Safe));
+        stream::iter(each).buffer_unordered(AT_ONCE).try_for_each(|_| std::future::ready(Ok(()))).await
     }
 
     /// Calls a script that takes ids and returns one word for each.

@@ -28,6 +28,7 @@ impl Store {
     /// # Errors
     /// [`Error::Refused`]: no such job, not a batch, sealed, or out of order.
     pub async fn add_items(&self, parent: &JobId, first: u64, payloads: &[Json], last: bool) -> Result<u64> {
+        self.refuse_if_unfit()?;
         self.add_items_on(parent, first, payloads, last, 0).await
     }
 

@@ -1,6 +1,8 @@
 //! The Redis server: whether its version and settings are suitable, and whether it accepts writes now.
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use redis::Value;
 
@@ -11,6 +13,9 @@ use super::wire::reply::{array, text};
 use super::wire::{Node, Wire, keys};
 use crate::config::RedisDurability;
 use crate::{Error, Result};
+
+/// How often the settings of the masters are checked again, by processes that look every 5 s.
+const AGAIN: Duration = Duration::from_secs(8);
 
 /// Whether Redis is able to serve requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,35 +62,53 @@ impl Store {
         Ok(faults)
     }
 
-    /// Checks the masters that have taken over since the last check, and logs what is wrong with them. Only the start
-    /// of a process refuses to go on: here the jobs are already on the new master.
+    /// Checks the settings of the masters again, every [`AGAIN`], and at once when another has taken over, and logs what
+    /// has become wrong with them. While a fault would lose jobs, submits are refused, as a start would be; what is
+    /// there runs on.
     ///
     /// # Errors
     /// Those of any call.
-    pub async fn check_new_masters(&self) -> Result<()> {
+    pub async fn check_masters(&self) -> Result<()> {
         let (wire, checked) = (&self.inner.wire, &self.inner.checked);
         let masters = wire.connections().masters().await?;
         let known = masters.iter().all(|node| checked.masters().contains_key(node.address()));
-        if known && masters.len() == checked.masters().len() {
+        if known && masters.len() == checked.masters().len() && !checked.is_due() {
             return Ok(());
         }
-        let masters = faults_of_masters(wire).await?;
-        for fault in masters.iter().filter(|m| !checked.masters().contains_key(&m.0)).flat_map(|(_, faults)| faults) {
+        let masters: BTreeMap<String, Vec<ServerFault>> = faults_of_masters(wire).await?.into_iter().collect();
+        let before = checked.learn(masters.clone());
+        let problems =
+            |of: &BTreeMap<String, Vec<ServerFault>>| -> Vec<ServerFault> { of.values().flatten().cloned().collect() };
+        let (before, now) = (problems(&before), problems(&masters));
+        for fault in now.iter().filter(|fault| !before.contains(fault)) {
             if fault.fatal {
-                tracing::error!("{}", fault.problem);
+                tracing::error!("no new jobs are accepted: {}", fault.problem);
             } else {
                 tracing::warn!("{}", fault.problem);
             }
         }
-        *checked.masters() = masters.into_iter().collect();
+        for fault in before.iter().filter(|fault| fault.fatal && !now.contains(fault)) {
+            tracing::info!("new jobs are accepted again; this is no longer so: {}", fault.problem);
+        }
+        wire.connections().metrics().unfit(checked.is_unfit());
         Ok(())
     }
 
-    /// What [`Store::check_new_masters`] last found with the present masters that would have kept this process from
-    /// starting.
+    /// What [`Store::check_masters`] last found that would have kept this process from starting.
     pub fn fatal_faults(&self) -> Vec<String> {
         let masters = self.inner.checked.masters();
         masters.values().flatten().filter(|fault| fault.fatal).map(|fault| fault.problem.clone()).collect()
+    }
+
+    /// Refuses new jobs while Redis would lose them.
+    ///
+    /// # Errors
+    /// [`Error::Config`]: nothing was done.
+    pub(super) fn refuse_if_unfit(&self) -> Result<()> {
+        match self.inner.checked.is_unfit() {
+            false => Ok(()),
+            true => Err(Error::Config(format!("no new jobs are accepted: {}", self.fatal_faults().join("; ")))),
+        }
     }
 
     /// Whether Redis answers and accepts writes now.
@@ -124,11 +147,30 @@ impl Store {
 
 /// The masters whose version and settings were checked, with what was wrong with each.
 #[derive(Default)]
-pub(super) struct Checked(Mutex<BTreeMap<String, Vec<ServerFault>>>);
+pub(super) struct Checked {
+    masters: Mutex<BTreeMap<String, Vec<ServerFault>>>,
+    at: Mutex<Option<Instant>>,
+    unfit: AtomicBool,
+}
 
 impl Checked {
     fn masters(&self) -> MutexGuard<'_, BTreeMap<String, Vec<ServerFault>>> {
-        self.0.lock().expect("lock not poisoned")
+        self.masters.lock().expect("lock not poisoned")
+    }
+
+    fn is_due(&self) -> bool {
+        self.at.lock().expect("lock not poisoned").is_none_or(|at| at.elapsed() >= AGAIN)
+    }
+
+    fn is_unfit(&self) -> bool {
+        self.unfit.load(Ordering::Relaxed)
+    }
+
+    /// Replaces what is known; returns what was.
+    fn learn(&self, masters: BTreeMap<String, Vec<ServerFault>>) -> BTreeMap<String, Vec<ServerFault>> {
+        *self.at.lock().expect("lock not poisoned") = Some(Instant::now());
+        self.unfit.store(masters.values().flatten().any(|fault| fault.fatal), Ordering::Relaxed);
+        std::mem::replace(&mut *self.masters(), masters)
     }
 }
 
@@ -144,7 +186,9 @@ pub(super) async fn check(wire: &Wire) -> Result<Checked> {
         }
         checked.insert(address, faults);
     }
-    Ok(Checked(Mutex::new(checked)))
+    let known = Checked::default();
+    known.learn(checked);
+    Ok(known)
 }
 
 /// Each master by its address, with its problems, worst first.

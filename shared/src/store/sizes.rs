@@ -33,7 +33,16 @@ impl Meta {
         let mut pipeline = redis::pipe();
         pipeline.cmd("TIME").cmd("HMGET").arg(keys::META).arg(EMPTIED_AT).arg("partitions");
         pipeline.arg("partitions_past").arg("partitions_growing").arg("partitions_grown_at");
-        let replies = wire.pipe(Home::Meta, &pipeline).await?;
+        let replies = wire.pipe(Home::Meta, &pipeline).await.map_err(|e| match e {
+            Error::Corrupt { .. } => Error::Corrupt {
+                key: keys::META.into(),
+                reason:
+                    "it is not a hash; rename it (`redis-cli RENAME lh:meta lh:aside`) while a process of Leasehold \
+                         runs, which then writes it again"
+                        .into(),
+            },
+            e => e,
+        })?;
         let now = array(&replies[0]).first().and_then(number).unwrap_or(0) * 1_000;
         let [emptied_at, sizes @ ..] = array(&replies[1]) else {
             return Ok(Self { sizes: None, emptied_at: None, now });

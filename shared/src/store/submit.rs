@@ -74,6 +74,7 @@ impl Store {
     /// may be there: only its Idempotency-Key can tell. On [`Error::TooFewReplicas`] it is there, and a failover may
     /// lose it.
     pub async fn submit(&self, job: NewJob) -> Result<Submitted> {
+        self.refuse_if_unfit()?;
         let id = job.uploaded.as_ref().map_or_else(|| self.mint_id(&job), |uploaded| uploaded.id.clone());
         let (submitted, job) = self.submit_as(&id, job).await;
         if let (Some(files), Some(_)) = (self.files(), job.uploaded.as_ref().filter(|_| is_needless(&submitted))) {
@@ -123,6 +124,7 @@ impl Store {
     /// # Errors
     /// As [`Store::submit`]; a job's refusal is returned in its place.
     pub async fn submit_many(&self, jobs: Vec<NewJob>) -> Result<Vec<Result<Submitted, Refusal>>> {
+        self.refuse_if_unfit()?;
         let mut answers: Vec<Option<Result<Submitted, Refusal>>> = jobs.iter().map(|_| None).collect();
         let (mut begun, mut left): (bool, Vec<(usize, NewJob)>) = (false, jobs.into_iter().enumerate().collect());
         for _ in 0..TRIES {

@@ -144,7 +144,7 @@ impl Files {
             let file = open_regular(Arc::clone(&folder), file_name.clone()).await?;
             self.write(&file_name, file).await.map_err(|e| match e {
                 FileError::OverLimit(_) => Failure::fatal(format!("cannot keep the files in out/: {e}")),
-                e => Failure::new(format!("cannot keep the files in out/: {e}")),
+                e => Failure::of_files("cannot keep the files in out/: ", &e),
             })?;
         }
         Ok(())

@@ -36,7 +36,10 @@ pub(crate) fn classify(error: &RedisError) -> Error {
     if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() || error.is_unrecoverable_error() {
         return Error::OutcomeUnknown(reason);
     }
-    Error::Corrupt { key: String::new(), reason }
+    if error.code() == Some("WRONGTYPE") {
+        return Error::Corrupt { key: "a key of this call".into(), reason };
+    }
+    Error::Config(format!("Redis refuses a call: {reason}"))
 }
 
 /// What a user needs.

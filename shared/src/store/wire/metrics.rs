@@ -32,6 +32,7 @@ pub struct Metrics {
     calls: Family<Call, Counter>,
     took: Family<Verb, Histogram, fn() -> Histogram>,
     managed: Gauge,
+    unfit: Gauge,
     pools: Pools,
 }
 
@@ -41,6 +42,7 @@ impl Default for Metrics {
             calls: Family::default(),
             took: Family::new_with_constructor(quick_histogram),
             managed: Gauge::default(),
+            unfit: Gauge::default(),
             pools: Pools(Arc::default()),
         }
     }
@@ -54,12 +56,19 @@ impl Metrics {
         registry.register("redis_call_duration_seconds", help, self.took.clone());
         let help = "1 when redis.durability is managed: nothing checks that Redis keeps its data";
         registry.register("redis_durability_managed", help, self.managed.clone());
+        let help = "1 when Redis's settings would lose jobs, so that no new ones are accepted";
+        registry.register("redis_unfit", help, self.unfit.clone());
         registry.register_collector(Box::new(self.pools.clone()));
     }
 
     /// Shows `redis.durability`.
     pub(crate) fn durability(&self, durability: RedisDurability) {
         self.managed.set((durability == RedisDurability::Managed).into());
+    }
+
+    /// Shows whether Redis would lose jobs.
+    pub(crate) fn unfit(&self, unfit: bool) {
+        self.unfit.set(unfit.into());
     }
 
     /// Counts a call, answered or not, and its duration.

@@ -84,6 +84,7 @@ scripts! {
     RECLAIM = "reclaim", ALLOW_OOM, [FINISH, CLOCK];
     RECOVER = "recover", ALLOW_OOM, [CLOCK];
     CANCEL = "cancel", ALLOW_OOM, [FINISH, CLOCK, include_str!("../lua/cancel_one.lua")];
+    PAUSE = "pause", ALLOW_OOM, [];
     RETRY = "retry", ALLOW_OOM, [FINISH, include_str!("../lua/retry_one.lua")];
     REMOVE = "remove", ALLOW_OOM, [CLOCK, include_str!("../lua/remove_one.lua")];
     CASCADE = "cascade", ALLOW_OOM, [
