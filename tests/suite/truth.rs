@@ -1,7 +1,7 @@
 //! What operators and clients are told when Redis itself has changed under a running system.
 use std::time::Duration;
 
-use leasehold_tests::{Api, eventually};
+use leasehold_tests::{Api, System, eventually};
 use serde_json::json;
 
 use crate::steered_command::*;
@@ -98,4 +98,59 @@ async fn settings_of_the_key_space_of_another_type_are_named_with_the_repair() {
     let () = redis.command(&["RENAME", "kept", "lh:meta"]).await;
     api.wait_ready().await;
     work.system.finish().await;
+}
+
+#[tokio::test]
+async fn a_queue_is_paused_and_resumed_on_a_full_redis() {
+    let work = Work::start(&[("LEASEHOLD_PARTITIONS", "4")]).await;
+    let api = work.system.api(&[]).await;
+    api.wait_ready().await;
+    submit(&api, "step").await;
+    let () = work.system.redis().command(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let full = api.post("/api/v1/jobs", &json!({"kind": "step"})).await;
+    assert_eq!(full.json["code"], "redis_full", "{full:?}");
+    for verb in ["pause", "resume"] {
+        let answer = api.post(&format!("/api/v1/queues/default/{verb}"), &json!({})).await;
+        assert_eq!((answer.status, &answer.json["paused"]), (200, &json!(verb == "pause")), "{answer:?}");
+    }
+    let () = work.system.redis().command(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    work.system.finish().await;
+}
+
+#[tokio::test]
+async fn a_file_store_that_fails_charges_no_attempt() {
+    let system = System::start(&[]).await;
+    let kinds = system.folder().join("kinds.toml");
+    let gate = system.folder().join("gate");
+    let command = format!("while [ ! -e {} ]; do sleep 0.02; done; echo data > out/data.txt", gate.display());
+    let kind = format!("[kinds.writes]\nmax_attempts = 1\ncommand = [\"sh\", \"-c\", \"{command}\"]\n");
+    std::fs::write(&kinds, kind).unwrap();
+    let kinds = kinds.display().to_string();
+    let api = system.api(&[("LEASEHOLD_KINDS", &kinds)]).await;
+    api.wait_ready().await;
+    let worker = system.worker(&[("LEASEHOLD_KINDS", &kinds)]);
+    let id = submit(&api, "writes").await;
+    let path = format!("/api/v1/jobs/{id}");
+    let becomes = async |state: &str| {
+        eventually(SOON, &format!("the job is {state}"), async || {
+            let job = api.get(&path).await;
+            (job.json["state"] == state).then_some(job.json.clone()).ok_or(job)
+        })
+        .await
+    };
+    becomes("running").await;
+    // Nothing can be written below a file.
+    let (storage, aside) = (system.folder().join("storage"), system.folder().join("aside"));
+    std::fs::rename(&storage, &aside).unwrap();
+    std::fs::write(&storage, "a file").unwrap();
+    std::fs::write(&gate, "").unwrap();
+    let job = becomes("retrying").await;
+    assert_eq!((&job["attempt"], &job["error"]), (&json!(1), &json!(null)), "its only attempt is left: {job}");
+    let history = api.get(&format!("{path}/history")).await;
+    assert!(history.text.contains("no attempt charged") && history.text.contains("file store failed"), "{history:?}");
+    assert!(worker.stderr().contains("no attempt charged"), "{}", worker.stderr());
+    std::fs::remove_file(&storage).unwrap();
+    std::fs::rename(&aside, &storage).unwrap();
+    assert_eq!(api.post(&format!("{path}/cancel"), &json!({})).await.status, 200);
+    system.finish().await;
 }

@@ -5,7 +5,7 @@ use redis::Value;
 use super::sweep::begun;
 use super::wire::reply::{array, text};
 use super::wire::scripts::Script;
-use super::wire::{Args, Home, Repeat, keys, scripts};
+use super::wire::{Args, Repeat, scripts};
 use super::{Store, by_partition};
 use crate::{Job, JobId, QueueName, Refusal, Result, State, limits};
 

@@ -88,11 +88,6 @@ impl Connections {
         }
     }
 
-    /// The command that publishes a message.
-    pub(crate) fn publish(&self) -> &'static str {
-        if self.is_cluster() { "SPUBLISH" } else { "PUBLISH" }
-    }
-
     /// Every server that has a part of the key space now.
     pub(crate) async fn masters(&self) -> Result<Vec<Arc<Node>>> {
         match &self.topology {
