@@ -159,7 +159,8 @@ mod tests {
 
     fn job(state: State, imported: &str) -> Job {
         let mut job: Job = serde_json::from_value(serde_json::json!({
-            "id": "271945c6", "partition": 0, "kind": "k", "queue": "q", "state": "completed", "priority": "normal", "payload": null,
+            "id": "271945c6", "partition": 0, "kind": "k", "queue": "q", "state": "completed", "priority": "normal",
+            "payload": null,
             "attempt": 1, "max_attempts": 1, "crashes": 0, "token": null, "worker": null, "cancel_requested": false,
             "progress": null, "result": null, "skipped": null, "parent": null, "items": null, "scheduled_at": null,
             "error": {"code": "failed", "message": "ours", "at": 0}, "created_at": 1_758_055_447_533_i64,

@@ -20,7 +20,8 @@ fn payload(number: u64, fails: bool) -> Value {
 
 fn job(id: &str, token: u64, payload: &Value, attempt: u32, crashes: u32) -> Job {
     serde_json::from_value(json!({
-        "id": id, "partition": 0, "kind": "chaos", "queue": "default", "state": "completed", "priority": "normal", "payload": payload,
+        "id": id, "partition": 0, "kind": "chaos", "queue": "default", "state": "completed", "priority": "normal",
+        "payload": payload,
         "attempt": attempt, "max_attempts": 3, "crashes": crashes, "token": token, "worker": "w", "cancel_requested": false,
         "progress": null, "result": {"number": payload["number"], "token": token}, "skipped": null, "error": null,
         "parent": null, "items": null, "created_at": "2026-11-22T06:00:00.000Z", "scheduled_at": null, "started_at": null,
