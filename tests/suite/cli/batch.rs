@@ -108,7 +108,9 @@ async fn a_bad_line_from_a_pipe_cancels_what_was_submitted_before_it() {
         assert_eq!(process.exit_status().unwrap().code(), Some(2));
         let id = said.split("; batch ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
         let batch = json(&system, &["jobs", "show", &id]).await;
-        assert_eq!((&batch["state"], &batch["items"]["open"]), (&"cancelled".into(), &false.into()), "{batch}");
+        // A large one is still being cancelled.
+        let ends = batch["state"] == "cancelled" || batch["cancel_requested"] == true;
+        assert!(ends && batch["items"]["open"] == false, "{batch}");
     }
     drop(api);
     system.finish().await;
