@@ -164,7 +164,8 @@ async fn claim_nothing(store: &Store, worker: &WorkerId, id: &JobId) {
         kinds: &kinds,
     };
     assert!(store.claim(store.partition_of(id), &request).await.unwrap().jobs.is_empty());
-    assert!(store.get(id).await.unwrap().is_none(), "it was set aside");
+    let aside = store.get(id).await.unwrap_err();
+    assert!(aside.to_string().contains("was set aside"), "{aside}");
 }
 
 #[tokio::test]

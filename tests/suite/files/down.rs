@@ -182,7 +182,7 @@ async fn a_batchs_then_has_the_files_of_the_batch() {
         let files = api.get(&format!("/api/v1/jobs/{}/files", item["id"].as_str().unwrap())).await;
         assert_eq!(listed(&files)[0].0, "note.txt");
     }
-    assert_eq!(api.delete(&format!("/api/v1/jobs/{id}")).await.status, 202);
+    assert_eq!(api.delete(&format!("/api/v1/jobs/{id}")).await.status, 204);
     ground.nothing_is_left().await;
     ground.finish().await;
 }
