@@ -20,11 +20,13 @@ pub(crate) fn classify(error: &RedisError) -> Error {
         Some("MOVED") => {
             return Error::Config(format!("redis_url names one node of a Redis Cluster; {CLUSTER_ADVICE}"));
         }
-        Some("NOAUTH" | "WRONGPASS") => {
-            return Error::Config(format!("Redis refuses this user: {reason}; give user and password in redis_url"));
-        }
+        Some("NOAUTH" | "WRONGPASS") => return unauthenticated(&reason),
         Some("NOPERM") => return Error::Config(format!("Redis refuses this user: {reason}; {ACL_ADVICE}")),
         _ => {}
+    }
+    // What Redis answers to a large command without a password.
+    if reason.contains("unauthenticated") {
+        return unauthenticated(&reason);
     }
     // A command inside of a script, by the versions.
     if reason.contains("The user executing the script") || reason.contains("ACL failure in script") {
@@ -40,6 +42,10 @@ pub(crate) fn classify(error: &RedisError) -> Error {
         return Error::Corrupt { key: "a key of this call".into(), reason };
     }
     Error::Config(format!("Redis refuses a call: {reason}"))
+}
+
+fn unauthenticated(reason: &str) -> Error {
+    Error::Config(format!("Redis refuses this user: {reason}; give user and password in redis_url"))
 }
 
 /// What a user needs.
