@@ -62,10 +62,11 @@ impl Store {
     /// # Errors
     /// Those of any call.
     pub(super) async fn places<'a>(&self, ids: impl IntoIterator<Item = &'a JobId>) -> Result<Vec<u16>> {
-        if self.inner.known.is_old() {
-            // Boxed here and below: otherwise users hit the type-length limit.
-            if let Err(e) = Box::pin(self.learn_partitions()).await {
-                // Another call may work, in a cluster on another node.
+        if self.inner.known.is_to_read() && self.inner.known.reading.try_lock().is_ok() {
+            // Boxed here and below: otherwise users hit the type-length limit. Tried once: the node that has the number
+            // may be away, and the call may need another.
+            let store = self.impatient();
+            if let Err(e) = Box::pin(store.learn_partitions()).await {
                 tracing::debug!("reading the number of partitions: {e}");
             }
         }

@@ -208,7 +208,13 @@ impl Known {
         Ok(None)
     }
 
-    pub(super) fn is_old(&self) -> bool {
-        self.read_at.lock().unwrap_or_else(PoisonError::into_inner).elapsed() > KNOWN_FOR
+    /// Whether the knowledge is old; only the first caller of each [`KNOWN_FOR`] is answered so, and reads again.
+    pub(super) fn is_to_read(&self) -> bool {
+        let mut read_at = self.read_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = read_at.elapsed() > KNOWN_FOR;
+        if old {
+            *read_at = Instant::now();
+        }
+        old
     }
 }

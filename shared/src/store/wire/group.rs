@@ -13,18 +13,19 @@ use crate::{Error, Result, limits};
 pub(crate) struct Groups {
     wire: Arc<Wire>,
     script: &'static LazyLock<Script>,
-    each: Vec<OnceLock<Group>>,
+    each: OnceLock<Vec<OnceLock<Group>>>,
 }
 
 impl Groups {
     pub(crate) fn new(wire: Arc<Wire>, script: &'static LazyLock<Script>) -> Self {
-        Self { wire, script, each: (0..limits::PARTITIONS_MAX).map(|_| OnceLock::new()).collect() }
+        Self { wire, script, each: OnceLock::new() }
     }
 
     /// That of a partition.
     pub(crate) fn of(&self, partition: u16) -> &Group {
+        let each = self.each.get_or_init(|| (0..limits::PARTITIONS_MAX).map(|_| OnceLock::new()).collect());
         let spawn = || Group::spawn(Arc::clone(&self.wire), self.script, partition);
-        self.each[usize::from(partition)].get_or_init(spawn)
+        each[usize::from(partition)].get_or_init(spawn)
     }
 }
 
