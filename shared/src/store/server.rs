@@ -65,7 +65,7 @@ impl Store {
         Ok(faults)
     }
 
-    /// Checks the settings of the masters again, every [`AGAIN`], and at once when another has taken over, and logs what
+    /// Checks the settings of the masters again, every 8 s, and at once when another has taken over, and logs what
     /// has become wrong with them. While a fault would lose jobs, submits are refused, as a start would be; what is
     /// there runs on.
     ///

@@ -1,6 +1,6 @@
 //! The built-in kind `process-files`: reads one document below a root, counts its text and hashes its bytes.
 //!
-//! The handler finds the file and opens it; a process of its own reads it (see `reader`), with [`count`].
+//! The handler finds the file and opens it; a process of its own reads it (see `reader`), with `count`.
 
 /// Used by other kinds that read documents.
 #[cfg(feature = "web")]
