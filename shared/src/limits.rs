@@ -84,7 +84,7 @@ pub const TIMEOUT_MS_MAX: u64 = 604_800_000;
 /// Delay after a worker releases a job with an unknown record version, ms.
 pub const UNKNOWN_VERSION_DELAY_MS: u64 = 5_000;
 /// Delay after an attempt that failed because the file store did, ms; no attempt is charged.
-pub const SYSTEM_FAULT_DELAY_MS: u64 = 30_000;
+pub const SYSTEM_FAULT_DELAY_MS: u64 = 10_000;
 /// The largest token of a lease, in µs of Redis's clock: the year 2255. Beyond 2^53, numbers in Lua are not exact.
 pub const TOKEN_MAX: u64 = 9_000_000_000_000_000;
 /// Replicas of Redis that a submit may wait for.

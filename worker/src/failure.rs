@@ -48,7 +48,7 @@ impl Failure {
     }
 
     /// An error of the file store. When the store itself failed (no space, no permission, no connection), no attempt is
-    /// charged, and the job is tried again after 30 s for as long as that takes.
+    /// charged, and the job is tried again after 10 s for as long as that takes.
     pub(crate) fn of_files(doing: &str, error: &FileError) -> Self {
         let uncharged = matches!(error, FileError::Failed(_));
         Self { uncharged, ..Self::new(format!("{doing}{error}")) }
