@@ -25,6 +25,12 @@ async fn a_redis_that_would_lose_jobs_now_accepts_no_more_of_them() {
         api.wait_ready().await;
         let _worker = work.system.worker(&[]);
         let before = submit(&api, "step").await;
+        // A worker that starts later is refused.
+        eventually(SOON, "the job runs", async || {
+            let job = api.get(&format!("/api/v1/jobs/{before}")).await;
+            (job.json["state"] == "running").then_some(()).ok_or(job)
+        })
+        .await;
         let () = work.system.redis().command(&["CONFIG", "SET", setting, bad]).await;
         let words = if setting == "appendonly" { "AOF is off" } else { "maxmemory-policy" };
         becomes_unready(&api, words).await;
