@@ -100,7 +100,8 @@ async fn leaks(context: Context, _: serde_json::Value) -> Result<Done<()>, Failu
 fn main() {
     leasehold_worker::become_reader();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let ended = runtime.expect("a runtime").block_on(run());
+    let runtime = runtime.expect("a runtime");
+    let ended = runtime.block_on(run());
     if let Err(e) = &ended {
         leasehold::log::say(e);
     }

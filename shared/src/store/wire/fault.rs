@@ -32,7 +32,9 @@ pub(crate) fn classify(error: &RedisError) -> Error {
     if reason.contains("The user executing the script") || reason.contains("ACL failure in script") {
         return Error::Config(format!("Redis refuses this user: {reason}; {ACL_ADVICE}"));
     }
-    if reason.contains("max number of clients") || error.is_connection_refusal() {
+    // What a new connection meets has no code: its error is that of the connection.
+    let busy = ["max number of clients", "busy running a script", "loading the dataset"];
+    if busy.iter().any(|words| reason.contains(words)) || error.is_connection_refusal() {
         return Error::Unavailable(reason);
     }
     if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() || error.is_unrecoverable_error() {
