@@ -198,7 +198,7 @@ impl Problem {
     pub fn of_file(error: FileError) -> Self {
         let cause = error.to_string();
         match error {
-            FileError::Name(_) => Self::new(Code::InvalidRequest, cause),
+            FileError::Name(_) | FileError::Unread(_) => Self::new(Code::InvalidRequest, cause),
             FileError::Missing(_) => Self::new(Code::NoFile, cause),
             FileError::OverLimit(_) => Self::new(Code::BodyTooLarge, cause),
             FileError::NoStore => {

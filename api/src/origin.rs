@@ -115,7 +115,7 @@ fn not_foreign(request: &Request, host: Option<&Authority>) -> Result<(), Proble
 }
 
 fn word<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    // One that is no text is from nowhere.
+    // A header that is not text names no origin.
     headers.get(name).map(|value| value.to_str().unwrap_or("?"))
 }
 

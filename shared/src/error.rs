@@ -94,11 +94,11 @@ pub enum Refusal {
 }
 
 impl Error {
-    /// The same error for a call of which an earlier part may have been executed: `Unavailable` becomes
-    /// `OutcomeUnknown`.
+    /// The same error for a call of which an earlier part may have been executed: what says that nothing was done
+    /// becomes `OutcomeUnknown`.
     pub(crate) fn after_a_change(self) -> Self {
         match self {
-            Error::Unavailable(reason) | Error::Full(reason) => Error::OutcomeUnknown(reason),
+            Error::Unavailable(reason) | Error::Full(reason) | Error::Config(reason) => Error::OutcomeUnknown(reason),
             other => other,
         }
     }

@@ -95,6 +95,9 @@ pub enum FileError {
     /// A limit is exceeded.
     #[error("{0}")]
     OverLimit(String),
+    /// The bytes to write could not be read: the fault is the source's, not the file store's.
+    #[error("the data for the file could not be read: {0}")]
+    Unread(String),
     /// No file store is configured.
     #[error(
         "this process has no file store; set storage_url (LEASEHOLD_STORAGE_URL) to a folder, as \

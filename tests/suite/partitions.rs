@@ -172,6 +172,8 @@ async fn paused_queues_and_retention_are_the_same_in_the_new_partitions() {
     let g = Ground::new(1).await;
     g.store.pause(&queue("default"), true).await.unwrap();
     let () = g.redis.command(&["HSET", "lh:{0}:retention", "work", "1 2 3 4"]).await;
+    // As if another growth had overtaken this one: it must not open the partition again.
+    let () = g.redis.command(&["SET", "lh:{0}:partitions", "99"]).await;
     g.store.grow_partitions(8, 0).await.unwrap();
     for partition in 1..8 {
         let paused: Vec<String> = g.redis.command(&["SMEMBERS", &format!("lh:{{{partition}}}:paused")]).await;
@@ -179,6 +181,7 @@ async fn paused_queues_and_retention_are_the_same_in_the_new_partitions() {
         let kept: String = g.redis.command(&["HGET", &format!("lh:{{{partition}}}:retention"), "work"]).await;
         assert_eq!(kept, "1 2 3 4");
     }
+    assert_eq!(g.redis.command::<u16>(&["GET", "lh:{0}:partitions"]).await, 99);
     g.end().await;
 }
 
@@ -201,10 +204,13 @@ async fn a_system_at_work_grows_without_a_restart() {
         assert!(!refused.status.success() && refused.stderr.contains(reason), "{to}: {refused:?}");
     }
     let () = work.system.redis().command(&["HSET", "lh:meta", "partitions_growing", "9"]).await;
+    work.store.pause(&queue("other"), true).await.unwrap();
     let refused = grow("8").await;
     let advice = "run `leasehold partitions grow 9` to complete it first";
     assert!(refused.status.code() == Some(1) && refused.stderr.contains(advice), "{refused:?}");
     let () = work.system.redis().command(&["HDEL", "lh:meta", "partitions_growing"]).await;
+    let written: Vec<String> = work.system.redis().command(&["KEYS", "lh:{7}:paused"]).await;
+    assert_eq!(written, Vec::<String>::new(), "a refusal changes nothing");
     // Both APIs submit all the time, each key to both.
     let growing = grow("16");
     let mut ids = HashSet::from([before.clone()]);

@@ -86,5 +86,6 @@ mod tests {
         assert_eq!(Failure::fatal("never").wish, Wish::Never);
         assert!(Failure::from(FileError::Failed("no space".into())).uncharged);
         assert!(!Failure::from(FileError::Missing("a".into())).uncharged && !Failure::new("no").uncharged);
+        assert!(!Failure::from(FileError::Unread("a source that ends early".into())).uncharged);
     }
 }

@@ -137,7 +137,8 @@ impl FileWriter {
         let mut buffer = BytesMut::with_capacity(FILE_PART_BYTES);
         loop {
             buffer.reserve(FILE_PART_BYTES);
-            if reader.read_buf(&mut buffer).await? == 0 {
+            let read = reader.read_buf(&mut buffer).await.map_err(|e| FileError::Unread(e.to_string()))?;
+            if read == 0 {
                 return Ok(());
             }
             if self.bytes + buffer.len() as u64 > bytes_max {

@@ -132,5 +132,5 @@ impl Store {
 fn minted(imported: ImportedJob, partition: u16) -> Minted {
     let ImportedJob { id, mut job, past, input } = imported;
     job.uploaded = Some(Uploaded { id: id.clone(), files: input });
-    Minted { id, partition, replay: false, job, past: Some(past) }
+    Minted { id, partition, placed_by: 0, job, past: Some(past) }
 }

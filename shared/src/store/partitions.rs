@@ -21,6 +21,7 @@ use super::wire::{Home, Wire, keys};
 use crate::{Error, JobId, Result, limits};
 
 const GROW: &str = include_str!("lua/grow.lua");
+const CLOSE: &str = include_str!("lua/close.lua");
 
 impl Store {
     /// The number of partitions, which may grow: those of a growth that has been announced are included.
@@ -141,8 +142,8 @@ impl Store {
 
     /// [`Store::grow_partitions`], without the check of the layout.
     pub(super) async fn grow(&self, to: u16, adopted_ms: u64) -> Result<u16> {
-        let current = self.learn_partitions().await?.current();
-        let refused = |reason: String| Err(Error::Config(reason));
+        let sizes = self.learn_partitions().await?;
+        let (current, refused) = (sizes.current(), |reason: String| Err(Error::Config(reason)));
         if to > limits::PARTITIONS_MAX {
             return refused(format!("{to} partitions are too many; the most is {}", limits::PARTITIONS_MAX));
         }
@@ -153,17 +154,20 @@ impl Store {
                 limits::PARTITIONS_MAX
             ));
         }
+        let unfinished = |other: &str| {
+            format!(
+                "a growth to {other} partitions has begun and is not complete; run `leasehold partitions grow {other}` \
+                 to complete it first"
+            )
+        };
+        if let Some(other) = sizes.growing.filter(|other| *other != to) {
+            return refused(unfinished(&other.to_string()));
+        }
         self.prepare_new(current, to).await?;
         let reply = self.step("announce", to, 0, &[]).await?;
         match text(reply.first().unwrap_or(&Value::Nil)).as_str() {
             "announced" => {}
-            "growing" => {
-                let other = reply.get(1).map(text).unwrap_or_default();
-                return refused(format!(
-                    "a growth to {other} partitions has begun and is not complete; run `leasehold partitions grow \
-                     {other}` to complete it first"
-                ));
-            }
+            "growing" => return refused(unfinished(&reply.get(1).map(text).unwrap_or_default())),
             "fewer" => {
                 let now = reply.get(1).map(text).unwrap_or_default();
                 return refused(format!("another command has made it {now} partitions meanwhile"));
@@ -222,7 +226,8 @@ impl Store {
         // Processes that learned of it only now may have paused a queue in the old partitions alone.
         self.pause_new(sizes.current(), to).await?;
         let close = |partition| {
-            (Home::Partition(partition), redis::cmd("SET").arg(keys::fixed(partition, "partitions")).arg(to).to_owned())
+            let key = keys::fixed(partition, "partitions");
+            (Home::Partition(partition), redis::cmd("EVAL").arg(CLOSE).arg(1).arg(key).arg(to).to_owned())
         };
         let commands: Vec<_> = (0..sizes.current()).map(close).collect();
         self.inner.wire.pipe_each(&commands).await?;

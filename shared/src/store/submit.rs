@@ -18,8 +18,9 @@ const TRIES: usize = 5;
 pub(super) struct Minted {
     pub id: JobId,
     pub partition: u16,
-    /// Its Idempotency-Key was placed here before the partitions grew: the job is known, or the key has just expired.
-    pub replay: bool,
+    /// The number of partitions by which it was placed. 0: its Idempotency-Key was placed here before they grew, so
+    /// that the job is known, or the key has just expired.
+    pub placed_by: u16,
     pub job: NewJob,
     /// Its past in another store.
     pub past: Option<Past>,
@@ -74,25 +75,32 @@ impl Store {
     /// may be there: only its Idempotency-Key can tell. On [`Error::TooFewReplicas`] it is there, and a failover may
     /// lose it.
     pub async fn submit(&self, job: NewJob) -> Result<Submitted> {
-        self.refuse_if_unfit()?;
-        let id = job.uploaded.as_ref().map_or_else(|| self.mint_id(&job), |uploaded| uploaded.id.clone());
-        let (submitted, job) = self.submit_as(&id, job).await;
-        if let (Some(files), Some(_)) = (self.files(), job.uploaded.as_ref().filter(|_| is_needless(&submitted))) {
-            files.remove(vec![id]).await;
+        let fit = self.refuse_if_unfit();
+        let is_unfit = fit.is_err();
+        let (submitted, job) = match fit {
+            Ok(()) => self.submit_or_catch_up(job).await,
+            Err(e) => (Err(e), job),
+        };
+        if let (Some(files), Some(uploaded)) = (self.files(), &job.uploaded)
+            && (is_unfit || is_needless(&submitted))
+        {
+            files.remove(vec![uploaded.id.clone()]).await;
         }
         let submitted = submitted?;
         self.fill_batch(&submitted, &job).await.map_err(Error::after_a_change)?;
         Ok(submitted)
     }
 
-    /// Submits one job under an id that was minted for it, and gives it back.
-    async fn submit_as(&self, id: &JobId, mut job: NewJob) -> (Result<Submitted>, NewJob) {
-        let mut id = id.clone();
+    /// Submits one job, again when the partitions have grown meanwhile, and gives it back.
+    async fn submit_or_catch_up(&self, mut job: NewJob) -> (Result<Submitted>, NewJob) {
         for _ in 0..TRIES {
-            let minted = match self.homes_of(std::iter::once((&id, &job))).await {
-                Ok(homes) => Minted { id: id.clone(), partition: homes[0].0, replay: homes[0].1, job, past: None },
+            let sizes = self.sizes();
+            let id = job.uploaded.as_ref().map_or_else(|| self.mint_by(&sizes, &job), |uploaded| uploaded.id.clone());
+            let (partition, placed_by) = match self.homes_of(&sizes, std::iter::once((&id, &job))).await {
+                Ok(homes) => homes[0],
                 Err(e) => return (Err(e), job),
             };
+            let minted = Minted { id, partition, placed_by, job, past: None };
             let answer = self.submit_minted(&minted).await;
             job = minted.job;
             match answer {
@@ -103,9 +111,6 @@ impl Store {
             if let Err(e) = self.catch_up().await {
                 return (Err(e), job);
             }
-            if job.uploaded.is_none() {
-                id = self.mint_id(&job);
-            }
         }
         (Err(growing()), job)
     }
@@ -115,7 +120,7 @@ impl Store {
         let replicas = minted.job.durability.replicas();
         // In calls of their own, so that no other submit waits for a replica.
         let groups = if replicas > 0 { &self.inner.waiting_submits } else { &self.inner.submits };
-        let reply = groups.of(minted.partition).call(self.head(minted.replay), submit_entry(minted), replicas).await?;
+        let reply = groups.of(minted.partition).call(head(minted.placed_by), submit_entry(minted), replicas).await?;
         Ok(submit_answer(minted, &reply))
     }
 
@@ -128,11 +133,12 @@ impl Store {
         let mut answers: Vec<Option<Result<Submitted, Refusal>>> = jobs.iter().map(|_| None).collect();
         let (mut begun, mut left): (bool, Vec<(usize, NewJob)>) = (false, jobs.into_iter().enumerate().collect());
         for _ in 0..TRIES {
-            let ids: Vec<JobId> = left.iter().map(|(_, job)| self.mint_id(job)).collect();
-            let homes = self.homes_of(ids.iter().zip(left.iter().map(|(_, job)| job))).await;
+            let sizes = self.sizes();
+            let ids: Vec<JobId> = left.iter().map(|(_, job)| self.mint_by(&sizes, job)).collect();
+            let homes = self.homes_of(&sizes, ids.iter().zip(left.iter().map(|(_, job)| job))).await;
             let homes = homes.map_err(|e| if begun { e.after_a_change() } else { e })?;
             let of_job =
-                |((id, (partition, replay)), (at, job))| (at, Minted { id, partition, replay, job, past: None });
+                |((id, (partition, placed_by)), (at, job))| (at, Minted { id, partition, placed_by, job, past: None });
             let (places, minted): (Vec<usize>, Vec<Minted>) =
                 ids.into_iter().zip(homes).zip(std::mem::take(&mut left)).map(of_job).unzip();
             let replies = self.submit_all(&minted).await;
@@ -161,11 +167,11 @@ impl Store {
         let mut answers: Vec<Option<Result<Submitted, Refusal>>> = minted.iter().map(|_| None).collect();
         let mut begun = false;
         for (partition, share) in by_partition(minted, |_, minted| minted.partition) {
-            for alike in share.chunk_by(|(_, one), (_, other)| one.replay == other.replay) {
+            for alike in share.chunk_by(|(_, one), (_, other)| one.placed_by == other.placed_by) {
                 for chunk in split(alike, |(_, m)| m.bytes()) {
                     let entries = chunk.iter().map(|(_, minted)| submit_entry(minted)).collect();
                     let replicas = chunk.iter().map(|(_, m)| m.job.durability.replicas()).max().unwrap_or(0);
-                    let (wire, head) = (&self.inner.wire, self.head(alike[0].1.replay));
+                    let (wire, head) = (&self.inner.wire, head(alike[0].1.placed_by));
                     let replies = wire.run_many(&scripts::SUBMIT, partition, head, entries, replicas).await;
                     let replies = replies.map_err(|e| if begun { e.after_a_change() } else { e })?;
                     begun = true;
@@ -196,8 +202,11 @@ impl Store {
 
     /// Mints an id for a job to be submitted, in its required partition, so that its files can be written under the id.
     pub fn mint_id(&self, job: &NewJob) -> JobId {
-        let sizes = self.sizes();
-        if let Some((text, partitions)) = home_of(job, &sizes) {
+        self.mint_by(&self.sizes(), job)
+    }
+
+    fn mint_by(&self, sizes: &Sizes, job: &NewJob) -> JobId {
+        if let Some((text, partitions)) = home_of(job, sizes) {
             return keys::mint(Some(keys::partition_of(text, partitions)), partitions);
         }
         let mut id = keys::mint(None, sizes.current());
@@ -211,26 +220,27 @@ impl Store {
         id
     }
 
-    /// The partition of each new job, and whether its Idempotency-Key is there from before the partitions grew.
+    /// The partition of each new job, and [`Minted::placed_by`]. Both are by `sizes`: this process may learn of a
+    /// growth before the jobs are sent, and a key must not be placed by one number in the name of another.
     ///
     /// # Errors
     /// [`Error::Unavailable`] for files that were uploaded under an id of before a growth; those of any call.
     async fn homes_of<'a>(
         &self,
-        jobs: impl Iterator<Item = (&'a JobId, &'a NewJob)> + Clone,
-    ) -> Result<Vec<(u16, bool)>> {
-        let sizes = self.sizes();
+        sizes: &Sizes,
+        jobs: impl Iterator<Item = (&'a JobId, &'a NewJob)>,
+    ) -> Result<Vec<(u16, u16)>> {
         let (mut homes, mut looks, mut looked) = (Vec::new(), Vec::new(), Vec::new());
         for (at, (id, job)) in jobs.enumerate() {
-            let Some((text, partitions)) = home_of(job, &sizes) else {
-                homes.push((keys::partition_of(id.as_str(), sizes.current()), false));
+            let Some((text, partitions)) = home_of(job, sizes) else {
+                homes.push((keys::partition_of(id.as_str(), sizes.current()), sizes.current()));
                 continue;
             };
             let home = keys::partition_of(text, partitions);
             if keys::partition_of(id.as_str(), partitions) != home {
                 return Err(growing());
             }
-            homes.push((home, false));
+            homes.push((home, sizes.current()));
             let key = job.idempotency.as_ref().filter(|_| !job.limited);
             for earlier in key.map(|key| sizes.earlier_homes_of_key(&key.key)).unwrap_or_default() {
                 let key = keys::idempotency(earlier, &job.kind, text);
@@ -241,18 +251,17 @@ impl Store {
         if !looks.is_empty() {
             let found = self.inner.wire.pipe_each(&looks).await?;
             for ((at, earlier), _) in looked.into_iter().zip(found).filter(|(_, found)| *found == Value::Int(1)) {
-                homes[at] = (earlier, true);
+                homes[at] = (earlier, 0);
             }
         }
         Ok(homes)
     }
+}
 
-    /// The arguments common to all jobs of a call: the limit on names, how long an Idempotency-Key is kept, and the
-    /// number of partitions by which keys are placed; 0: keys are only replayed.
-    fn head(&self, replay: bool) -> Args {
-        let partitions = if replay { 0 } else { self.sizes().current() };
-        Args::default().count(limits::NAMES_MAX).number(limits::IDEMPOTENCY_MS).number(partitions)
-    }
+/// The arguments common to all jobs of a call: the limit on names, how long an Idempotency-Key is kept, and
+/// [`Minted::placed_by`].
+fn head(placed_by: u16) -> Args {
+    Args::default().count(limits::NAMES_MAX).number(limits::IDEMPOTENCY_MS).number(placed_by)
 }
 
 /// What decides where a new job must be, and the number of partitions by which it does; `None`: it may be anywhere.
