@@ -109,3 +109,15 @@ impl From<Refusal> for Error {
         Error::Refused(refusal)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_refusal_after_a_change_says_that_nothing_was_done() {
+        for error in [Error::Unavailable("r".into()), Error::Full("r".into()), Error::Config("r".into())] {
+            assert_eq!(error.after_a_change(), Error::OutcomeUnknown("r".into()));
+        }
+    }
+}

@@ -264,3 +264,16 @@ async fn a_large_file_goes_up_through_and_down_with_flat_memory() {
     }
     ground.finish().await;
 }
+
+#[tokio::test]
+async fn an_upload_that_an_unfit_redis_refuses_leaves_nothing() {
+    let ground = Ground::start(&[]).await;
+    let api = ground.api(&[]).await;
+    let () = ground.system.redis().command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).await;
+    eventually(SOON, "it is noticed", async || api.get("/readyz").await.status == 503).await;
+    let parts: &[Part<'_>] = &[("name=\"job\"", None, b"{\"kind\": \"part\"}"), ("name=\"a\"", None, b"x")];
+    problem(&upload(&api, None, parts).await, 503, "redis_unavailable", "maxmemory-policy");
+    ground.nothing_is_left().await;
+    let () = ground.system.redis().command(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await;
+    ground.finish().await;
+}
