@@ -14,6 +14,7 @@ mod tokens;
 
 use std::time::Duration;
 
+use crate::clocked_store::next_number;
 use leasehold::store::{ClaimRequest, Outcome, RenewRequest, Settle, WorkerInfo};
 use leasehold::{Config, Kind, QueueName, Store, Timestamp, WorkerId};
 use leasehold_tests::{Answer, Api, System};
@@ -106,6 +107,7 @@ impl Hand {
         let kinds = [(Kind::parse("echo").unwrap(), 0)];
         let request = ClaimRequest {
             worker: &self.worker,
+            number: next_number(),
             lease_ms: 30_000,
             slots: 1,
             suspects: 1,

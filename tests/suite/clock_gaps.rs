@@ -11,6 +11,7 @@ const HOUR: i64 = 3_600_000;
 async fn claim_for(g: &Ground, id: &JobId, name: &str, lease_ms: u64) -> leasehold::store::Held {
     let request = ClaimRequest {
         worker: &worker(name),
+        number: next_number(),
         lease_ms,
         slots: 1,
         suspects: 1,

@@ -1,6 +1,6 @@
 //! A Store on a Redis of its own, with a clock that the test sets.
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use leasehold::job::{Due, Durability, ErrorCode, Idempotency, JobError, NewBatch, Priority};
@@ -61,6 +61,12 @@ pub fn worker(name: &str) -> WorkerId {
 
 pub fn json(text: &str) -> Json {
     Json::parse(text, 64, 1 << 20).unwrap()
+}
+
+/// The number of a claim that is no repetition.
+pub fn next_number() -> u64 {
+    static NUMBER: AtomicU64 = AtomicU64::new(1);
+    NUMBER.fetch_add(1, Ordering::Relaxed)
 }
 
 /// A plain job of kind `work` in queue `default`.
@@ -192,7 +198,6 @@ impl Ground {
             let seen = self.seen(name, partition);
             let request = RenewRequest { info: &info, lease_ms, seen, held: &here };
             let renewed = self.store.renew(partition, &request).await.unwrap();
-            self.saw(name, partition, renewed.claimed.iter().filter_map(|(_, token)| *token));
             answers.push(renewed);
         }
         answers
@@ -217,6 +222,7 @@ impl Ground {
         let (name, queues) = (worker(name), [(queue("default"), slots)]);
         let request = ClaimRequest {
             worker: &name,
+            number: next_number(),
             lease_ms: LEASE,
             slots,
             suspects: 1,

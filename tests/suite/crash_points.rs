@@ -110,7 +110,7 @@ async fn struck_at_its_claim(work: &Work, api: &Api, hurt: impl Fn(&JobId) -> Ru
 }
 
 #[tokio::test]
-async fn a_claim_whose_reply_was_lost_is_recovered_by_the_audit() {
+async fn a_claim_whose_reply_was_lost_is_sent_again_and_gets_the_same_job() {
     let work = Work::start(&[]).await;
     work.open_gate();
     let (api, proxy) = (work.system.api(&[]).await, proxied(&work).await);

@@ -120,6 +120,7 @@ async fn call(store: &Store, scene: &Scene, verb: &str) -> Result<(), Error> {
         "claim" => {
             let request = ClaimRequest {
                 worker: &worker("w2"),
+                number: next_number(),
                 lease_ms: LEASE,
                 slots: 3,
                 suspects: 0,

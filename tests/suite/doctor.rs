@@ -54,7 +54,7 @@ on_ground! {
         for command in [
             ["ZREM", &g.key(&id, "leases"), id.as_str()].to_vec(),
             ["SET", &g.key(&id, "leases"), "garbage"].to_vec(),
-            ["LREM", &g.key(&id, "claimed:w1"), "0", id.as_str()].to_vec(),
+            ["LPUSH", &g.key(&id, "claimed:w1"), id.as_str()].to_vec(),
             ["SET", &g.key(&id, "claimed:w1"), "garbage"].to_vec(),
             ["ZADD", &g.key(&id, "scheduled"), "5", id.as_str()].to_vec(),
             ["ZADD", &g.key(&id, "expiry"), "5", id.as_str()].to_vec(),

@@ -103,7 +103,7 @@ on_ground! {
             run(g, &["HSET", &key(g, &held.id), "attempts", "x"]).await;
         }
         assert_eq!(g.settle("w1", fail(&held[0], None)).await, Settled::Missing);
-        assert_eq!(g.settle("w1", complete(&held[1])).await, Settled::Missing);
+        assert_eq!(g.settle("w1", fail(&held[1], None)).await, Settled::Missing);
         assert_eq!(swept(g).await, 2);
         let items = g.get(&parent).await.items.unwrap();
         assert_eq!((g.state(&parent).await, items.succeeded, items.failed), (State::Waiting, 1, 1));

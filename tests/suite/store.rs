@@ -364,6 +364,40 @@ on_ground! {
         assert!(g.store.get(&id).await.unwrap().is_none());
     }
 
+    async fn a_claim_that_is_sent_again_gets_the_jobs_of_the_first(g: &Ground) {
+        let ids = [g.submit(job()).await, g.submit(job()).await];
+        g.renew("w1", &[]).await;
+        for (partition, here) in (0..g.store.partitions()).map(|p| (p, ids.iter().filter(move |id| g.store.partition_of(id) == p))) {
+            let here: Vec<_> = here.collect();
+            let claim = async |name: &str, number: u64| {
+                let (name, queues, kinds) = (worker(name), [(queue("default"), 1)], [(kind("work"), 0)]);
+                let request = leasehold::store::ClaimRequest {
+                    worker: &name,
+                    number,
+                    lease_ms: LEASE,
+                    slots: 1,
+                    suspects: 1,
+                    seen: 0,
+                    reservations: &[],
+                    queues: &queues,
+                    kinds: &kinds,
+                };
+                g.store.claim(partition, &request).await.unwrap().jobs.into_iter().map(|j| j.held).collect::<Vec<_>>()
+            };
+            let first = claim("w1", 7).await;
+            assert_eq!(first.iter().map(|held| &held.id).collect::<Vec<_>>(), here[..here.len().min(1)]);
+            assert_eq!(claim("w1", 7).await, first, "the same tokens");
+            let Some(held) = first.first() else { continue };
+            let next = claim("w1", 8).await;
+            assert!(next.iter().all(|other| other.id != held.id) && next.len() == here.len() - 1);
+            if next.is_empty() {
+                g.settle("w1", complete(held)).await;
+                assert_eq!(claim("w1", 7).await, [], "what has ended is not brought again");
+            }
+            assert_eq!(claim("w2", 7).await, [], "the number is the worker's");
+        }
+    }
+
     async fn wrong_types_are_set_aside_and_stop_nobody(g: &Ground) {
         let id = g.submit(job()).await;
         let p = g.store.partition_of(&id);
@@ -377,6 +411,7 @@ on_ground! {
         let claimed = g.claim("w1", 9).await;
         assert_eq!(claimed.iter().map(|j| &j.held.id).collect::<Vec<_>>(), [&id]);
         assert_eq!(g.settle("w1", complete(&claimed[0].held)).await, Settled::To(State::Completed));
+        g.renew("w1", &[]).await;
         let found = g.store.check().await.unwrap();
         assert!(found.iter().any(|f| f.subject == key(p, "leases") && f.problem.contains("set aside")), "{found:?}");
         for partition in 0..g.store.partitions() {
@@ -394,6 +429,7 @@ async fn claim_reserved(g: &Ground, name: &str, reservation: &Reservation) -> Ve
     let (worker, reservations) = (worker(name), [reservation.clone()]);
     let request = leasehold::store::ClaimRequest {
         worker: &worker,
+        number: next_number(),
         lease_ms: LEASE,
         slots: 1,
         suspects: 1,

@@ -269,10 +269,11 @@ impl Attempt {
     }
 }
 
-/// Releases a job whose claim took too long. There is no retry: the audit releases what remains.
-fn release_late(running: &Arc<Running>, job: ClaimedJob, slot: Slot) {
+/// Releases a job whose claim took too long.
+pub(crate) fn release_late(running: &Arc<Running>, job: ClaimedJob, slot: Slot) {
     tracing::info!(job = %job.held.id, token = job.held.token, "released: its claim took too long");
     let (store, worker, metrics) = (running.store.clone(), running.worker.clone(), Arc::clone(&running.metrics));
+    metrics.released.inc();
     running.tasks.spawn(async move {
         let settled = store.settle(&worker, release(job.held)).await.ok();
         metrics.finished(&job.kind, &job.queue, Some(Requested::Release), settled);

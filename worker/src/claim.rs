@@ -15,7 +15,7 @@ use leasehold::store::{ClaimRequest, Claimed, Reservation};
 use leasehold::{Error, QueueName, limits};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::attempt::Attempt;
+use crate::attempt::{self, Attempt};
 use crate::event::{Event, Popped};
 use crate::lease::leases::Call;
 use crate::outage::{Backoff, is_outage};
@@ -51,6 +51,11 @@ struct Partition {
     backoff: Backoff,
     /// Reservations made by pops, each with the call that ends once it is leased.
     reserved: Vec<(Reservation, Call)>,
+    /// The number of the last claim.
+    number: u64,
+    /// When that claim was first sent, if it has not been answered: it is sent again until it is, for it may have leased
+    /// jobs.
+    unanswered: Option<Instant>,
 }
 
 impl Partition {
@@ -62,7 +67,16 @@ impl Partition {
             not_before: Instant::now(),
             backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(1)),
             reserved: Vec::new(),
+            number: 0,
+            unanswered: None,
         }
+    }
+
+    /// The number of the claim to send, and when it was first sent.
+    fn next_claim(&mut self) -> (u64, Instant) {
+        let sent = self.unanswered.take();
+        self.number += u64::from(sent.is_none());
+        (self.number, sent.unwrap_or_else(Instant::now))
     }
 
     fn look_by(&mut self, by: Instant) {
@@ -216,7 +230,7 @@ impl Claimer {
         let free = self.free();
         let is_due = |at: &usize| {
             let (share, partition) = (&self.partitions[*at], u16::try_from(*at).expect("partitions are u16"));
-            (share.due && free > 0 || !share.reserved.is_empty())
+            (share.due && free > 0 || !share.reserved.is_empty() || share.unanswered.is_some())
                 && share.not_before <= now
                 && self.running.leases.is_fresh(partition)
         };
@@ -260,10 +274,17 @@ impl Claimer {
     async fn claim(&mut self, partition: u16) {
         let running = Arc::clone(&self.running);
         let (slots, share, work) = (running.slots.free(), usize::from(partition), running.work());
-        let reserved = std::mem::take(&mut self.partitions[share].reserved).into_iter();
+        // A claim that is sent again leases what it reserved the first time.
+        let reserved = match self.partitions[share].unanswered {
+            None => std::mem::take(&mut self.partitions[share].reserved),
+            Some(_) => Vec::new(),
+        };
+        let reserved = reserved.into_iter();
         let (reservations, mut calls): (Vec<_>, Vec<_>) = reserved.filter(|(_, call)| !call.is_overdue()).unzip();
+        let (number, sent) = self.partitions[share].next_claim();
         let request = ClaimRequest {
             worker: &running.worker,
+            number,
             lease_ms: running.config.lease_ms,
             slots,
             suspects: 1_usize.saturating_sub(running.slots.suspects()),
@@ -273,7 +294,6 @@ impl Claimer {
             kinds: &work.served,
         };
         calls.push(running.leases.begin_call(partition));
-        let sent = Instant::now();
         match running.store.claim(partition, &request).await {
             Ok(claimed) => {
                 running.redis.answered_in(Some(partition));
@@ -287,7 +307,10 @@ impl Claimer {
                 match e {
                     // The call was not sent, so the reservations are still valid.
                     Error::Unavailable(_) => share.reserved.extend(reservations.into_iter().zip(calls)),
-                    _ => calls.into_iter().for_each(Call::lost),
+                    _ => {
+                        share.unanswered = Some(sent);
+                        calls.into_iter().for_each(Call::lost);
+                    }
                 }
             }
         }
@@ -308,8 +331,14 @@ impl Claimer {
         for job in claimed.jobs {
             self.running.metrics.claimed(&job);
             let limited = work.kinds.get(&job.kind).max_running.is_some();
+            let is_full = self.running.slots.free() == 0;
             let slot = self.running.slots.take(partition, job.crashes > 0, limited);
-            Attempt::start(&self.running, job, slot, sent);
+            if is_full {
+                // The claim was answered late, and another partition's has filled the slots since.
+                attempt::release_late(&self.running, job, slot);
+            } else {
+                Attempt::start(&self.running, job, slot, sent);
+            }
         }
     }
 
@@ -374,6 +403,12 @@ impl Claimer {
         }
         if self.pops.abort_all() > 0 {
             running.leases.begin_call(0).lost();
+        }
+        for partition in 0..u16::try_from(self.partitions.len()).expect("partitions are u16") {
+            if self.partitions[usize::from(partition)].unanswered.is_some() {
+                // What it brings is released at once.
+                self.claim(partition).await;
+            }
         }
         for (partition, share) in (0..).zip(self.partitions) {
             let (reserved, calls): (Vec<_>, Vec<_>) = share.reserved.into_iter().unzip();

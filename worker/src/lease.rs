@@ -1,4 +1,4 @@
-//! The lease thread: renews the leases of this worker, audits its claimed list, passes cancels to the handlers, and
+//! The lease thread: renews the leases of this worker, audits its reservations, passes cancels to the handlers, and
 //! drains the worker at its end.
 //!
 //! It has a separate thread, runtime and connections, so that a handler that blocks every thread of the worker's
@@ -10,7 +10,7 @@ pub(crate) mod leases;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use leasehold::store::{Held, Hint, RenewRequest, Settle, WorkerInfo};
+use leasehold::store::{Held, Hint, RenewRequest, WorkerInfo};
 use leasehold::{Config, JobId, Store};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -21,8 +21,6 @@ use crate::event::Event;
 use crate::outage::Backoff;
 use crate::roles;
 use crate::running::Running;
-use audit::Entry;
-use leases::release;
 
 /// The delay before the second check of an audit after an outage.
 const AUDIT_AGAIN: Duration = Duration::from_secs(1);
@@ -94,7 +92,7 @@ async fn heartbeat(running: Arc<Running>, store: Store, mut info: WorkerInfo, pa
                 running.metrics.renewed(Some(sent.duration_since(last)), running.leases.lease_time());
                 last = sent;
                 backoff.reset();
-                release_strays(&running, &store, partition, stray).await;
+                recover_strays(&running, &store, partition, stray).await;
                 // After an outage, audit again soon, until no entry is marked.
                 hurried = failing || (hurried && running.leases.has_marks(partition));
                 failing = false;
@@ -115,7 +113,7 @@ async fn renew(
     store: &Store,
     info: &mut WorkerInfo,
     partition: u16,
-) -> Result<Vec<Entry>, leasehold::Error> {
+) -> Result<Vec<JobId>, leasehold::Error> {
     info.running = running.leases.running();
     running.work().describe(info);
     let (sent, named) = (Instant::now(), running.leases.to_renew(partition));
@@ -129,27 +127,17 @@ async fn renew(
     Ok(stray)
 }
 
-/// Releases claimed entries that are not running here. If that fails, the next renewal finds them again.
-async fn release_strays(running: &Running, store: &Store, partition: u16, stray: Vec<Entry>) {
-    let (mut reserved, mut leased): (Vec<JobId>, Vec<Settle>) = (Vec::new(), Vec::new());
-    for (id, token) in stray {
-        tracing::info!(job = %id, token, "released: claimed by this worker but not running here");
-        match token {
-            None => reserved.push(id),
-            Some(token) => leased.push(release(Held { partition, id, token })),
-        }
+/// Recovers reservations that nobody here will claim. If that fails, the next renewal finds them again.
+async fn recover_strays(running: &Running, store: &Store, partition: u16, stray: Vec<JobId>) {
+    if stray.is_empty() {
+        return;
     }
-    if !reserved.is_empty() {
-        match store.recover(partition, &running.worker, &reserved).await {
-            Ok(recovered) => drop(running.metrics.recovered.inc_by(recovered as u64)),
-            Err(e) => running.redis.failed("recovering reservations", &e),
-        }
+    for id in &stray {
+        tracing::info!(job = %id, "recovered: reserved by this worker, and its pop was not answered");
     }
-    if !leased.is_empty() {
-        match store.settle_many(&running.worker, &leased).await {
-            Ok(settled) => drop(running.metrics.released.inc_by(settled.len() as u64)),
-            Err(e) => running.redis.failed("releasing jobs", &e),
-        }
+    match store.recover(partition, &running.worker, &stray).await {
+        Ok(recovered) => drop(running.metrics.recovered.inc_by(recovered as u64)),
+        Err(e) => running.redis.failed("recovering reservations", &e),
     }
 }
 

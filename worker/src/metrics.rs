@@ -41,7 +41,7 @@ pub(crate) struct Metrics {
     expired: Counter,
     /// Reservations that were never leased, returned to their queues.
     pub recovered: Counter,
-    /// Leases released because the reply to their claim was lost.
+    /// Jobs released because their claim was answered too late.
     pub released: Counter,
     promoted: Counter,
     pruned: Counter,
@@ -92,7 +92,7 @@ impl Metrics {
         count("leases_expired", "Expired leases of lost workers that this worker's sweeps reclaimed", &self.expired);
         count("settles_stale", "Job outcomes rejected because the lease was lost", &self.stale);
         count("reservations_recovered", "Reservations never leased, returned to their queues", &self.recovered);
-        count("claims_released", "Leases released because the reply to their claim was lost", &self.released);
+        count("claims_released", "Jobs released because their claim was answered too late", &self.released);
         count("jobs_promoted", "Jobs that became due", &self.promoted);
         count("jobs_pruned", "Finished jobs removed by retention", &self.pruned);
         count("keys_set_aside", "Unreadable records and keys that were set aside; the log names each", &self.set_aside);

@@ -28,6 +28,9 @@ pub struct Held {
 pub struct ClaimRequest<'a> {
     /// The claiming worker.
     pub worker: &'a WorkerId,
+    /// The number of this claim among the worker's claims in the partition. A claim with the number of the one before
+    /// gets the same jobs: so it can be sent again when its reply was lost.
+    pub number: u64,
     /// The duration of the leases, ms.
     pub lease_ms: u64,
     /// Free slots: the maximum number of jobs returned.
@@ -92,8 +95,8 @@ pub struct Claimed {
 }
 
 impl Store {
-    /// Leases what the pops reserved and as many more as there are free slots. Never repeated: on an unknown outcome
-    /// the audit recovers what it may have taken.
+    /// Leases what the pops reserved and as many more as there are free slots. On an unknown outcome it must be sent
+    /// again with the same number, until it is answered: only the answer names the jobs that it may have leased.
     ///
     /// # Errors
     /// Those of any call.
@@ -101,6 +104,7 @@ impl Store {
         let scan = request.slots + request.reservations.len() + limits::CLAIM_SCAN;
         let mut args = Args::default()
             .text(request.worker.as_str())
+            .number(request.number)
             .number(request.lease_ms)
             .count(request.slots)
             .count(request.suspects)
@@ -118,7 +122,7 @@ impl Store {
         for (kind, max_running) in request.kinds {
             args = args.text(kind.as_str()).number(*max_running);
         }
-        let reply = self.inner.wire.run(&scripts::CLAIM, partition, &args, Repeat::Never).await?;
+        let reply = self.inner.wire.run(&scripts::CLAIM, partition, &args, Repeat::Safe).await?;
         let reply = array(&reply);
         let now = reply.get(2).and_then(number).unwrap_or(0);
         // An unreadable job is left until its lease expires; the others run.
@@ -132,11 +136,10 @@ impl Store {
 }
 
 fn claimed_job(partition: u16, now: i64, reply: &Value) -> Result<ClaimedJob> {
-    let reply = array(reply);
-    let word = |at: usize| reply.get(at).map(text).unwrap_or_default();
+    let (fields, proof) = array(reply).split_at(array(reply).len().saturating_sub(3));
+    let word = |at: usize| proof.get(at).map(text).unwrap_or_default();
     let corrupt = |reason: String| Error::Corrupt { key: format!("job {} in partition {partition}", word(0)), reason };
-    let fields: HashMap<String, String> =
-        reply[3.min(reply.len())..].chunks_exact(2).map(|pair| (text(&pair[0]), text(&pair[1]))).collect();
+    let fields: HashMap<String, String> = fields.chunks_exact(2).map(|pair| (text(&pair[0]), text(&pair[1]))).collect();
     let field = |name: &str| fields.get(name).map(String::as_str);
     let count = |name: &str| field(name).and_then(|v| v.parse().ok());
     let due = ["scheduled_at", "created_at"].into_iter().find_map(|name| field(name)?.parse::<i64>().ok());

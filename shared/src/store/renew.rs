@@ -40,8 +40,8 @@ pub enum Renewal {
 pub struct Renewed {
     /// For each of `held`, in order.
     pub answers: Vec<Renewal>,
-    /// The worker's claimed list, each id with the token of its lease or none: for the audit.
-    pub claimed: Vec<(JobId, Option<u64>)>,
+    /// The worker's reservations, for the audit.
+    pub reserved: Vec<JobId>,
     /// Redis's time.
     pub at: Timestamp,
 }
@@ -55,7 +55,7 @@ pub(super) fn gap_max_ms(lease_ms: u64) -> u64 {
 }
 
 impl Store {
-    /// One heartbeat: renews the leases, registers the worker, and returns the claimed list for the audit.
+    /// One heartbeat: renews the leases, registers the worker, and returns its reservations for the audit.
     ///
     /// # Errors
     /// Those of any call.
@@ -78,15 +78,13 @@ impl Store {
             "stale" => Renewal::Stale,
             _ => Renewal::Missing,
         });
-        let claimed = array(reply.get(2).unwrap_or(&Value::Nil)).iter().filter_map(|entry| {
-            let entry = array(entry);
-            Some((JobId::parse(&text(entry.first()?)).ok()?, text(entry.get(1)?).parse().ok()))
-        });
+        let reserved = array(reply.get(2).unwrap_or(&Value::Nil)).iter();
+        let reserved = reserved.filter_map(|id| JobId::parse(&text(id)).ok());
         let at = Timestamp(reply.first().and_then(number).unwrap_or(0));
-        Ok(Renewed { answers: answers.collect(), claimed: claimed.collect(), at })
+        Ok(Renewed { answers: answers.collect(), reserved: reserved.collect(), at })
     }
 
-    /// Moves unleased reservations of this worker back to the front of their queues. Returns how many.
+    /// Moves reservations of this worker back to the front of their queues. Returns how many.
     ///
     /// # Errors
     /// Those of any call.

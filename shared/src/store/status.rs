@@ -1,6 +1,6 @@
 //! Status for operators: queues, workers, and the number of jobs.
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use redis::Value;
@@ -281,19 +281,40 @@ impl Store {
         let mut pipeline = redis::pipe();
         for id in &ids {
             pipeline.cmd("HMGET").arg(keys::worker(partition, id)).arg("info").arg("seen_at");
-            pipeline.cmd("LRANGE").arg(keys::claimed(partition, id)).arg(0).arg(limits::CLAIMED_MAX - 1);
         }
         let replies = self.inner.wire.pipe_leniently(Home::Partition(partition), &pipeline).await?;
-        let of_each = replies.chunks_exact(2).filter_map(|reply| {
+        let mut running = self.running_in(partition).await?;
+        let of_each = replies.iter().filter_map(|reply| {
             // An unreadable worker record is omitted; `doctor` reports it.
-            let [info, seen_at] = array(&reply[0]) else { return None };
+            let [info, seen_at] = array(reply) else { return None };
             let info = serde_json::from_str::<WorkerInfo>(&text(info)).ok()?;
             let seen_at = Timestamp(number(seen_at).unwrap_or(0));
             let alive = now - seen_at.0 < i64::try_from(info.lease_ms).unwrap_or(i64::MAX);
-            let running = array(&reply[1]).iter().filter_map(|v| JobId::parse(&text(v)).ok()).collect();
+            let running = running.remove(info.id.as_str()).unwrap_or_default();
             Some(WorkerStatus { running, ..WorkerStatus::new(info, seen_at, alive) })
         });
         Ok(of_each.collect())
+    }
+
+    /// The running jobs of a partition, by worker.
+    async fn running_in(&self, partition: u16) -> Result<HashMap<String, Vec<JobId>>> {
+        let (mut running, mut cursor): (HashMap<String, Vec<JobId>>, _) = (HashMap::new(), "0".to_owned());
+        loop {
+            let mut page = redis::pipe();
+            page.cmd("HSCAN").arg(keys::fixed(partition, "running")).arg(&cursor).arg("COUNT").arg(limits::PAGE_MAX);
+            let reply = self.inner.wire.pipe_leniently(Home::Partition(partition), &page).await?;
+            let [next, entries] = array(&reply[0]) else { return Ok(running) };
+            for entry in array(entries).chunks_exact(2) {
+                let record = text(&entry[1]);
+                if let (Ok(id), Some(worker)) = (JobId::parse(&text(&entry[0])), record.split(' ').nth(1)) {
+                    running.entry(worker.to_owned()).or_default().push(id);
+                }
+            }
+            cursor = text(next);
+            if cursor == "0" {
+                return Ok(running);
+            }
+        }
     }
 
     /// The kinds and queues that live workers serve.

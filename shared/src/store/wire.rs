@@ -2,7 +2,7 @@
 //!
 //! `call` makes a call and repeats it during an outage; `group` is the group commit above it. Below it `connection`
 //! finds the server of a call, with `sentinel` or `cluster` where the server changes; `node` is one server with its
-//! pool, `address` how it is reached, `fault` what its errors mean. `keys` names every key, `scripts` every script,
+//! `pool`, `address` how it is reached, `fault` what its errors mean. `keys` names every key, `scripts` every script,
 //! `permissions` what a user must be allowed; `reply` reads what comes back; `metrics` counts it all.
 pub(super) mod address;
 mod call;
@@ -14,6 +14,7 @@ pub(super) mod keys;
 pub(super) mod metrics;
 mod node;
 pub(super) mod permissions;
+mod pool;
 pub(super) mod reply;
 pub(super) mod scripts;
 mod sentinel;

@@ -24,7 +24,7 @@ const ELSEWHERE: [(u8, &str, &[&str]); 20] = [
         "lost reply to a claim",
         &[
             "crash_points::a_pop_whose_reply_was_lost_is_recovered",
-            "crash_points::a_claim_whose_reply_was_lost_is_recovered_by_the_audit",
+            "crash_points::a_claim_whose_reply_was_lost_is_sent_again_and_gets_the_same_job",
         ],
     ),
     (18, "a request that arrives twice", &["crash_points::a_settle_that_reached_redis_twice_has_one_effect"]),

@@ -1,4 +1,5 @@
 //! Deaths between the file store and Redis: no job whose files are missing, no file that stays for ever.
+use crate::clocked_store::next_number;
 use leasehold::store::{ClaimRequest, Held, Outcome, Settle, Settled, script_sha};
 use leasehold::{FileEntry, FileStore, Json, Kind, QueueName, WorkerId, files::Place};
 use leasehold_tests::Proxy;
@@ -80,6 +81,7 @@ async fn claim(store: &Store, worker: &WorkerId, id: &JobId, kind: &str) -> Held
     let (queues, kinds) = ([(QueueName::parse("default").unwrap(), 1)], [(Kind::parse(kind).unwrap(), 0)]);
     let request = ClaimRequest {
         worker,
+        number: next_number(),
         lease_ms: 1_000,
         slots: 1,
         suspects: 1,
@@ -155,6 +157,7 @@ async fn claim_nothing(store: &Store, worker: &WorkerId, id: &JobId) {
     let (queues, kinds) = ([(QueueName::parse("default").unwrap(), 1)], [(Kind::parse("aside").unwrap(), 0)]);
     let request = ClaimRequest {
         worker,
+        number: next_number(),
         lease_ms: 1_000,
         slots: 1,
         suspects: 1,

@@ -1,16 +1,13 @@
-//! The audit of a worker's claimed list, as a pure state machine: which entries are not running here, and when they may
-//! be released.
+//! The audit of a worker's reservations, as a pure state machine: which of them nobody here will claim, and when they
+//! may be recovered.
 //!
-//! An entry is an id with the token of its lease, or no token for a reservation. A lost reply leaves a stray entry;
-//! every claim and settle in flight causes one for a moment. Hence two checks: the first marks an entry, the second
-//! releases it, and only once every call that was open at the first (and may have claimed the entry) has been answered.
+//! A pop whose reply was lost leaves a reservation; every pop that has returned has one until its claim. Hence two
+//! checks: the first marks a reservation, the second recovers it, and only once every call that was open at the first
+//! (a pop that may have made it, or a claim that may lease it) has been answered.
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use leasehold::JobId;
-
-/// An id in the claimed list, with the token of its lease; `None`: a reservation.
-pub(crate) type Entry = (JobId, Option<u64>);
 
 /// The pops and claims of one partition that have not been answered.
 #[derive(Debug, Default)]
@@ -42,52 +39,31 @@ impl Calls {
 /// The state of the audit of one partition between two checks.
 #[derive(Debug, Default)]
 pub(crate) struct Audit {
-    /// Entries found unheld, each with the newest call at that time.
-    marks: HashMap<Entry, u64>,
-    /// Leases released, and when: if a claim still returns one, its job must not be started.
-    released: HashMap<Entry, Instant>,
+    /// Reservations that were found, each with the newest call at that time.
+    marks: HashMap<JobId, u64>,
 }
 
 impl Audit {
-    /// Checks the claimed list that a renewal returned; returns the entries to release now. `patience` is the maximum
-    /// age of a call whose jobs would still be started.
-    pub fn check(
-        &mut self,
-        listed: &[Entry],
-        held: impl Fn(&Entry) -> bool,
-        calls: &Calls,
-        now: Instant,
-        patience: Duration,
-    ) -> Vec<Entry> {
+    /// Checks the reservations that a renewal returned; returns those to recover now. `patience` is the maximum age of
+    /// a call whose jobs would still be started.
+    pub fn check(&mut self, reserved: &[JobId], calls: &Calls, now: Instant, patience: Duration) -> Vec<JobId> {
         let oldest_open = calls.oldest_open(now.checked_sub(patience));
-        let seen: HashSet<&Entry> = listed.iter().collect();
-        self.marks.retain(|entry, _| seen.contains(entry));
-        self.released.retain(|_, at| now.duration_since(*at) < 4 * patience);
+        let seen: HashSet<&JobId> = reserved.iter().collect();
+        self.marks.retain(|id, _| seen.contains(id));
         let mut due = Vec::new();
-        for entry in seen {
-            if held(entry) {
-                self.marks.remove(entry);
-                continue;
-            }
-            match self.marks.get(entry) {
-                Some(newest) if oldest_open.is_none_or(|open| open > *newest) => due.push(entry.clone()),
+        for id in seen {
+            match self.marks.get(id) {
+                Some(newest) if oldest_open.is_none_or(|open| open > *newest) => due.push(id.clone()),
                 Some(_) => {}
-                None => drop(self.marks.insert(entry.clone(), calls.newest)),
+                None => drop(self.marks.insert(id.clone(), calls.newest)),
             }
         }
-        let leases = due.iter().filter(|(_, token)| token.is_some());
-        self.released.extend(leases.map(|entry| (entry.clone(), now)));
         due
     }
 
-    /// Whether entries are marked.
+    /// Whether reservations are marked.
     pub fn has_marks(&self) -> bool {
         !self.marks.is_empty()
-    }
-
-    /// Whether this lease was released.
-    pub fn was_released(&self, entry: &Entry) -> bool {
-        self.released.contains_key(entry)
     }
 }
 
@@ -109,10 +85,10 @@ mod tests {
         }
 
         /// A check five seconds after the last.
-        fn check(&mut self, listed: &[&Entry], held: &[&Entry]) -> Vec<Entry> {
+        fn check(&mut self, reserved: &[&JobId]) -> Vec<JobId> {
             self.now += Duration::from_secs(5);
-            let listed: Vec<Entry> = listed.iter().map(|entry| (*entry).clone()).collect();
-            self.audit.check(&listed, |entry| held.contains(&entry), &self.calls, self.now, PATIENCE)
+            let reserved: Vec<JobId> = reserved.iter().map(|id| (*id).clone()).collect();
+            self.audit.check(&reserved, &self.calls, self.now, PATIENCE)
         }
 
         fn call(&mut self) -> u64 {
@@ -120,73 +96,53 @@ mod tests {
         }
     }
 
-    fn entry(id: &str, token: impl Into<Option<u64>>) -> Entry {
-        (JobId::parse(id).unwrap(), token.into())
+    fn id(text: &str) -> JobId {
+        JobId::parse(text).unwrap()
     }
 
     #[test]
-    fn an_unheld_entry_is_marked_and_released_when_found_again() {
+    fn a_reservation_is_marked_and_recovered_when_found_again() {
         let mut bench = Bench::new();
-        let stray = entry("a", 7);
-        assert_eq!(bench.check(&[&stray], &[]), []);
+        let stray = id("a");
+        assert_eq!(bench.check(&[&stray]), []);
         assert!(bench.audit.has_marks());
-        assert_eq!(bench.check(&[&stray], &[]).len(), 1);
-        assert!(bench.audit.was_released(&stray) && !bench.audit.was_released(&entry("a", 8)));
-        // The call that released it was lost: once more.
-        assert_eq!(bench.check(&[&stray], &[]), [stray]);
-        assert_eq!(bench.check(&[], &[]), []);
+        assert_eq!(bench.check(&[&stray]).len(), 1);
+        // The call that recovered it was lost: once more.
+        assert_eq!(bench.check(&[&stray]), [stray]);
+        assert_eq!(bench.check(&[]), []);
         assert!(!bench.audit.has_marks());
     }
 
     #[test]
-    fn a_held_entry_is_never_released() {
+    fn a_reservation_waits_for_the_calls_that_may_have_brought_it() {
         let mut bench = Bench::new();
-        let job = entry("a", 7);
-        for _ in 0..3 {
-            assert_eq!(bench.check(&[&job], &[&job]), []);
-        }
-        assert!(!bench.audit.has_marks());
-    }
-
-    #[test]
-    fn a_mark_is_of_one_token() {
-        let mut bench = Bench::new();
-        assert_eq!(bench.check(&[&entry("a", None)], &[]), []);
-        assert_eq!(bench.check(&[&entry("a", 7)], &[]), []);
-        assert_eq!(bench.check(&[&entry("a", 8)], &[]), []);
-        assert_eq!(bench.check(&[&entry("a", 8)], &[]), [entry("a", 8)]);
-    }
-
-    #[test]
-    fn an_entry_waits_for_the_calls_that_may_have_brought_it() {
-        let mut bench = Bench::new();
-        let stray = entry("a", None);
+        let stray = id("a");
         let call = bench.call();
-        assert_eq!(bench.check(&[&stray], &[]), []);
-        assert_eq!(bench.check(&[&stray], &[]), []);
+        assert_eq!(bench.check(&[&stray]), []);
+        assert_eq!(bench.check(&[&stray]), []);
         bench.calls.end(call);
-        // A later call cannot have claimed an entry that was listed before it.
+        // A later call cannot have reserved what was there before it.
         bench.call();
-        assert_eq!(bench.check(&[&stray], &[]), [stray]);
+        assert_eq!(bench.check(&[&stray]), [stray]);
     }
 
     #[test]
     fn a_call_that_is_too_old_to_bring_a_job_is_not_waited_for() {
         let mut bench = Bench::new();
-        let stray = entry("a", 7);
+        let stray = id("a");
         bench.call();
         for _ in 0..3 {
-            assert_eq!(bench.check(&[&stray], &[]), []);
+            assert_eq!(bench.check(&[&stray]), []);
         }
-        assert_eq!(bench.check(&[&stray], &[]), [stray]);
+        assert_eq!(bench.check(&[&stray]), [stray]);
     }
 
     #[test]
-    fn an_entry_that_went_away_is_marked_again() {
+    fn a_reservation_that_went_away_is_marked_again() {
         let mut bench = Bench::new();
-        let stray = entry("a", None);
-        assert_eq!(bench.check(&[&stray], &[]), []);
-        assert_eq!(bench.check(&[], &[]), []);
-        assert_eq!(bench.check(&[&stray], &[]), []);
+        let stray = id("a");
+        assert_eq!(bench.check(&[&stray]), []);
+        assert_eq!(bench.check(&[]), []);
+        assert_eq!(bench.check(&[&stray]), []);
     }
 }

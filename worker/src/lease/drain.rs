@@ -75,10 +75,8 @@ async fn recover_reservations(running: &Running, store: &Store, info: &WorkerInf
     let each = (0..store.partitions()).map(async |partition| {
         let seen = running.leases.highest_token(partition);
         let renewed = store.renew(partition, &RenewRequest { info, lease_ms, seen, held: &[] }).await?;
-        let reserved = renewed.claimed.into_iter().filter(|(_, token)| token.is_none());
-        let ids: Vec<_> = reserved.map(|(id, _)| id).collect();
-        if !ids.is_empty() {
-            store.recover(partition, &running.worker, &ids).await?;
+        if !renewed.reserved.is_empty() {
+            store.recover(partition, &running.worker, &renewed.reserved).await?;
         }
         Ok(())
     });

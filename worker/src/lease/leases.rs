@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use leasehold::store::{Held, Outcome, Renewal, Renewed, Settle};
-use leasehold::{QueueName, limits};
+use leasehold::{JobId, QueueName, limits};
 use tokio::sync::Notify;
 
-use super::audit::{Audit, Calls, Entry};
+use super::audit::{Audit, Calls};
 use crate::stop::{LEASE_GRACE, Stop, StopReason};
 
 /// A claimed job whose lease is to be kept.
@@ -42,7 +42,7 @@ struct Lease {
 /// Why a claimed job must not be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotAdded {
-    /// The claim took too long, or the lease has been released since: release it.
+    /// The claim took too long: release it.
     Late,
     /// A handler runs under this token already, and the lease is that handler's.
     Running,
@@ -53,9 +53,9 @@ pub(crate) enum NotAdded {
 struct Partition {
     /// Keyed by id and token, so that a late answer about an old lease cannot affect a newer one of the same job.
     leases: HashMap<Held, Lease>,
-    /// Open pops and claims: their replies may still bring jobs that the claimed list in Redis already shows.
+    /// Open pops and claims: they may still lease what the renewals report as reserved.
     calls: Calls,
-    /// Finds entries of the claimed list that no lease here accounts for.
+    /// Finds reservations that nobody will claim.
     audit: Audit,
     /// When the last answered renewal was sent. Nothing is claimed while this is too old.
     renewed_at: Option<Instant>,
@@ -108,8 +108,7 @@ impl Leases {
         if state.leases.contains_key(&job.held) {
             return Err(NotAdded::Running);
         }
-        let entry = (job.held.id.clone(), Some(job.held.token));
-        if job.claimed_at.elapsed() > self.lease_time / 2 || state.audit.was_released(&entry) {
+        if job.claimed_at.elapsed() > self.lease_time / 2 {
             return Err(NotAdded::Late);
         }
         let held = job.held.clone();
@@ -145,8 +144,8 @@ impl Leases {
         renewed.map(|(held, _)| held.clone()).collect()
     }
 
-    /// Applies the answer of a renewal, sent at `sent` for `named`. Returns the entries of the claimed list to release.
-    pub fn renewed(&self, partition: u16, sent: Instant, named: &[Held], renewed: &Renewed) -> Vec<Entry> {
+    /// Applies the answer of a renewal, sent at `sent` for `named`. Returns the reservations to recover.
+    pub fn renewed(&self, partition: u16, sent: Instant, named: &[Held], renewed: &Renewed) -> Vec<JobId> {
         let mut state = self.lock(partition);
         for (held, answer) in named.iter().zip(&renewed.answers) {
             let Some(lease) = state.leases.get_mut(held) else { continue };
@@ -160,16 +159,11 @@ impl Leases {
             }
         }
         state.renewed_at = Some(sent);
-        let reported = renewed.claimed.iter().filter_map(|(_, token)| *token);
-        state.highest_token = reported.fold(state.highest_token, u64::max);
-        let Partition { leases, calls, audit, .. } = &mut *state;
-        let is_held = |(id, token): &Entry| {
-            token.is_some_and(|token| leases.contains_key(&Held { partition, id: id.clone(), token }))
-        };
-        audit.check(&renewed.claimed, is_held, calls, Instant::now(), self.lease_time / 2)
+        let Partition { calls, audit, .. } = &mut *state;
+        audit.check(&renewed.reserved, calls, Instant::now(), self.lease_time / 2)
     }
 
-    /// Whether the audit has marked entries and needs a second look.
+    /// Whether the audit has marked reservations and needs a second look.
     pub fn has_marks(&self, partition: u16) -> bool {
         self.lock(partition).audit.has_marks()
     }
@@ -337,8 +331,6 @@ pub(crate) fn release(held: Held) -> Settle {
 
 #[cfg(test)]
 mod tests {
-    use leasehold::{JobId, Timestamp};
-
     use super::*;
 
     fn lease(token: u64) -> (NewLease, Arc<Stop>) {
@@ -371,9 +363,5 @@ mod tests {
         drop(leases.add(0, lease(9).0));
         drop(leases.add(0, lease(7).0));
         assert_eq!((leases.highest_token(0), leases.highest_token(1)), (9, 0));
-        let claimed = vec![(JobId::parse("b").unwrap(), Some(12)), (JobId::parse("c").unwrap(), None)];
-        let renewed = Renewed { answers: Vec::new(), claimed, at: Timestamp(0) };
-        leases.renewed(0, Instant::now(), &[], &renewed);
-        assert_eq!(leases.highest_token(0), 12, "a claim whose reply was lost has issued it");
     }
 }

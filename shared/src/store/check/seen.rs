@@ -90,7 +90,6 @@ pub(super) struct Record {
 /// A job's running record.
 pub(super) struct Running {
     pub token: u64,
-    pub worker: String,
     pub permit: Option<String>,
 }
 
@@ -275,9 +274,12 @@ fn since(step: &str) -> i64 {
 fn running(record: &str) -> Option<Running> {
     let mut words = record.split(' ');
     let token = words.next()?.parse().ok()?;
-    let worker = words.next().filter(|w| !w.is_empty())?.to_owned();
+    words.next().filter(|worker| !worker.is_empty())?;
     let _started: u64 = words.next()?.parse().ok()?;
-    Some(Running { token, worker, permit: words.next().map(str::to_owned) })
+    // Kind, batch, permit, and whether it was claimed before; 0.1 wrote only the permit.
+    let words: Vec<&str> = words.collect();
+    let permit = words.get(2).or(words.first()).filter(|kind| **kind != "-").map(|kind| (*kind).to_owned());
+    Some(Running { token, permit })
 }
 
 /// Reads what the invariants need; the error when a field is missing or invalid.

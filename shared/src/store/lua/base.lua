@@ -66,15 +66,25 @@ end
 
 -- Commands with many members are collected here and sent once by `flush`, at most 1,000 arguments a call.
 local gathered, order = {}, {}
-local function gather(command, key, ...)
-  local slot = command .. ' ' .. key
-  local args = gathered[slot]
+-- The arguments collected for a command on a key, to which the caller may append.
+local function collected(command, key)
+  local of_key = gathered[key]
+  if not of_key then
+    of_key = {}
+    gathered[key] = of_key
+  end
+  local args = of_key[command]
   if not args then
     args = { command = command, key = key }
-    gathered[slot] = args
+    of_key[command] = args
     order[#order + 1] = args
   end
-  for i = 1, select('#', ...) do args[#args + 1] = (select(i, ...)) end
+  return args
+end
+local function gather(command, key, first, second)
+  local args = collected(command, key)
+  args[#args + 1] = first
+  if second then args[#args + 1] = second end
 end
 
 -- Changed jobs, by new state, are published for watchers. A message is a hint and may be lost.
@@ -102,30 +112,29 @@ local FIELDS = {
   'items_total', 'then', 'lost',
 }
 local LABEL, COUNT = '^[a-z0-9][a-z0-9._-]*$', '^%d+$'
-local FORMS = {
-  kind = LABEL, queue = LABEL, token = COUNT, attempts = COUNT, crashes = COUNT, crashes_total = COUNT,
-  items_total = COUNT,
-}
-local WORDS = {
-  priority = { high = true, normal = true, low = true },
-  state = {
-    waiting = true, scheduled = true, retrying = true, completed = true, failed = true, cancelled = true,
-  },
-}
+local COUNTS = { 'token', 'attempts', 'crashes', 'crashes_total', 'items_total' }
+local PRIORITIES = { high = true, normal = true, low = true }
+local STATES = { waiting = true, scheduled = true, retrying = true, completed = true, failed = true, cancelled = true }
+local labels = {} -- names that were found valid
+local function is_label(name)
+  if labels[name] == nil then labels[name] = #name <= 64 and string.find(name, LABEL) ~= nil end
+  return labels[name]
+end
 -- The first invalid field of a record; nil when all are valid.
 local function damaged(job)
   if not (job.kind and job.queue and job.priority) then return 'kind, queue or priority is missing' end
-  for field, form in pairs(FORMS) do
+  if not is_label(job.kind) then return 'kind is not what it must be' end
+  if not is_label(job.queue) then return 'queue is not what it must be' end
+  for i = 1, #COUNTS do
+    local field = COUNTS[i]
     local value = job[field]
     -- Integers of 15 digits are exact, in Lua and in Redis. Tokens have 16, and are at most TOKEN_MAX.
-    local length = form ~= COUNT and 64 or field == 'token' and 16 or 15
-    if value and (#value > length or not string.find(value, form)) then
+    if value and (#value > (field == 'token' and 16 or 15) or not string.find(value, COUNT)) then
       return field .. ' is not what it must be'
     end
   end
-  for field, words in pairs(WORDS) do
-    if job[field] and not words[job[field]] then return field .. ' is no word of ours' end
-  end
+  if not PRIORITIES[job.priority] then return 'priority is no word of ours' end
+  if job.state and not STATES[job.state] then return 'state is no word of ours' end
 end
 local function read(id)
   local key = job_key(id)
@@ -146,12 +155,23 @@ local function read(id)
   return job
 end
 
--- The running record `<token> <worker> <started_at> [<kind>]`, with the kind when it holds a permit.
+-- The running record `<token> <worker> <started_at> <kind> <parent> <permit> <again>` holds what a settle must know, so
+-- that it need not read the job: the job's kind, its batch, the kind of which it holds a permit (`-`: none), and 1 when it
+-- has been claimed before. 0.1 wrote only the first three, and the permit.
+local RECORD = '^(%d+) (%S+) (%d+) (%S+) (%S+) (%S+) ([01])$'
 local function record_of(text)
   if not text then return nil end
-  local token, worker, started_at, kind = string.match(text, '^(%d+) (%S+) (%d+) ?(%S*)$')
-  if not token then return nil end
-  return { token = token, worker = worker, started_at = started_at, permit = kind ~= '' and kind or nil }
+  local token, worker, started_at, kind, parent, permit, again = string.match(text, RECORD)
+  if not token then
+    token, worker, started_at, permit = string.match(text, '^(%d+) (%S+) (%d+) ?(%S*)$')
+    if not token then return nil end
+    if permit == '' then permit = nil end
+    return { token = token, worker = worker, started_at = started_at, permit = permit }
+  end
+  return {
+    token = token, worker = worker, started_at = started_at, kind = kind, parent = parent ~= '-' and parent or nil,
+    permit = permit ~= '-' and permit or nil, again = again == '1',
+  }
 end
 local function running(id) return record_of(call('HGET', RUNNING, id)) end
 
@@ -180,10 +200,7 @@ local function stop_running(job_id, record)
   gather('ZREM', LEASES, job_id)
   gather('HDEL', RUNNING, job_id)
   gather('SREM', CANCELLING, job_id)
-  if record then
-    call('LREM', claimed_key(record.worker), 1, job_id)
-    if record.permit then gather('SREM', permits_key(record.permit), job_id) end
-  end
+  if record and record.permit then gather('SREM', permits_key(record.permit), job_id) end
 end
 
 -- Removes the job from the index for pruning: it was requeued, or is being removed.

@@ -1,13 +1,14 @@
 -- Leases a worker's reservations, and further jobs up to its free slots. An id that cannot run here is moved to where
--- it blocks no other: parked, suspect, back to the front, or dropped when it is not queued.
+-- it blocks no other: parked, suspect, back to the front, or dropped when it is not queued. A claim that is sent again
+-- with its number, because its reply was lost, gets the jobs of the first.
 -- Transition: claim
--- KEYS: the partition. ARGV: now, worker, lease_ms, slots, suspects (how many more this worker may run), scan (ids to
---   examine), seen (the highest token this worker has seen), n reservations: (queue, id)…, n queues: (queue, budget)…,
---   n kinds: (kind, max_running or 0)…
--- Returns: {paused queues, more (1: there are further ids), server time ms, {id, token, kind to run, field, value, …}…}
-local worker, lease_ms, slots, suspects, scan, seen = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]),
-  tonumber(ARGV[6]), token_of(ARGV[7])
-local at = 8
+-- KEYS: the partition. ARGV: now, worker, number (of this claim among the worker's), lease_ms, slots, suspects (how many
+--   more this worker may run), scan (ids to examine), seen (the highest token this worker has seen), n reservations:
+--   (queue, id)…, n queues: (queue, budget)…, n kinds: (kind, max_running or 0)…
+-- Returns: {paused queues, more (1: there are further ids), server time ms, {field, value, … id, token, kind to run}…}
+local worker, number, lease_ms, slots, suspects, scan, seen = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]),
+  tonumber(ARGV[6]), tonumber(ARGV[7]), token_of(ARGV[8])
+local at = 9
 local function pairs_of()
   local n, list = tonumber(ARGV[at]), {}
   for i = 1, n do list[i] = { ARGV[at + 2 * i - 1], ARGV[at + 2 * i] } end
@@ -16,6 +17,51 @@ local function pairs_of()
 end
 local reservations, queues, limits = pairs_of(), pairs_of(), {}
 for _, kind in ipairs(pairs_of()) do limits[kind[1]] = tonumber(kind[2]) end
+
+-- The whole record as a job, with its fields and values in a row; nil when it is missing or damaged, or when no handler
+-- could be given it: then it is set aside.
+local function whole(id)
+  local key = job_key(id)
+  local row = redis.pcall('HGETALL', key)
+  if row.err then
+    set_aside(key, 'WRONGTYPE')
+    return nil
+  end
+  if #row == 0 then return nil end
+  local job = {}
+  for i = 1, #row, 2 do job[row[i]] = row[i + 1] end
+  job.id, job.key, job.row = id, key, row
+  local fault = damaged(job)
+  if not fault and not job.state and not (job.payload and job.created_at) then
+    fault = (job.payload and 'created_at' or 'payload') .. ' is missing'
+  end
+  if fault then
+    set_aside(key, fault, job.parent)
+    return nil
+  end
+  job.runs = job.items_total and job['then'] or job.kind
+  return job
+end
+
+local function answer(job, token)
+  local row = job.row
+  local n = #row
+  row[n + 1], row[n + 2], row[n + 3] = job.id, token, job.runs
+  return row
+end
+
+local own = worker_key(worker)
+local before = call('HMGET', own, 'claim', 'claimed')
+-- guard: numbered
+if before[1] == number then
+  local jobs = {}
+  for id, token in string.gmatch(before[2] or '', '(%S+) (%d+)') do
+    local record = running(id)
+    local job = record and record.token == token and record.worker == worker and whole(id)
+    if job then jobs[#jobs + 1] = answer(job, token) end
+  end
+  return { {}, 1, now, unpack(jobs) }
+end
 
 local used, picked, taken, paused, bytes = {}, {}, {}, {}, 0
 local function room(kind)
@@ -31,32 +77,23 @@ local function park(job)
   gather('SADD', parked_index(job.queue), job.runs)
 end
 
--- The whole record; nil, and it is set aside, when no handler could be given it.
-local function fields_of(job)
-  local fields, has = redis.call('HGETALL', job.key), {}
-  for i = 1, #fields, 2 do has[fields[i]] = true end
-  if has.payload and has.created_at then return fields end
-  set_aside(job.key, (has.payload and 'created_at' or 'payload') .. ' is missing', job.parent)
-end
-
--- Decides where an id taken from its list goes; true when this claim leases it.
-local function consider(id)
-  local job = read(id)
+-- Decides where an id taken from its list goes; true when this claim leases it. `record`: its running record, if any.
+local function consider(id, record)
   -- guard: queued (neither gone, nor ended, nor waiting for its time, nor running already)
-  if not job or job.state or taken[id] or call('HEXISTS', RUNNING, id) == 1 then return false end
-  local crashed = tonumber(job.crashes or 0) > 0
+  if record or taken[id] then return false end
+  local job = whole(id)
+  if not job or job.state then return false end
+  local crashed = job.crashes and tonumber(job.crashes) > 0
   if room(job.runs) <= 0 then
     park(job)
   elseif crashed and suspects <= 0 then
     gather('LPUSH', queue_key(job.queue) .. ':suspect', id)
   else
-    job.fields = fields_of(job)
-    if not job.fields then return false end
     if crashed then suspects = suspects - 1 end
     if used[job.runs] then used[job.runs] = used[job.runs] + 1 end
     slots, taken[id] = slots - 1, true
     picked[#picked + 1] = job
-    for _, value in ipairs(job.fields) do bytes = bytes + #value end
+    bytes = bytes + 200 + #job.payload + (job.checkpoint and #job.checkpoint or 0)
     -- A reply too large to arrive in time would make the worker release the job, and the next claim would send it again.
     if bytes > BATCH_BYTES_MAX then slots, scan = 0, 0 end
     return true
@@ -73,14 +110,12 @@ local function take(list, budget)
     local passed = examined[list] or 0
     local ids = call('LRANGE', list, -passed - math.min(budget, scan), -passed - 1)
     if #ids == 0 then return budget end
+    local records = call('HMGET', RUNNING, unpack(ids))
     for i = #ids, 1, -1 do
       if scan <= 0 then return budget end
       scan, passed = scan - 1, passed + 1
       examined[list] = passed
-      if consider(ids[i]) then
-        budget = budget - 1
-        gather('LPUSH', claimed_key(worker), ids[i])
-      end
+      if consider(ids[i], records[i]) then budget = budget - 1 end
     end
   end
   return budget
@@ -103,24 +138,16 @@ local function take_from(queue, budget)
   for _, list in ipairs({ own .. ':high', own, own .. ':low' }) do budget = take(list, budget) end
 end
 
--- Removes an id from this worker's list, unless the id is there because the worker holds its lease (a late claim).
-local function unless_leased(id)
-  local record = running(id)
-  -- guard: leased
-  if not record or record.worker ~= worker then call('LREM', claimed_key(worker), 1, id) end
-end
-
 for _, r in ipairs(reservations) do
   local queue, id = r[1], r[2]
   -- guard: reserved
-  if not taken[id] and call('LPOS', claimed_key(worker), id) then
+  if call('LREM', claimed_key(worker), 1, id) == 1 then
     local stopped = call('SISMEMBER', PAUSED, queue) == 1
     if stopped or slots <= 0 then
       local job = read(id)
-      if job and not job.state and not running(id) then push(job, true) end
-      unless_leased(id)
-    elseif not consider(id) then
-      unless_leased(id)
+      if job and not job.state and not taken[id] and not running(id) then push(job, true) end
+    else
+      consider(id, call('HGET', RUNNING, id))
     end
   end
 end
@@ -131,29 +158,35 @@ for pass = 1, 2 do
   end
 end
 
-local token = 0
+local jobs = {}
 if #picked > 0 then
   -- guard: fresh-token
-  token = last_token()
+  local token = last_token()
   -- guard: outrun (a counter that was rolled back is behind the clock)
   token = math.max(token, now_us - 1)
   -- guard: seen (the clock may be behind)
   token = math.max(token, seen)
-  for _, job in ipairs(picked) do token = math.max(token, token_of(job.token)) end
-  redis.call('SET', TOKENS, string.format('%.0f', token + #picked))
-end
-local jobs = {}
-for i, job in ipairs(picked) do
-  local limited = limits[job.runs] > 0
-  local record = string.format('%.0f %s %.0f', token + i, worker, now)
-  if limited then
-    record = record .. ' ' .. job.runs
-    gather('SADD', permits_key(job.runs), job.id)
+  for _, job in ipairs(picked) do
+    if job.token then token = math.max(token, token_of(job.token)) end
   end
-  gather('ZADD', LEASES, now + lease_ms, job.id)
-  gather('HSET', RUNNING, job.id, record)
-  tell('running', job.id)
-  jobs[i] = { job.id, string.format('%.0f', token + i), job.runs, unpack(job.fields) }
+  redis.call('SET', TOKENS, string.format('%.0f', token + #picked))
+  local leases, records, mine = collected('ZADD', LEASES), collected('HSET', RUNNING), {}
+  local ends, since = now + lease_ms, string.format(' %s %.0f ', worker, now)
+  for i, job in ipairs(picked) do
+    local id, given = job.id, string.format('%.0f', token + i)
+    local limited = limits[job.runs] > 0
+    if limited then gather('SADD', permits_key(job.runs), id) end
+    local again = job.token or job.settled or job.attempts
+    leases[#leases + 1] = ends
+    leases[#leases + 1] = id
+    records[#records + 1] = id
+    records[#records + 1] = given .. since .. job.kind .. ' ' .. (job.parent or '-') .. ' '
+      .. (limited and job.runs or '-') .. (again and ' 1' or ' 0')
+    mine[i] = id .. ' ' .. given
+    tell('running', id)
+    jobs[i] = answer(job, given)
+  end
+  call('HSET', own, 'claim', number, 'claimed', table.concat(mine, ' '))
 end
 for list, passed in pairs(examined) do call('LTRIM', list, 0, -passed - 1) end
 flush()

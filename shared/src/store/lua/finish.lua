@@ -14,14 +14,30 @@ local function retention(kind, state)
 end
 
 local parents = {} -- true, or how it had ended when given by an import
+local counts = {} -- how much the counts of a parent's items change
 local function count(parent_id, outcome, by)
-  -- guard: counted (only the script that ends or revives the item changes its parent's count)
-  if call('HEXISTS', job_key(parent_id), 'items_total') == 1 then
-    local counted = redis.pcall('HINCRBY', job_key(parent_id), 'items_' .. outcome, by)
-    -- A count that is not a number restarts from zero; `doctor` finds the difference.
-    if type(counted) == 'table' then redis.call('HSET', job_key(parent_id), 'items_' .. outcome, math.max(by, 0)) end
-    parents[parent_id] = true
+  local of_parent = counts[parent_id]
+  if not of_parent then
+    of_parent = {}
+    counts[parent_id] = of_parent
   end
+  of_parent[outcome] = (of_parent[outcome] or 0) + by
+end
+
+local function write_counts()
+  for parent_id, outcomes in pairs(counts) do
+    local key = job_key(parent_id)
+    -- guard: counted (only the script that ends or revives the item changes its parent's count)
+    if call('HEXISTS', key, 'items_total') == 1 then
+      for outcome, by in pairs(outcomes) do
+        local counted = redis.pcall('HINCRBY', key, 'items_' .. outcome, by)
+        -- A count that is not a number restarts from zero; `doctor` finds the difference.
+        if type(counted) == 'table' then redis.call('HSET', key, 'items_' .. outcome, math.max(by, 0)) end
+      end
+      parents[parent_id] = parents[parent_id] or true
+    end
+  end
+  counts = {}
 end
 
 -- How a job had ended in another store, as `<state>` or `<state>:<ms>`: the state and the time.
@@ -30,11 +46,9 @@ local function ending(text)
   return state or '', math.min(tonumber(at) or now, now)
 end
 
--- Ends a job that has already been removed from its place. `...` are further fields of its record. An imported job may
--- have ended long ago, but is kept from now on.
-local function end_job(job, state, skipped, ...)
+-- Puts a job that has ended in the indexes. An imported job may have ended long ago, but is kept from now on.
+local function index_end(job, state, skipped)
   local at = job.ended_at or now
-  call('HSET', job.key, 'state', state, 'finished_at', at, ...)
   gather('ZADD', P .. ':' .. state, at, job.id)
   if job.parent then
     local outcome = state == 'completed' and (skipped and 'skipped' or 'succeeded') or state
@@ -44,6 +58,12 @@ local function end_job(job, state, skipped, ...)
     gather('ZADD', finished_key(job.kind), at, job.id)
   end
   tell(state, job.id)
+end
+
+-- Ends a job that has already been removed from its place. `...` are further fields of its record.
+local function end_job(job, state, skipped, ...)
+  call('HSET', job.key, 'state', state, 'finished_at', job.ended_at or now, ...)
+  index_end(job, state, skipped)
 end
 
 -- Reverts what `end_job` wrote, for a retry.
@@ -62,6 +82,7 @@ end
 -- Transition: finish
 -- A waiting parent that is sealed, has no open item and no cascade under way ends, or runs its `then`.
 local function finish_parent(id, ends)
+  if counts[id] then write_counts() end
   local v = call('HMGET', job_key(id), 'state', 'sealed', 'items_total', 'items_succeeded', 'items_failed',
     'items_skipped', 'items_cancelled')
   local ended = 0
@@ -89,6 +110,7 @@ end
 
 -- The last call of these scripts: finishes the parents of ended items, and sends the collected commands.
 local function finish()
+  write_counts()
   for id, ends in pairs(parents) do
     finish_parent(id, ends)
     tell('items', id)

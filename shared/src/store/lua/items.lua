@@ -20,14 +20,20 @@ if v[1] and first + n > total then return { 'sealed', total } end
 if v[1] then return { 'added', total } end
 
 -- guard: numbered (those already in are passed over)
-local items, at = {}, 8
+local items, keys, at = {}, {}, 8
 for k = first, first + n - 1 do
   local item = { id = ARGV[at], key = job_key(ARGV[at]), number = k, ended = ARGV[at + 1], first = at + 3 }
   at = item.first + 2 * tonumber(ARGV[at + 2])
   item.last = at - 1
   if k >= total then
-    items[#items + 1] = item
-    if redis.call('EXISTS', item.key) == 1 then return { 'taken', item.id } end
+    items[#items + 1], keys[#keys + 1] = item, item.key
+  end
+end
+for first_key = 1, #keys, 1000 do
+  if redis.call('EXISTS', unpack(keys, first_key, math.min(first_key + 999, #keys))) > 0 then
+    for _, item in ipairs(items) do
+      if redis.call('EXISTS', item.key) == 1 then return { 'taken', item.id } end
+    end
   end
 end
 

@@ -1,4 +1,4 @@
--- Moves unleased reservations back to the front of their queue: those of a live worker that its audit names, and all of
+-- Moves reservations back to the front of their queue: those of a live worker that its audit names, and all of
 -- a dead worker. Forgets a worker that has left, or has been gone for an hour, once its list is empty.
 -- Transition: recover
 -- KEYS: the partition. ARGV: now, worker, mode (audit | dead | leave), limit, lease_ms, ids of an audit…
@@ -21,12 +21,10 @@ else
 end
 local recovered = 0
 for _, id in ipairs(ids) do
-  local record = running(id)
-  -- guard: not-held
-  if not (record and record.worker == worker) and call('LREM', claimed, 1, id) == 1 then
+  if call('LREM', claimed, 1, id) == 1 then
     local job = read(id)
     -- guard: queued
-    if job and not job.state and not record then
+    if job and not job.state and not running(id) then
       push(job, true)
       recovered = recovered + 1
     end

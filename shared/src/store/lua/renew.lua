@@ -3,18 +3,20 @@
 -- Transition: renew
 -- KEYS: the partition. ARGV: now, worker, lease_ms, info (JSON), seen (the highest token this worker has seen), n,
 --   then id, token of each
--- Returns: {server time ms, {renewed|cancel|stale|missing}…, {id, token or empty}… of the claimed list}
+-- Returns: {server time ms, {renewed|cancel|stale|missing}…, ids of the claimed list}
 local worker, lease_ms, n = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[6])
 stamp(lease_ms)
 
-local answers = {}
-for i = 1, n do
-  local id, token = ARGV[5 + 2 * i], ARGV[6 + 2 * i]
-  local record = running(id)
+local answers, ids = {}, {}
+for i = 1, n do ids[i] = ARGV[5 + 2 * i] end
+local records = n > 0 and call('HMGET', RUNNING, unpack(ids))
+local flags = n > 0 and call('EXISTS', CANCELLING) == 1 and call('SMISMEMBER', CANCELLING, unpack(ids))
+for i, id in ipairs(ids) do
+  local record = record_of(records[i])
   -- guard: holder
-  if record and record.token == token and record.worker == worker then
+  if record and record.token == ARGV[6 + 2 * i] and record.worker == worker then
     gather('ZADD', LEASES, now + lease_ms, id)
-    answers[i] = call('SISMEMBER', CANCELLING, id) == 1 and 'cancel' or 'renewed'
+    answers[i] = flags and flags[i] == 1 and 'cancel' or 'renewed'
   else
     answers[i] = redis.call('EXISTS', job_key(id)) == 1 and 'stale' or 'missing'
   end
@@ -28,8 +30,7 @@ flush()
 local claimed = {}
 for _, id in ipairs(call('LRANGE', claimed_key(worker), 0, CLAIMED_MAX - 1)) do
   if #id <= 64 and string.find(id, '^[%w_-]+$') then
-    local record = running(id)
-    claimed[#claimed + 1] = { id, record and record.worker == worker and record.token or '' }
+    claimed[#claimed + 1] = id
   else
     -- Reserved by a pop, but an audit cannot name it.
     call('LREM', claimed_key(worker), 1, id)

@@ -17,10 +17,7 @@ for name, place in pairs(PLACES) do
   if name ~= state then call('ZREM', place, id) end
 end
 if not runs then
-  if record then
-    call('LREM', claimed_key(record.worker), 0, id)
-    if record.permit then call('SREM', permits_key(record.permit), id) end
-  end
+  if record and record.permit then call('SREM', permits_key(record.permit), id) end
   call('HDEL', RUNNING, id)
   call('ZREM', LEASES, id)
   if state ~= 'waiting' then call('SREM', CANCELLING, id) end
@@ -34,9 +31,7 @@ for i = 5, 4 + n do
   end
   if not (runs and record.permit == ARGV[i]) then call('SREM', permits_key(ARGV[i]), id) end
 end
-for i = 5 + n, #ARGV do
-  if not (runs and record.worker == ARGV[i]) then call('LREM', claimed_key(ARGV[i]), 0, id) end
-end
+for i = 5 + n, #ARGV do call('LREM', claimed_key(ARGV[i]), 0, id) end
 if job and not runs then call('SREM', permits_key(job.runs), id) end
 if not job then
   call('ZREM', EXPIRY, id)
@@ -47,6 +42,10 @@ end
 if job.parent and redis.call('EXISTS', job_key(job.parent)) == 0 then
   -- Its batch does not exist: it runs and is pruned as a single job.
   redis.call('HDEL', job.key, 'parent', 'item')
+  if runs then
+    local words = { record.token, record.worker, record.started_at, job.kind, '-', record.permit or '-', '1' }
+    call('HSET', RUNNING, id, table.concat(words, ' '))
+  end
   job.parent = false
 end
 call('SADD', KINDS, job.kind)
@@ -61,7 +60,6 @@ if state then
 elseif runs then
   -- Its holder, if alive, has one lease in which to renew.
   call('ZADD', LEASES, 'NX', now + (tonumber(call('HGET', CLOCK, 'lease_max_ms')) or 0), id)
-  if not call('LPOS', claimed_key(record.worker), id) then call('LPUSH', claimed_key(record.worker), id) end
   if record.permit then call('SADD', permits_key(record.permit), id) end
 elseif not listed then
   push(job)

@@ -40,6 +40,7 @@ local function release(job, record, proof, ms)
   return 'queued'
 end
 
+-- Settles what needs to be looked at alone.
 local function settle(verb, id, token, a, b, c)
   local record, job = running(id), read(id)
   -- guard: holder
@@ -63,12 +64,49 @@ local function settle(verb, id, token, a, b, c)
   return release(job, record, proof, b)
 end
 
+-- What all are asked at once.
+local ids, keys = {}, {}
+for i = 1, n do
+  ids[i] = ARGV[6 * i - 1]
+  keys[i] = job_key(ids[i])
+end
+local records = call('HMGET', RUNNING, unpack(ids))
+local flags = call('EXISTS', CANCELLING) == 1 and call('SMISMEMBER', CANCELLING, unpack(ids))
+local all_there = redis.call('EXISTS', unpack(keys)) == n
+
+-- Completes a job that its holder has claimed for the first time, with one write to its record; nil when it has to be
+-- looked at alone.
+local leases, ended = collected('ZREM', LEASES), collected('HDEL', RUNNING)
+local function complete_first(i, token, result, skipped, output)
+  local given, holder, started_at, kind, parent, permit, again = string.match(records[i] or '', RECORD)
+  -- guard: holder
+  if given ~= token or holder ~= worker or again ~= '0' or (flags and flags[i] == 1) then return nil end
+  local id, key = ids[i], keys[i]
+  if not all_there and redis.call('EXISTS', key) == 0 then return nil end
+  local written = redis.pcall('HSET', key, 'state', 'completed', 'finished_at', now, 'result', result, 'token', token,
+    'worker', worker, 'started_at', started_at)
+  if type(written) == 'table' then return nil end
+  if skipped ~= '' then redis.call('HSET', key, 'skipped', skipped) end
+  if output ~= '' then redis.call('HSET', key, 'output', output) end
+  leases[#leases + 1] = id
+  ended[#ended + 1] = id
+  if permit ~= '-' then gather('SREM', permits_key(permit), id) end
+  index_end({ id = id, kind = kind, parent = parent ~= '-' and parent }, 'completed', skipped ~= '')
+  return 'completed'
+end
+
 local answers, answered = {}, {}
 for i = 1, n do
-  local at = 4 + 6 * (i - 1)
-  local again = ARGV[at + 1] .. ' ' .. ARGV[at + 2]
-  answered[again] = answered[again] or settle(unpack(ARGV, at, at + 5))
-  answers[i] = answered[again]
+  local at, id = 6 * i - 2, ids[i]
+  local again = answered[id]
+  if again and again.token == ARGV[at + 2] then
+    answers[i] = again.answer
+  else
+    local answer = not again and ARGV[at] == 'complete'
+      and complete_first(i, ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5])
+    answers[i] = answer or settle(unpack(ARGV, at, at + 5))
+    answered[id] = again or { token = ARGV[at + 2], answer = answers[i] }
+  end
 end
 finish()
 return answers

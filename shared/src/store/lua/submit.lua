@@ -11,13 +11,20 @@
 local names_max, idempotency_ms, partitions, n = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 
 -- Names that an operator has configured do not count: nobody can use up their room.
+local registered = { kind = {}, queue = {} } -- by this call
 local function known(set, sort, name)
-  return call('SISMEMBER', set, name) == 1 or call('SCARD', set) < names_max
+  return registered[sort][name] or call('SISMEMBER', set, name) == 1 or call('SCARD', set) < names_max
     or call('SISMEMBER', RESERVED, sort .. ' ' .. name) == 1
 end
 
+local function register(set, sort, name)
+  if registered[sort][name] then return end
+  call('SADD', set, name)
+  registered[sort][name] = true
+end
+
 local function replay(kind, key, digest)
-  local known = key ~= '' and call('GET', idempotency_key(kind, key))
+  local known = call('GET', idempotency_key(kind, key))
   if not known then return nil end
   local known_digest, id = string.match(known, '^(%S+) (%S+)$')
   if known_digest ~= digest then return { 'conflict', id } end
@@ -61,23 +68,33 @@ local function create(job, due, begins, created_at, first, last)
   return { ends or state or 'queued', job.id, created_at, state == 'scheduled' and at or nil }
 end
 
-local replies, at = {}, 6
+local keys, at = {}, 6
 for i = 1, n do
-  local job = { id = ARGV[at], kind = ARGV[at + 1], queue = ARGV[at + 2], priority = ARGV[at + 3] }
-  job.key = job_key(job.id)
+  keys[i] = job_key(ARGV[at])
+  at = at + 10 + 2 * ARGV[at + 9]
+end
+local some_exist = redis.call('EXISTS', unpack(keys)) > 0
+local made = {}
+
+local replies = {}
+at = 6
+for i = 1, n do
+  local job = { id = ARGV[at], kind = ARGV[at + 1], queue = ARGV[at + 2], priority = ARGV[at + 3], key = keys[i] }
   local due, begins, created_at = ARGV[at + 4], ARGV[at + 5], tonumber(ARGV[at + 6]) or now
-  local key, digest, fields = ARGV[at + 7], ARGV[at + 8], tonumber(ARGV[at + 9])
-  local first = at + 10
-  at = first + 2 * fields
-  local reply = replay(job.kind, key, digest)
+  local key, digest, first = ARGV[at + 7], ARGV[at + 8], at + 10
+  at = first + 2 * ARGV[at + 9]
+  local reply = key ~= '' and replay(job.kind, key, digest) or nil
   -- guard: once
-  if not reply and redis.call('EXISTS', job.key) == 1 then reply = { 'exists', job.id } end
+  if not reply and (made[job.id] or some_exist and redis.call('EXISTS', job.key) == 1) then
+    reply = { 'exists', job.id }
+  end
   if not reply and key ~= '' and has_grown() then reply = { 'grown' } end
   if not reply and not known(KINDS, 'kind', job.kind) then reply = { 'names', 'kind' } end
   if not reply and not known(QUEUES, 'queue', job.queue) then reply = { 'names', 'queue' } end
   if not reply then
-    call('SADD', KINDS, job.kind)
-    call('SADD', QUEUES, job.queue)
+    register(KINDS, 'kind', job.kind)
+    register(QUEUES, 'queue', job.queue)
+    made[job.id] = true
     reply = create(job, due, begins, created_at, first, at - 1)
     if key ~= '' then redis.call('SET', idempotency_key(job.kind, key), digest .. ' ' .. job.id, 'PX', idempotency_ms) end
   end

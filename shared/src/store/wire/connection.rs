@@ -2,7 +2,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use deadpool_redis::Connection;
 use futures_util::future::try_join_all;
 use redis::aio::{ConnectionLike, MultiplexedConnection, PubSub};
 use redis::{PushInfo, RedisError, Value};
@@ -14,6 +13,7 @@ use super::fault::{classify, doubts_master, ends_connection, refusal};
 use super::keys::{self, Home};
 use super::metrics::Metrics;
 use super::node::Node;
+use super::pool::Connection;
 use super::scripts::Script;
 use super::sentinel::Sentinels;
 use crate::redis_url::RedisUrl;

@@ -6,13 +6,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use deadpool_redis::{Connection, Hook, HookError, Manager, Pool, PoolError, Runtime};
+use deadpool::Runtime;
+use deadpool::managed::{Hook, HookError, PoolError};
 use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{AsyncConnectionConfig, ConnectionInfo, ProtocolVersion, PushInfo, RedisError, Value};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use super::fault::classify;
 use super::metrics::Metrics;
+use super::pool::{Connection, Opener, Pool};
 use super::reply::{array, text};
 use crate::config::RedisConfig;
 use crate::{Error, Result};
@@ -49,8 +51,8 @@ impl Node {
         let settings =
             AsyncConnectionConfig::new().set_connection_timeout(Some(connect)).set_response_timeout(Some(response));
         let fault = |e: RedisError| Error::Config(format!("redis_url: {e}"));
-        let client = redis::Client::open(info.clone()).map_err(fault)?;
-        let mut pool = Pool::builder(Manager::new_with_config(info, settings).map_err(fault)?)
+        let client = redis::Client::open(info).map_err(fault)?;
+        let mut pool = Pool::builder(Opener::new(client.clone(), settings))
             .max_size(config.connections)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(response))

@@ -10,7 +10,7 @@ use super::keys;
 const WITH_TWO_KEYS: [&str; 2] = ["RENAME", "RPOPLPUSH"];
 
 /// Every command of the scripts, except those that publish.
-pub(super) const COMMANDS: [&str; 44] = [
+pub(super) const COMMANDS: [&str; 45] = [
     "DEL",
     "EXISTS",
     "GET",
@@ -41,6 +41,7 @@ pub(super) const COMMANDS: [&str; 44] = [
     "SET",
     "SISMEMBER",
     "SMEMBERS",
+    "SMISMEMBER",
     "SREM",
     "SUNION",
     "TIME",
