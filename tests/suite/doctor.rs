@@ -140,7 +140,6 @@ on_ground! {
         for (field, value) in [
             ("kind", None),
             ("queue", None),
-            ("priority", None),
             ("payload", None),
             ("created_at", None),
             ("kind", Some("No Kind")),

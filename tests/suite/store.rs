@@ -367,8 +367,8 @@ on_ground! {
     async fn a_claim_that_is_sent_again_gets_the_jobs_of_the_first(g: &Ground) {
         let ids = [g.submit(job()).await, g.submit(job()).await];
         g.renew("w1", &[]).await;
-        for (partition, here) in (0..g.store.partitions()).map(|p| (p, ids.iter().filter(move |id| g.store.partition_of(id) == p))) {
-            let here: Vec<_> = here.collect();
+        for partition in 0..g.store.partitions() {
+            let here: Vec<_> = ids.iter().filter(|id| g.store.partition_of(id) == partition).collect();
             let claim = async |name: &str, number: u64| {
                 let (name, queues, kinds) = (worker(name), [(queue("default"), 1)], [(kind("work"), 0)]);
                 let request = leasehold::store::ClaimRequest {

@@ -53,8 +53,7 @@ struct Partition {
     reserved: Vec<(Reservation, Call)>,
     /// The number of the last claim.
     number: u64,
-    /// When that claim was first sent, if it has not been answered: it is sent again until it is, for it may have leased
-    /// jobs.
+    /// When that claim was first sent, if it has not been answered: it may have leased jobs, so it is sent again.
     unanswered: Option<Instant>,
 }
 

@@ -163,7 +163,7 @@ fn claimed_job(partition: u16, now: i64, reply: &Value) -> Result<ClaimedJob> {
         items: items_of(field),
         files: field("files").map_or_else(Vec::new, files_of),
         waited_ms,
-        version: count("version").unwrap_or(u32::MAX),
+        version: field("version").map_or(1, |version| version.parse().unwrap_or(u32::MAX)),
         partition,
     })
 }

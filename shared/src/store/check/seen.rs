@@ -295,8 +295,9 @@ fn record(fields: &[Value], payload: i64) -> Result<Record, String> {
     };
     let wrong = |name: &str, text: &str| format!("{name} is {text:?}, which is not valid");
     let state = field("state").map(|word| State::parse(&word).ok_or_else(|| wrong("state", &word))).transpose()?;
-    let priority = need("priority")?;
-    Priority::parse(&priority).ok_or_else(|| wrong("priority", &priority))?;
+    if let Some(priority) = field("priority") {
+        Priority::parse(&priority).ok_or_else(|| wrong("priority", &priority))?;
+    }
     if payload == 0 {
         return Err("payload is missing".into());
     }

@@ -10,6 +10,8 @@ else
   local t = redis.call('TIME')
   now, now_us = t[1] * 1000 + math.floor(t[2] / 1000), t[1] * 1000000 + t[2]
 end
+-- For commands that are called for each job: Redis takes longer to print a number.
+local now_text = string.format('%.0f', now)
 
 local LEASES, RUNNING, CANCELLING = P .. ':leases', P .. ':running', P .. ':cancelling'
 local SCHEDULED, RETRYING, WAITING, OPEN = P .. ':scheduled', P .. ':retrying', P .. ':waiting', P .. ':open'
@@ -122,7 +124,7 @@ local function is_label(name)
 end
 -- The first invalid field of a record; nil when all are valid.
 local function damaged(job)
-  if not (job.kind and job.queue and job.priority) then return 'kind, queue or priority is missing' end
+  if not (job.kind and job.queue) then return 'kind or queue is missing' end
   if not is_label(job.kind) then return 'kind is not what it must be' end
   if not is_label(job.queue) then return 'queue is not what it must be' end
   for i = 1, #COUNTS do
@@ -133,6 +135,7 @@ local function damaged(job)
       return field .. ' is not what it must be'
     end
   end
+  job.priority = job.priority or 'normal'
   if not PRIORITIES[job.priority] then return 'priority is no word of ours' end
   if job.state and not STATES[job.state] then return 'state is no word of ours' end
 end
@@ -155,8 +158,14 @@ local function read(id)
   return job
 end
 
+-- Writes the fields that the record of a new job has only if they are not the usual ones.
+local function write_unusual(job)
+  if RECORD_VERSION > 1 then redis.call('HSET', job.key, 'version', RECORD_VERSION) end
+  if job.priority ~= 'normal' then redis.call('HSET', job.key, 'priority', job.priority) end
+end
+
 -- The running record `<token> <worker> <started_at> <kind> <parent> <permit> <again>` holds what a settle must know, so
--- that it need not read the job: the job's kind, its batch, the kind of which it holds a permit (`-`: none), and 1 when it
+-- that it need not read the job: the job's kind, its batch, the kind of which it holds a permit (`-`: none), and 1 if it
 -- has been claimed before. 0.1 wrote only the first three, and the permit.
 local RECORD = '^(%d+) (%S+) (%d+) (%S+) (%S+) (%S+) ([01])$'
 local function record_of(text)

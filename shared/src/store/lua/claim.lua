@@ -2,8 +2,8 @@
 -- it blocks no other: parked, suspect, back to the front, or dropped when it is not queued. A claim that is sent again
 -- with its number, because its reply was lost, gets the jobs of the first.
 -- Transition: claim
--- KEYS: the partition. ARGV: now, worker, number (of this claim among the worker's), lease_ms, slots, suspects (how many
---   more this worker may run), scan (ids to examine), seen (the highest token this worker has seen), n reservations:
+-- KEYS: the partition. ARGV: now, worker, number (of this claim among the worker's), lease_ms, slots, suspects (how
+--   many more this worker may run), scan (ids to examine), seen (the highest token this worker has seen), n reservations:
 --   (queue, id)…, n queues: (queue, budget)…, n kinds: (kind, max_running or 0)…
 -- Returns: {paused queues, more (1: there are further ids), server time ms, {field, value, … id, token, kind to run}…}
 local worker, number, lease_ms, slots, suspects, scan, seen = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]),
@@ -171,7 +171,7 @@ if #picked > 0 then
   end
   redis.call('SET', TOKENS, string.format('%.0f', token + #picked))
   local leases, records, mine = collected('ZADD', LEASES), collected('HSET', RUNNING), {}
-  local ends, since = now + lease_ms, string.format(' %s %.0f ', worker, now)
+  local ends, since = string.format('%.0f', now + lease_ms), ' ' .. worker .. ' ' .. now_text .. ' '
   for i, job in ipairs(picked) do
     local id, given = job.id, string.format('%.0f', token + i)
     local limited = limits[job.runs] > 0

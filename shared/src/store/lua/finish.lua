@@ -48,7 +48,7 @@ end
 
 -- Puts a job that has ended in the indexes. An imported job may have ended long ago, but is kept from now on.
 local function index_end(job, state, skipped)
-  local at = job.ended_at or now
+  local at = job.ended_at or now_text
   gather('ZADD', P .. ':' .. state, at, job.id)
   if job.parent then
     local outcome = state == 'completed' and (skipped and 'skipped' or 'succeeded') or state

@@ -40,9 +40,9 @@ end
 for _, item in ipairs(items) do
   item.kind, item.queue, item.priority, item.parent = parent.kind, parent.queue, parent.priority, parent_id
   if v[3] then redis.call('HSET', item.key, 'timeout_ms', v[3]) end
-  redis.call('HSET', item.key, 'version', RECORD_VERSION, 'kind', parent.kind, 'queue', parent.queue, 'priority',
-    parent.priority, 'created_at', now, 'parent', parent_id, 'item', item.number, 'max_attempts', v[2],
-    unpack(ARGV, item.first, item.last))
+  redis.call('HSET', item.key, 'kind', parent.kind, 'queue', parent.queue, 'created_at', now_text, 'parent', parent_id,
+    'item', item.number, 'max_attempts', v[2], unpack(ARGV, item.first, item.last))
+  write_unusual(item)
   if item.ended == '' then
     push(item)
     tell('queued', item.id)

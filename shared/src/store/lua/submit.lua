@@ -59,8 +59,8 @@ local function create(job, due, begins, created_at, first, last)
   else
     push(job)
   end
-  redis.call('HSET', job.key, 'version', RECORD_VERSION, 'kind', job.kind, 'queue', job.queue, 'priority', job.priority,
-    'created_at', created_at, unpack(ARGV, first, last))
+  redis.call('HSET', job.key, 'kind', job.kind, 'queue', job.queue, 'created_at', created_at, unpack(ARGV, first, last))
+  write_unusual(job)
   if state then redis.call('HSET', job.key, 'state', state) end
   if state == 'scheduled' then redis.call('HSET', job.key, 'scheduled_at', at) end
   gather('ZADD', kind_key(job.kind), created_at, job.id)
@@ -80,7 +80,7 @@ local replies = {}
 at = 6
 for i = 1, n do
   local job = { id = ARGV[at], kind = ARGV[at + 1], queue = ARGV[at + 2], priority = ARGV[at + 3], key = keys[i] }
-  local due, begins, created_at = ARGV[at + 4], ARGV[at + 5], tonumber(ARGV[at + 6]) or now
+  local due, begins, created_at = ARGV[at + 4], ARGV[at + 5], tonumber(ARGV[at + 6]) and ARGV[at + 6] or now_text
   local key, digest, first = ARGV[at + 7], ARGV[at + 8], at + 10
   at = first + 2 * ARGV[at + 9]
   local reply = key ~= '' and replay(job.kind, key, digest) or nil
