@@ -63,7 +63,8 @@ struct Look {
 
 impl Look {
     async fn at(store: &Store) -> Result<Self, leasehold::Error> {
-        let (totals, queues, workers) = (store.totals().await?, store.queues(None).await?, store.workers().await?);
+        let (totals, queues, workers) =
+            (store.totals().await?, store.queues(None).await?, store.workers_at_a_glance().await?);
         Ok(Self { totals, queues, workers })
     }
 }
@@ -110,7 +111,7 @@ impl Fleet {
         set(&self.workers, "status", "alive", alive.len() as u64);
         set(&self.workers, "status", "lost", lost.len() as u64);
         let total: usize = alive.iter().map(|worker| worker.slots).sum();
-        let busy: usize = alive.iter().map(|worker| worker.running.len().min(worker.slots)).sum();
+        let busy: usize = alive.iter().map(|worker| worker.busy()).sum();
         set(&self.slots, "status", "busy", busy as u64);
         set(&self.slots, "status", "free", (total - busy) as u64);
     }

@@ -156,7 +156,7 @@ impl Seen {
             }
             ("worker", None) if WorkerId::parse(rest).is_ok() => Some(Sort::Hash),
             ("cache", Some((kind, digest))) if is_kind(kind) && !digest.is_empty() => None,
-            ("idempotency" | "quarantined", _) => None,
+            ("idempotency" | "quarantined" | "gone", _) => None,
             (place, None) if rest.is_empty() => match place {
                 "open" | "expiry" | "workers" => Some(Sort::Ranked),
                 "cancelling" | "kinds" | "queues" | "paused" | "reserved" => Some(Sort::Set),

@@ -20,6 +20,7 @@ local RESERVED, PARTITIONS = P .. ':reserved', P .. ':partitions'
 local WORKERS, QUARANTINE, ASIDE = P .. ':workers', P .. ':quarantine', P .. ':aside'
 local CHANGES, HINTS = P .. ':changes', P .. ':hints'
 local function job_key(id) return P .. ':job:' .. id end
+local function gone_key(id) return P .. ':gone:' .. id end
 local function history_key(id) return P .. ':history:' .. id end
 local function queue_key(queue) return P .. ':queue:' .. queue end
 local function parked_index(queue) return P .. ':parked:' .. queue end

@@ -12,6 +12,8 @@ for _, place in ipairs({ { SCHEDULED, 'scheduled' }, { RETRYING, 'retrying' } })
     -- guard: due
     if job and job.state == place[2] then
       redis.call('HDEL', job.key, 'state')
+      -- A retry waits in its queue from now on, not from its failure.
+      if job.state == 'retrying' then redis.call('HSET', job.key, 'updated_at', now) end
       push(job)
       tell('queued', id)
       promoted = promoted + 1

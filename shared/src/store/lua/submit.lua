@@ -71,7 +71,7 @@ for i = 1, n do
   at = first + 2 * fields
   local reply = replay(job.kind, key, digest)
   -- guard: once
-  if not reply and redis.call('EXISTS', job.key) == 1 then reply = { 'exists', job.id } end
+  if not reply and redis.call('EXISTS', job.key, gone_key(job.id)) > 0 then reply = { 'exists', job.id } end
   if not reply and key ~= '' and has_grown() then reply = { 'grown' } end
   if not reply and not known(KINDS, 'kind', job.kind) then reply = { 'names', 'kind' } end
   if not reply and not known(QUEUES, 'queue', job.queue) then reply = { 'names', 'queue' } end
