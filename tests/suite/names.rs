@@ -238,7 +238,20 @@ async fn a_permit_whose_record_and_job_are_gone_is_dropped() {
     g.end().await;
 }
 
-/// A Redis whose replies to a submit are lost while its job is run and removed.
+#[tokio::test]
+async fn a_suspect_brings_the_name_of_its_queue_back() {
+    let g = Ground::new(1).await;
+    let id = g.submit(job()).await;
+    g.renew("w1", &[]).await;
+    g.claim_one("w1").await;
+    // As the sweep drops the name of an empty queue.
+    let () = g.redis.command(&["SREM", "lh:{0}:queues", "default"]).await;
+    g.pass(LEASE as i64 + 1_000).await;
+    assert_eq!((g.state(&id).await, g.get(&id).await.crashes), (State::Queued, 1));
+    assert!(has_queue(&g, "default").await);
+    g.end().await;
+}
+
 #[tokio::test]
 async fn a_submit_repeated_after_its_job_was_removed_does_not_run_it_again() {
     let g = Ground::new(1).await;

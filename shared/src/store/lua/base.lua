@@ -163,6 +163,7 @@ local function push(job, front)
   local list = own
   if tonumber(job.crashes or 0) > 0 then
     list = own .. ':suspect'
+    gather('SADD', QUEUES, job.queue)
   else
     -- An idle worker blocks on the queue's own list only, so the first job of an empty queue goes there.
     if job.priority ~= 'normal' and (filled[own] or
