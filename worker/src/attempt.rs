@@ -219,6 +219,7 @@ impl Attempt {
     /// The system is at fault, and charging attempts would fail each job of its time.
     fn release(&self, failure: &Failure) -> Outcome {
         let (id, delay_ms) = (&self.job.held.id, limits::SYSTEM_FAULT_DELAY_MS);
+        self.running.lacked_files(&self.job.kind);
         tracing::error!(job = %id, kind = %self.job.kind, delay_ms, "released, no attempt charged: {}", failure.message);
         self.context.warn(&format!("released, no attempt charged: {}", failure.message));
         Outcome::Release { delay_ms: Some(delay_ms) }

@@ -49,6 +49,8 @@ struct Partition {
     not_before: Instant,
     /// Spaces out the calls after failures: in a cluster another partition's server may work.
     backoff: Backoff,
+    /// The most jobs to ask for: fewer after a claim whose reply did not arrive in time, as over a slow link.
+    most: usize,
     /// Reservations made by pops, each with the call that ends once it is leased.
     reserved: Vec<(Reservation, Call)>,
 }
@@ -61,6 +63,7 @@ impl Partition {
             look_at: None,
             not_before: Instant::now(),
             backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(1)),
+            most: limits::SLOTS_MAX,
             reserved: Vec::new(),
         }
     }
@@ -259,7 +262,8 @@ impl Claimer {
 
     async fn claim(&mut self, partition: u16) {
         let running = Arc::clone(&self.running);
-        let (slots, share, work) = (running.slots.free(), usize::from(partition), running.work());
+        let (share, work) = (usize::from(partition), running.work());
+        let slots = running.slots.free().min(self.partitions[share].most);
         let reserved = std::mem::take(&mut self.partitions[share].reserved).into_iter();
         let (reservations, mut calls): (Vec<_>, Vec<_>) = reserved.filter(|(_, call)| !call.is_overdue()).unzip();
         let request = ClaimRequest {
@@ -270,7 +274,7 @@ impl Claimer {
             seen: running.leases.highest_token(partition),
             reservations: &reservations,
             queues: &self.budgets.share(slots),
-            kinds: &work.served,
+            kinds: &running.claimable(&work),
         };
         calls.push(running.leases.begin_call(partition));
         let sent = Instant::now();
@@ -278,12 +282,18 @@ impl Claimer {
             Ok(claimed) => {
                 running.redis.answered_in(Some(partition));
                 self.partitions[share].backoff.reset();
+                if sent.elapsed() < Duration::from_millis(running.config.redis.response_ms / 4) {
+                    self.partitions[share].most = (self.partitions[share].most * 2).min(limits::SLOTS_MAX);
+                }
                 self.start_claimed(partition, slots, sent, claimed);
             }
             Err(e) => {
                 running.redis.failed_in(Some(partition), "claiming jobs", &e);
                 let share = &mut self.partitions[share];
                 (share.due, share.not_before) = (true, Instant::now() + share.backoff.delay());
+                if matches!(e, Error::OutcomeUnknown(_)) {
+                    share.most = (slots / 2).max(1);
+                }
                 match e {
                     // The call was not sent, so the reservations are still valid.
                     Error::Unavailable(_) => share.reserved.extend(reservations.into_iter().zip(calls)),
