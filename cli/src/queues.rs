@@ -24,8 +24,8 @@ pub(crate) enum Command {
     Pause(PauseArguments),
     /// Let workers claim from queues again.
     Resume(Many),
-    /// Remove unused queues: their names and pauses. Refused while a worker serves the queue or it has a job that has not
-    /// ended.
+    /// Remove unused queues: their names and pauses. Refused while a worker serves the queue or it has a job that has
+    /// not ended.
     Rm(Many),
 }
 

@@ -160,8 +160,8 @@ impl Store {
         stream::iter(each).buffer_unordered(AT_ONCE).try_for_each(|_| std::future::ready(Ok(()))).await
     }
 
-    /// Removes an unused queue: its name and its pause, in every partition. The next job that is submitted to it creates
-    /// it again.
+    /// Removes an unused queue: its name and its pause, in every partition. The next job that is submitted to it
+    /// creates it again.
     ///
     /// # Errors
     /// [`Refusal::NoQueue`]; [`Refusal::QueueInUse`] while a live worker serves it, or it has a job that has not ended.

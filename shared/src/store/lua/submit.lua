@@ -55,7 +55,10 @@ local function create(job, due, begins, created_at, first, last)
   redis.call('HSET', job.key, 'version', RECORD_VERSION, 'kind', job.kind, 'queue', job.queue, 'priority', job.priority,
     'created_at', created_at, unpack(ARGV, first, last))
   if state then redis.call('HSET', job.key, 'state', state) end
-  if state == 'scheduled' then redis.call('HSET', job.key, 'scheduled_at', at) end
+  if state == 'scheduled' then
+    redis.call('HSET', job.key, 'scheduled_at', at)
+    if string.sub(due, 1, 1) == '+' then redis.call('HSET', job.key, 'delay_ms', at - now) end
+  end
   gather('ZADD', kind_key(job.kind), created_at, job.id)
   if ends then end_job(job, ends) else tell(state or 'queued', job.id) end
   return { ends or state or 'queued', job.id, created_at, state == 'scheduled' and at or nil }

@@ -134,6 +134,7 @@ if short then
   if busy then
     reply[3] = either(either(any(SCHEDULED, '-inf', now), any(RETRYING, '-inf', now)),
       any(RETRYING, '(' .. now + tonumber(ARGV[4]), '+inf'))
+    if call('HEXISTS', CLOCK, 'ahead_until') == 1 then reply[3] = 1 end
     reply[4] = either(any(LEASES, '-inf', by), any(LEASES, '(' .. now + lease_max, '+inf'))
     reply[6] = call('HLEN', RUNNING) ~= call('ZCARD', LEASES) and 1 or 0
   end
