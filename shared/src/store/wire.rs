@@ -18,6 +18,7 @@ pub(super) mod reply;
 pub(super) mod scripts;
 mod sentinel;
 
+pub use call::within_one_outage;
 pub(super) use call::{Args, Repeat, Wire};
 pub(super) use group::{Groups, split};
 pub(super) use keys::Home;
