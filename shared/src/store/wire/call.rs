@@ -375,10 +375,11 @@ impl Patience {
         tokio::time::timeout_at(self.end, attempt).await.unwrap_or_else(|_| Err(late()))
     }
 
-    /// A part of the call has been answered, so there is no outage.
+    /// A part of the call has been answered, so there is no outage, or no longer.
     fn renew(&mut self, outage: Duration) {
         if self.failing {
-            self.end = Instant::now() + patience_of(outage);
+            self.begun = Instant::now();
+            (self.end, self.failing) = (self.begun + patience_of(outage), false);
         }
     }
 
