@@ -1,17 +1,16 @@
-//! A call to Redis: its arguments, and its attempts during an outage.
-use std::cell::Cell;
+//! A call to Redis: its arguments, and its attempts.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use redis::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::Instant;
 
 use super::connection::Connections;
 use super::fault::classify;
 use super::keys::Home;
 use super::metrics::Metrics;
+use super::patience::{Patience, Repeat};
 use super::scripts::Script;
 use crate::config::RedisDurability;
 use crate::{Config, Error, Result};
@@ -255,15 +254,6 @@ impl Wire {
     }
 }
 
-/// Whether a call with an unknown outcome may be repeated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Repeat {
-    /// Idempotent.
-    Safe,
-    /// Not idempotent: a single attempt.
-    Never,
-}
-
 /// The arguments of a script call, after the time.
 #[derive(Clone, Default, PartialEq)]
 pub(crate) struct Args(Vec<Vec<u8>>);
@@ -296,117 +286,4 @@ impl Args {
 /// The replies, or the first error among them.
 fn strict(replies: Vec<Value>) -> Result<Vec<Value>> {
     replies.into_iter().map(|v| v.extract_error().map_err(|e| classify(&e))).collect()
-}
-
-tokio::task_local! {
-    /// How long the calls of one request may still ride out outages.
-    static LEFT: Cell<Duration>;
-}
-
-/// Runs a request whose calls ride out outages for at most this time together, and not each of them.
-pub async fn within_one_outage<F: Future>(outage: Duration, request: F) -> F::Output {
-    LEFT.scope(Cell::new(outage), request).await
-}
-
-/// How long a call may ride out an outage.
-pub(super) fn patience_of(outage: Duration) -> Duration {
-    LEFT.try_with(|left| left.get().min(outage)).unwrap_or(outage)
-}
-
-/// Counts time that a call of this request has spent in an outage.
-pub(super) fn spend(time: Duration) {
-    // Nothing to count outside of a request.
-    let _ = LEFT.try_with(|left| left.set(left.get().saturating_sub(time)));
-}
-
-/// Whether an error may pass, so that a repetition may help.
-pub(super) fn is_passing(error: &Error) -> bool {
-    matches!(error, Error::Unavailable(_) | Error::OutcomeUnknown(_))
-}
-
-/// The pauses between attempts in an outage: they grow, with jitter, so that clients that lost Redis together do not
-/// return together.
-pub(super) struct Pause(Duration);
-
-impl Default for Pause {
-    fn default() -> Self {
-        Self(Duration::from_millis(10))
-    }
-}
-
-impl Pause {
-    /// The longest that the next one may be.
-    pub(super) fn most(&self) -> Duration {
-        self.0
-    }
-
-    pub(super) async fn sleep(&mut self) {
-        tokio::time::sleep(self.0.mul_f64(rand::random_range(0.5..1.0))).await;
-        self.0 = (self.0 * 2).min(Duration::from_millis(500));
-    }
-}
-
-/// The state of a repeated call.
-struct Patience {
-    begun: Instant,
-    /// When the outage has lasted too long.
-    end: Instant,
-    pause: Pause,
-    repeat: Repeat,
-    /// An attempt has failed.
-    failing: bool,
-    /// An attempt may have been executed, so a later refusal does not mean that nothing happened.
-    unknown: bool,
-}
-
-impl Patience {
-    fn new(outage: Duration, repeat: Repeat) -> Self {
-        let begun = Instant::now();
-        let (end, pause) = (begun + patience_of(outage), Pause::default());
-        Self { begun, end, pause, repeat, failing: false, unknown: false }
-    }
-
-    /// Makes an attempt. A repeated one ends with the patience.
-    async fn attempt<T>(&self, attempt: impl Future<Output = Result<T>>) -> Result<T> {
-        if !self.failing {
-            return attempt.await;
-        }
-        let late = || Error::OutcomeUnknown("no answer before the end of redis.outage_ms".into());
-        tokio::time::timeout_at(self.end, attempt).await.unwrap_or_else(|_| Err(late()))
-    }
-
-    /// A part of the call has been answered, so there is no outage, or no longer.
-    fn renew(&mut self, outage: Duration) {
-        if self.failing {
-            self.begun = Instant::now();
-            (self.end, self.failing) = (self.begun + patience_of(outage), false);
-        }
-    }
-
-    /// A part of the call has been executed.
-    fn progressed(&mut self, outage: Duration) {
-        self.renew(outage);
-        self.unknown = true;
-    }
-
-    /// Waits before the next attempt; returns the error when there is none.
-    async fn bear(&mut self, error: Error) -> Result<()> {
-        self.failing = true;
-        self.unknown |= matches!(error, Error::OutcomeUnknown(_));
-        let is_over = self.repeat == Repeat::Never || Instant::now() + self.pause.most() >= self.end;
-        if !is_passing(&error) || is_over {
-            // An earlier attempt may have been executed, whatever the last error is.
-            return Err(if self.unknown { error.after_a_change() } else { error });
-        }
-        self.pause.sleep().await;
-        Ok(())
-    }
-}
-
-impl Drop for Patience {
-    fn drop(&mut self) {
-        if self.failing {
-            spend(self.begun.elapsed());
-        }
-    }
 }

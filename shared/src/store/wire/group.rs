@@ -8,7 +8,8 @@ use redis::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::call::{Args, Pause, Wire, is_passing, patience_of, spend};
+use super::call::{Args, Wire};
+use super::patience::{Pause, is_passing, patience_of, spend};
 use super::scripts::Script;
 use crate::{Error, Result, limits};
 
@@ -76,10 +77,13 @@ impl Sending {
     fn next(&mut self) -> Vec<Waiting> {
         let (mut batch, mut bytes): (Vec<Waiting>, usize) = (Vec::new(), 0);
         while batch.len() < limits::BATCH_MAX && (batch.is_empty() || bytes < self.bytes_max) {
-            let is_alike = |next: &mut Waiting| {
+            let is_alike = |next: &Waiting| {
                 batch.first().is_none_or(|first| next.head == first.head && next.replicas == first.replicas)
             };
-            let Some(next) = self.waiting.pop_front_if(is_alike) else { break };
+            if !self.waiting.front().is_some_and(is_alike) {
+                break;
+            }
+            let Some(next) = self.waiting.pop_front() else { break };
             bytes += next.entry.bytes();
             batch.push(next);
         }
