@@ -108,7 +108,7 @@ mod tests {
             ("/api/v1/jobs/{id}/cancel", &[("POST", ADMIN)]),
             ("/api/v1/jobs/{id}/retry", &[("POST", ADMIN)]),
             ("/api/v1/queues", &[("GET", READ)]),
-            ("/api/v1/queues/{queue}", &[("GET", READ)]),
+            ("/api/v1/queues/{queue}", &[("GET", READ), ("DELETE", ADMIN)]),
             ("/api/v1/queues/{queue}/pause", &[("POST", ADMIN)]),
             ("/api/v1/queues/{queue}/resume", &[("POST", ADMIN)]),
             ("/api/v1/workers", &[("GET", READ)]),

@@ -23,7 +23,9 @@ pub enum Code {
     NoFile,
     MethodNotAllowed,
     BodyTimeout,
+    NoQueue,
     WrongState,
+    QueueInUse,
     BatchConflict,
     KeyGone,
     BodyTooLarge,
@@ -62,6 +64,8 @@ impl Code {
             Code::NoRoute => (S::NOT_FOUND, "no_such_route", "No such route", 0),
             Code::NoJob => (S::NOT_FOUND, "no_such_job", "No such job", 0),
             Code::NoFile => (S::NOT_FOUND, "no_such_file", "No such file", 0),
+            Code::NoQueue => (S::NOT_FOUND, "no_such_queue", "No such queue", 0),
+            Code::QueueInUse => (S::CONFLICT, "queue_in_use", "The queue is in use", 0),
             Code::RangeBeyond => {
                 (S::RANGE_NOT_SATISFIABLE, "range_beyond", "The range is beyond the end of the file", 0)
             }
@@ -218,6 +222,8 @@ impl Problem {
     pub fn refused(refusal: Refusal) -> Self {
         let code = match refusal {
             Refusal::NotFound(_) => Code::NoJob,
+            Refusal::NoQueue(_) => Code::NoQueue,
+            Refusal::QueueInUse { .. } => Code::QueueInUse,
             Refusal::KeyConflict(_) => Code::KeyConflict,
             Refusal::KeyGone(_) => Code::KeyGone,
             Refusal::TooManyNames { .. } => Code::TooManyNames,

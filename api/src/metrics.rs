@@ -63,7 +63,8 @@ struct Look {
 
 impl Look {
     async fn at(store: &Store) -> Result<Self, leasehold::Error> {
-        let (totals, queues, workers) = (store.totals().await?, store.queues(None).await?, store.workers().await?);
+        let (totals, queues, workers) =
+            (store.totals().await?, store.queues(None).await?, store.workers_at_a_glance().await?);
         Ok(Self { totals, queues, workers })
     }
 }
@@ -110,7 +111,7 @@ impl Fleet {
         set(&self.workers, "status", "alive", alive.len() as u64);
         set(&self.workers, "status", "lost", lost.len() as u64);
         let total: usize = alive.iter().map(|worker| worker.slots).sum();
-        let busy: usize = alive.iter().map(|worker| worker.running.len().min(worker.slots)).sum();
+        let busy: usize = alive.iter().map(|worker| worker.busy()).sum();
         set(&self.slots, "status", "busy", busy as u64);
         set(&self.slots, "status", "free", (total - busy) as u64);
     }
@@ -128,6 +129,7 @@ pub struct Metrics {
     watchers: Gauge,
     streams: Gauge,
     redis_up: Gauge,
+    files_failing: Gauge,
     fleet: Fleet,
     differ: SettingsDiffer,
     read_at: Mutex<Option<Instant>>,
@@ -148,6 +150,7 @@ impl Metrics {
             watchers: Gauge::default(),
             streams: Gauge::default(),
             redis_up: Gauge::default(),
+            files_failing: Gauge::default(),
             fleet: Fleet::default(),
             differ: SettingsDiffer::default(),
             read_at: Mutex::default(),
@@ -162,6 +165,7 @@ impl Metrics {
         self.connections.register(registry);
         let mut say = |name: &str, help: &str, gauge: &Gauge| registry.register(name, help, gauge.clone());
         say("redis_up", "1 when Redis answered the last time", &self.redis_up);
+        say("file_store_failing", leasehold::metrics::FILE_STORE_FAILING, &self.files_failing);
         say("http_requests_in_flight", "Requests that are being answered", &self.in_flight);
         say("watchers", "Requests that watch a job: waits and event streams", &self.watchers);
         say("event_streams", "Event streams that are open", &self.streams);
@@ -190,6 +194,11 @@ impl Metrics {
     /// Counts a request that was refused for its token.
     pub fn refused_token(&self, reason: &'static str) {
         self.tokens_refused.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Shows whether the file store fails.
+    pub fn files_fail(&self, fails: bool) {
+        self.files_failing.set(fails.into());
     }
 
     /// Which settings differ from those of other processes.

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
+use leasehold::store::within_one_outage;
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -32,10 +33,11 @@ pub async fn handle(State(api): State<Api>, mut request: Request, next: Next) ->
     let lent = Lent::take(&mut request);
     request.extensions_mut().insert(clock.clone());
     request.extensions_mut().insert(lent.clone());
-    let method = request.method().clone();
+    let (method, outage) = (request.method().clone(), Duration::from_millis(api.config().redis.outage_ms));
     let mut response = async {
+        let running = within_one_outage(outage, next.run(request));
         tokio::select! {
-            answered = AssertUnwindSafe(next.run(request)).catch_unwind() => answered.unwrap_or_else(|p| panicked(&*p)),
+            answered = AssertUnwindSafe(running).catch_unwind() => answered.unwrap_or_else(|p| panicked(&*p)),
             () = clock.run_out() => out_of_time(&method).into_response(),
         }
     }

@@ -22,7 +22,7 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/jobs/{id}/cancel", post(jobs::cancel))
         .route("/api/v1/jobs/{id}/retry", post(jobs::retry))
         .route("/api/v1/queues", get(queues::list))
-        .route("/api/v1/queues/{queue}", get(queues::get))
+        .route("/api/v1/queues/{queue}", get(queues::get).delete(queues::remove))
         .route("/api/v1/queues/{queue}/pause", post(queues::pause))
         .route("/api/v1/queues/{queue}/resume", post(queues::resume))
         .route("/api/v1/workers", get(workers::list))

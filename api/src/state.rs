@@ -127,6 +127,7 @@ impl Api {
                     let watcher = Watcher::spawn(store.clone());
                     self.0.connection.send_replace(Some(Connection { store: store.clone(), watcher }));
                     tokio::spawn(self.clone().follow_kinds(store.clone()));
+                    tokio::spawn(self.clone().watch_files(store.clone()));
                     tokio::spawn(sweeper::run(store, self.0.config.clone(), self.0.stopping.clone()));
                     return Ok(());
                 }
@@ -188,6 +189,14 @@ impl Api {
                 self.0.metrics.differ().set("lease_ms", differences.lease_ms.is_some());
                 write(&self.0.differences, differences.clone());
             }
+        }
+    }
+
+    /// Tries the file store from time to time, until this API stops.
+    async fn watch_files(self, store: Store) {
+        if let Some(files) = store.files() {
+            let watching = files.watch(|fails| self.0.metrics.files_fail(fails));
+            self.0.stopping.run_until_cancelled(watching).await;
         }
     }
 

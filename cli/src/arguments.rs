@@ -172,6 +172,7 @@ impl Common {
 /// The Store; or an error with the address of Redis and how to give another.
 pub(crate) fn reached(store: leasehold::Result<Store>, config: &Config) -> Result<Store, Failure> {
     store.map_err(|e| match e {
+        Error::Unavailable(reason) if reason.contains("maxclients") => Failure::Failed(reason),
         Error::Unavailable(reason) | Error::OutcomeUnknown(reason) => {
             let address = without_password(&config.redis_url);
             let advice = "start one (`leasehold up` does), or name yours with LEASEHOLD_REDIS_URL or --redis-url";

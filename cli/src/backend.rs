@@ -9,7 +9,7 @@ mod ids;
 mod submit;
 
 use leasehold::store::{HistoryEntry, ListQuery, Page, QueueStatus, Serving, WorkerStatus};
-use leasehold::{Config, Job, JobId, Kind, QueueName, Refusal, State, Store};
+use leasehold::{Config, Error, Job, JobId, Kind, QueueName, Refusal, State, Store};
 use reqwest::Method;
 use serde::Deserialize;
 
@@ -155,6 +155,26 @@ impl Backend {
             Backend::Http(api) => {
                 let path = ["queues", name.as_str(), if paused { "pause" } else { "resume" }];
                 api.send(Repeat::Safe, || Ok(api.request(Method::POST, &path))).await.map(drop)
+            }
+        }
+    }
+
+    /// Removes an unused queue; the reason when it is refused.
+    pub(crate) async fn remove_queue(&self, name: &QueueName) -> Result<Result<(), String>, Failure> {
+        match self {
+            Backend::Redis(direct) => match direct.store.remove_queue(name).await {
+                Ok(()) => Ok(Ok(())),
+                Err(Error::Refused(refusal)) => Ok(Err(refusal.to_string())),
+                Err(e) => Err(e.into()),
+            },
+            Backend::Http(api) => {
+                let path = ["queues", name.as_str()];
+                // A repeated one would find no queue after a lost answer.
+                match api.send(Repeat::Undone, || Ok(api.request(Method::DELETE, &path))).await {
+                    Ok(_) => Ok(Ok(())),
+                    Err(Failure::Refused(problem)) if problem.is_about_the_job() => Ok(Err(problem.detail)),
+                    Err(failure) => Err(failure),
+                }
             }
         }
     }

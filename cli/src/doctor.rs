@@ -142,6 +142,11 @@ impl Doctor {
             )),
             Err(e) => report.problems.push(redis(format!("Redis takes no writes: {e}"))),
         }
+        if let Some(files) = self.store.files()
+            && let Err(e) = files.try_out().await
+        {
+            report.problems.push(Problem { subject: "storage_url".into(), ..redis(e.to_string()) });
+        }
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use crate::backend::Backend;
 use crate::failure::Failure;
 use crate::print::{self, Table, span};
 
-/// List, show, pause and resume queues.
+/// List, show, pause, resume and remove queues.
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// List the queues.
@@ -24,6 +24,9 @@ pub(crate) enum Command {
     Pause(PauseArguments),
     /// Let workers claim from queues again.
     Resume(Many),
+    /// Remove unused queues: their names and pauses. Refused while a worker serves the queue or it has a job that has
+    /// not ended.
+    Rm(Many),
 }
 
 /// One queue.
@@ -64,6 +67,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
             pause(&queues, true, create, &common).await
         }
         Command::Resume(Many { queues, common }) => pause(&queues, false, true, &common).await,
+        Command::Rm(Many { queues, common }) => remove(&queues, &common).await,
     }
 }
 
@@ -148,4 +152,22 @@ async fn pause(names: &[QueueName], paused: bool, create: bool, common: &Common)
         }
     }
     if common.json() { Ok(print::json_list("queues", &queues)?) } else { Ok(()) }
+}
+
+/// Removes queues one after the other; one that is refused does not stop the others.
+async fn remove(names: &[QueueName], common: &Common) -> Result<(), Failure> {
+    let backend = common.backend().await?;
+    let mut refused = Vec::new();
+    let mut removed = Vec::new();
+    for name in names {
+        match backend.remove_queue(name).await? {
+            Ok(()) if common.json() => removed.push(name),
+            Ok(()) => print::line(format_args!("{name}  removed"))?,
+            Err(reason) => refused.push(reason),
+        }
+    }
+    if common.json() {
+        print::json_list("removed", &removed)?;
+    }
+    if refused.is_empty() { Ok(()) } else { Err(Failure::Failed(refused.join("\n"))) }
 }

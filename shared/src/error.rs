@@ -1,5 +1,5 @@
 //! Errors of a Store call, classified by what the caller can do about them.
-use crate::{JobId, State};
+use crate::{JobId, QueueName, State};
 
 /// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -54,6 +54,17 @@ pub enum Refusal {
     /// The job of this Idempotency-Key has been removed.
     #[error("job {0}, submitted with this Idempotency-Key, has been removed")]
     KeyGone(JobId),
+    /// No such queue.
+    #[error("there is no queue {0}")]
+    NoQueue(QueueName),
+    /// The queue is used, so it cannot be removed.
+    #[error("queue {queue} is in use: {reason}")]
+    QueueInUse {
+        /// Which.
+        queue: QueueName,
+        /// By what, and what to do.
+        reason: String,
+    },
     /// The limit on kinds or queues is reached.
     #[error("the limit of {max} {what}s is reached; use an existing {what}")]
     TooManyNames {

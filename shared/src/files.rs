@@ -8,6 +8,7 @@
 mod bucket;
 mod client;
 pub mod folder;
+mod health;
 mod later;
 pub mod location;
 pub mod name;
@@ -125,6 +126,7 @@ pub struct FileStore {
     objects: Arc<dyn ObjectStore>,
     home: Home,
     later: later::Later,
+    health: health::Health,
 }
 
 /// What the store is in: decides on what `ObjectStore` lacks or does in another way.
@@ -140,7 +142,12 @@ impl FileStore {
     fn at(root: PathBuf) -> Result<Self, FileError> {
         // Files of an acknowledged job must be on disk, like its record.
         let objects = LocalFileSystem::new_with_prefix(&root).map_err(|e| failed(&e, ""))?.with_fsync(true);
-        Ok(Self { objects: Arc::new(objects), home: Home::Folder(root), later: later::Later::default() })
+        Ok(Self {
+            objects: Arc::new(objects),
+            home: Home::Folder(root),
+            later: later::Later::default(),
+            health: health::Health::default(),
+        })
     }
 
     /// The folder; `None` for a bucket.

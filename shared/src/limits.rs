@@ -34,6 +34,8 @@ pub const CLAIM_SCAN: usize = 200;
 pub const DEMAND_SCAN: usize = 4_000;
 /// Ids that it examines at least in each partition.
 pub const DEMAND_SCAN_MIN: usize = 200;
+/// Lists of queues that one look at the queues visits in a call, and a few more: about 5 ms of Redis.
+pub const QUEUE_LISTS: usize = 2_000;
 /// How long a queue counts as served with a kind after its last worker with both, ms: 30 days.
 pub const SERVED_MS: u64 = 2_592_000_000;
 /// Entries of a claimed list that a renewal reads: slots and stray reservations.
@@ -56,6 +58,9 @@ pub const CASCADE_MS_MAX: i64 = 600_000;
 pub const DEAD_WINDOW: usize = 1_000;
 /// Jobs that one step of a manual prune examines.
 pub const PRUNE_BATCH: usize = 500;
+/// How long after the submit of a job that has been removed since its id is remembered, ms, so that the repetition of a
+/// submit whose reply was lost does not run it again: more than `redis.outage_ms` and `redis.response_ms` by default.
+pub const RESENT_MS: u64 = 15_000;
 /// Entries kept of a job's history, the newest.
 pub const HISTORY_MAX: usize = 1_000;
 /// The longest back-off, ms: a day.

@@ -14,6 +14,9 @@ use crate::Timestamp;
 /// The content type of [`render`]'s text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// The help of `file_store_failing`, which the API and the worker show.
+pub const FILE_STORE_FAILING: &str = "1 when the file store failed at the last try; 0 also without a file store";
+
 /// Buckets for calls of Redis and HTTP, s.
 const QUICK_S: [f64; 16] =
     [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];

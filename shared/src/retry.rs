@@ -25,6 +25,9 @@ impl Default for Backoff {
 impl Backoff {
     /// The delay, ms, after `failed` failed attempts (1, 2, …); `dice` is drawn evenly from 0..1.
     pub fn delay_ms(&self, failed: u32, dice: f64) -> u64 {
+        if self.first_ms == 0 {
+            return 0; // The power below may be infinite.
+        }
         let exponent = i32::try_from(failed.saturating_sub(1)).unwrap_or(i32::MAX);
         let full = (self.first_ms as f64 * self.factor.powi(exponent)).min(self.max_ms as f64);
         (full / 2.0 + full / 2.0 * dice) as u64
@@ -68,6 +71,8 @@ mod tests {
             [1_000, 3_000, 9_000, 10_000, 10_000]
         );
         assert_eq!(backoff.delay_ms(2, 0.0), 1_500);
+        let at_once = Backoff { first_ms: 0, factor: 10.0, max_ms: 10_000 };
+        assert_eq!([1, 2, 400, u32::MAX].map(|n| at_once.delay_ms(n, 1.0)), [0; 4]);
     }
 
     #[test]

@@ -70,6 +70,7 @@ pub use watch::{Watch, Watcher};
 pub use wire::address::address;
 pub use wire::metrics::Metrics;
 pub use wire::scripts::script_sha;
+pub use wire::within_one_outage;
 
 use wire::{Groups, Wire, scripts};
 

@@ -126,3 +126,34 @@ on_ground! {
         assert!(times.is_sorted() && job.updated_at >= times[2], "{times:?}");
     }
 }
+
+on_ground! {
+    async fn a_delay_that_was_given_while_the_clock_was_ahead_is_what_was_asked_for(g: &Ground) {
+        use leasehold::job::Due;
+        use leasehold::Timestamp;
+        g.renew("w1", &[]).await;
+        let begun = g.submit(job()).await;
+        g.sweep().await;
+        g.advance(HOUR);
+        g.renew("w1", &[]).await;
+        let delayed = g.submit(NewJob { due: Due::In(5_000), ..job() }).await;
+        let at = g.now() + HOUR;
+        let timed = g.submit(NewJob { due: Due::At(Timestamp(at)), ..job() }).await;
+        let held = claim_for(g, &begun, "w1", LEASE).await;
+        g.settle("w1", fail(&held, Some(7_000))).await;
+        g.sweep().await;
+        g.advance(-HOUR);
+        g.renew("w1", &[]).await;
+        g.pass(4_000).await;
+        assert_eq!((g.state(&delayed).await, g.state(&begun).await), (State::Scheduled, State::Retrying));
+        g.pass(2_500).await;
+        assert_eq!((g.state(&delayed).await, g.state(&begun).await), (State::Queued, State::Retrying));
+        g.pass(2_500).await;
+        assert_eq!(g.state(&begun).await, State::Queued);
+        let timed = g.get(&timed).await;
+        assert_eq!((timed.state, timed.scheduled_at.map(|at| at.0)), (State::Scheduled, Some(at)), "a time is a time");
+        let given = g.submit(NewJob { due: Due::In(2 * HOUR as u64), ..job() }).await;
+        g.pass(2_000).await;
+        assert_eq!(g.state(&given).await, State::Scheduled, "a delay that was given since is kept");
+    }
+}

@@ -15,7 +15,7 @@ const RULES: [&str; 6] = ["on", "nopass", "~lh:*", "resetchannels", "&lh:*", "+@
 fn commands() -> BTreeSet<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/src/store/lua");
     let mut commands = BTreeSet::new();
-    let options = ["LIMIT", "WITHSCORES", "WITHVALUES", "WRONGTYPE", "REV", "BYSCORE", "NX", "PX"];
+    let options = ["LIMIT", "WITHSCORES", "WITHVALUES", "WRONGTYPE", "REV", "BYSCORE", "NX", "PX", "RANK", "MAXLEN"];
     for entry in std::fs::read_dir(folder).unwrap() {
         let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
         let words = text.split('\'').filter(|word| word.len() > 1 && word.bytes().all(|b| b.is_ascii_uppercase()));
@@ -88,6 +88,7 @@ async fn scene(g: &Ground) -> Scene {
         ])
         .await;
     assert_eq!(g.claim("w1", 9).await.len(), 0, "it is set aside");
+    g.store.pause(&queue("paused"), true).await.unwrap();
     let queued = g.submit(NewJob { priority: leasehold::job::Priority::High, ..job() }).await;
     let () = g.redis.command(&["HSET", &format!("lh:{{0}}:job:{queued}"), "crashes", "1"]).await;
     g.submit(NewJob { kind: kind("other"), ..job() }).await;
@@ -136,6 +137,7 @@ async fn call(store: &Store, scene: &Scene, verb: &str) -> Result<(), Error> {
         "cancel a batch" => store.cancel(one(&scene.batch)).await.map(drop),
         "retry" => store.retry(one(&scene.failed)).await.map(drop),
         "retry a batch" => store.retry(one(&scene.ended_batch)).await.map(drop),
+        "remove a queue" => store.remove_queue(&queue("paused")).await,
         "remove" => store.remove(one(&scene.ended)).await.map(drop),
         "prune" => store.prune(&PruneQuery::default()).await.map(drop),
         "leave" => store.leave(&worker("w2")).await,
@@ -149,7 +151,7 @@ async fn call(store: &Store, scene: &Scene, verb: &str) -> Result<(), Error> {
     }
 }
 
-const VERBS: [&str; 22] = [
+const VERBS: [&str; 23] = [
     "submit",
     "submit a batch",
     "items",
@@ -164,6 +166,7 @@ const VERBS: [&str; 22] = [
     "retry",
     "retry a batch",
     "remove",
+    "remove a queue",
     "leave",
     "recover",
     "promote",
@@ -183,7 +186,8 @@ async fn a_command_that_is_denied_leaves_nothing_half_written() {
     let (mut refused, mut done, mut ready) = (0, 0, None);
     for verb in VERBS {
         // A sweep has several steps, and these verbs several calls.
-        let is_one_call = !verb.starts_with("sweep") && verb != "prune" && !verb.ends_with("batch");
+        let is_one_call =
+            !verb.starts_with("sweep") && verb != "prune" && verb != "remove a queue" && !verb.ends_with("batch");
         for command in commands() {
             let scene = match ready.take() {
                 Some(scene) => scene,

@@ -30,6 +30,7 @@ mod lease_tokens;
 mod lifecycle;
 mod manifests;
 mod metrics;
+mod names;
 mod openapi;
 mod partitions;
 mod process_one;

@@ -80,6 +80,10 @@ async fn each_described_success_is_seen() {
     for verb in ["pause", "resume"] {
         asker.ask(Method::POST, &format!("/api/v1/queues/default/{verb}"), None).await;
     }
+    asker.ask(Method::POST, "/api/v1/queues/unused/pause", None).await;
+    assert_eq!(asker.ask(Method::DELETE, "/api/v1/queues/unused", None).await.status, 204);
+    assert_eq!(asker.ask(Method::DELETE, "/api/v1/queues/unused", None).await.status, 404);
+    assert_eq!(asker.ask(Method::DELETE, "/api/v1/queues/default", None).await.status, 409);
     // The states and steps of a job: cancelled, retried, run, cancelled while it runs, removed.
     asker.ask(Method::POST, &format!("{path}/cancel"), None).await;
     asker.ask(Method::POST, &format!("{path}/retry"), None).await;

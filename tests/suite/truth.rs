@@ -160,3 +160,135 @@ async fn a_file_store_that_fails_charges_no_attempt() {
     assert_eq!(api.post(&format!("{path}/cancel"), &json!({})).await.status, 200);
     system.finish().await;
 }
+
+#[tokio::test]
+async fn a_redis_that_accepts_no_more_connections_is_named() {
+    let work = Work::start(&[]).await;
+    let api = work.system.api(&[]).await;
+    api.wait_ready().await;
+    let redis = work.system.redis();
+    let mut connection = redis.connection().await;
+    let () = redis::cmd("CONFIG").arg("SET").arg("maxclients").arg(1).query_async(&mut connection).await.unwrap();
+    let mut kill = redis::cmd("CLIENT");
+    kill.arg("KILL").arg("TYPE").arg("normal").arg("SKIPME").arg("yes");
+    let () = kill.query_async(&mut connection).await.unwrap();
+    let doctor = work.system.command(&["doctor"], &[]).await;
+    assert!(!doctor.status.success(), "{doctor:?}");
+    assert!(doctor.stderr.contains("raise its `maxclients`") && !doctor.stderr.contains("start one"), "{doctor:?}");
+    becomes_unready(&api, "maxclients").await;
+    let () = redis::cmd("CONFIG").arg("SET").arg("maxclients").arg(10_000).query_async(&mut connection).await.unwrap();
+    api.wait_ready().await;
+    work.system.finish().await;
+}
+
+/// A tmpfs as the file store; unmounted when it is dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// `None`: only root can mount one.
+    fn mount() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut mount = std::process::Command::new("mount");
+        let mounted = mount.args(["-t", "tmpfs", "-o", "size=8m", "none"]).arg(folder.path()).status();
+        mounted.is_ok_and(|status| status.success()).then_some(Self(folder))
+    }
+
+    fn fill(&self) {
+        use std::io::Write;
+        let mut filler = std::fs::File::create(self.0.path().join("filler")).unwrap();
+        for size in [1 << 16, 1 << 10, 1] {
+            while filler.write_all(&vec![0; size]).is_ok() {}
+        }
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.0.path().join("filler")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(std::process::Command::new("umount").arg("-l").arg(self.0.path()).status());
+    }
+}
+
+#[tokio::test]
+async fn a_file_store_that_fails_is_reported_and_its_kinds_are_not_claimed() {
+    const WRITES: usize = 12;
+    let Some(disk) = SmallDisk::mount() else {
+        return println!("SKIPPED: a tmpfs, which only root can mount");
+    };
+    let storage = disk.0.path().join("files");
+    let storage = format!("file://{}", storage.display());
+    let system = System::start(&[("LEASEHOLD_STORAGE_URL", &storage)]).await;
+    let kinds = system.folder().join("kinds.toml");
+    let command = "head -c 100000 /dev/zero > out/data";
+    let text = format!(
+        "[kinds.writes]\nmax_attempts = 1\ncommand = [\"sh\", \"-c\", \"{command}\"]\n\
+         [kinds.plain]\ncommand = [\"true\"]\n"
+    );
+    std::fs::write(&kinds, text).unwrap();
+    let kinds = kinds.display().to_string();
+    let api = system.api(&[("LEASEHOLD_KINDS", &kinds)]).await;
+    api.wait_ready().await;
+    let port = leasehold_tests::Port::reserve();
+    let listen = format!("127.0.0.1:{}", port.number());
+    let worker = system.worker(&[
+        ("LEASEHOLD_KINDS", &kinds),
+        ("LEASEHOLD_WORKER__LISTEN", &listen),
+        ("LEASEHOLD_WORKER__CONCURRENCY", "4"),
+    ]);
+    let seen = async |path: &str| reqwest::get(format!("http://{listen}{path}")).await.unwrap().text().await.unwrap();
+    let count = async |kind: &str| {
+        let text = seen("/metrics").await;
+        let name = format!("leasehold_jobs_claimed_total{{kind=\"{kind}\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&name)?.parse::<usize>().ok()).unwrap_or(0)
+    };
+    let state = async |id: &leasehold::JobId| api.get(&format!("/api/v1/jobs/{id}")).await.json["state"].clone();
+    let all_are = async |ids: &[leasehold::JobId], wanted: &str| {
+        eventually(3 * SOON, &format!("all are {wanted}"), async || {
+            for id in ids {
+                let state = state(id).await;
+                if state != wanted {
+                    return Err(state);
+                }
+            }
+            Ok(())
+        })
+        .await
+    };
+    all_are(&[submit(&api, "writes").await], "completed").await;
+    disk.fill();
+    let mut ids = vec![submit(&api, "writes").await];
+    eventually(SOON, "the API and the worker report it", async || {
+        let (of_api, of_worker) = (api.get("/readyz").await, seen("/readyz").await);
+        let says = |text: &str| text.contains("files_fault") && text.contains("ready");
+        (of_api.status == 200 && says(&of_api.text) && says(&of_worker)).then_some(()).ok_or(of_worker)
+    })
+    .await;
+    for text in [api.get("/metrics").await.text, seen("/metrics").await] {
+        assert!(text.contains("\nleasehold_file_store_failing 1\n"), "{text}");
+    }
+    let doctor = system.command(&["doctor"], &[]).await;
+    assert!(!doctor.status.success() && doctor.stdout.contains("file store failed"), "{doctor:?}");
+    eventually(SOON, "an attempt has failed", async || worker.stderr().contains("no attempt charged")).await;
+    // From now on the worker leaves the kind alone, and runs others.
+    let before = count("writes").await;
+    for _ in 1..WRITES {
+        ids.push(submit(&api, "writes").await);
+    }
+    all_are(&[submit(&api, "plain").await], "completed").await;
+    let plain = count("plain").await;
+    all_are(&[submit(&api, "plain").await], "completed").await;
+    let slots = 4;
+    assert!(count("writes").await <= before + slots, "at most what was being claimed already");
+    let parked = count("writes").await;
+    all_are(&[submit(&api, "plain").await, submit(&api, "plain").await], "completed").await;
+    assert_eq!((count("writes").await, count("plain").await), (parked, plain + 3));
+    disk.free();
+    all_are(&ids, "completed").await;
+    eventually(SOON, "it is well", async || !api.get("/readyz").await.text.contains("files_fault")).await;
+    assert!(system.command(&["doctor"], &[]).await.status.success());
+    drop(worker);
+    system.finish().await;
+}

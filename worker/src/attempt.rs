@@ -219,6 +219,7 @@ impl Attempt {
     /// The system is at fault, and charging attempts would fail each job of its time.
     fn release(&self, failure: &Failure) -> Outcome {
         let (id, delay_ms) = (&self.job.held.id, limits::SYSTEM_FAULT_DELAY_MS);
+        self.running.lacked_files(&self.job.kind);
         tracing::error!(job = %id, kind = %self.job.kind, delay_ms, "released, no attempt charged: {}", failure.message);
         self.context.warn(&format!("released, no attempt charged: {}", failure.message));
         Outcome::Release { delay_ms: Some(delay_ms) }
@@ -270,7 +271,7 @@ impl Attempt {
 }
 
 /// Releases a job whose claim took too long.
-pub(crate) fn release_late(running: &Arc<Running>, job: ClaimedJob, slot: Slot) {
+fn release_late(running: &Arc<Running>, job: ClaimedJob, slot: Slot) {
     tracing::info!(job = %job.held.id, token = job.held.token, "released: its claim took too long");
     let (store, worker, metrics) = (running.store.clone(), running.worker.clone(), Arc::clone(&running.metrics));
     metrics.released.inc();

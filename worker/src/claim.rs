@@ -15,7 +15,7 @@ use leasehold::store::{ClaimRequest, Claimed, Reservation};
 use leasehold::{Error, QueueName, limits};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::attempt::{self, Attempt};
+use crate::attempt::Attempt;
 use crate::event::{Event, Popped};
 use crate::lease::leases::Call;
 use crate::outage::{Backoff, is_outage};
@@ -49,6 +49,8 @@ struct Partition {
     not_before: Instant,
     /// Spaces out the calls after failures: in a cluster another partition's server may work.
     backoff: Backoff,
+    /// The most jobs to ask for: fewer after a claim whose reply did not arrive in time, as over a slow link.
+    most: usize,
     /// Reservations made by pops, each with the call that ends once it is leased.
     reserved: Vec<(Reservation, Call)>,
     /// The number of the last claim.
@@ -65,6 +67,7 @@ impl Partition {
             look_at: None,
             not_before: Instant::now(),
             backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(1)),
+            most: limits::SLOTS_MAX,
             reserved: Vec::new(),
             number: 0,
             unanswered: None,
@@ -272,7 +275,8 @@ impl Claimer {
 
     async fn claim(&mut self, partition: u16) {
         let running = Arc::clone(&self.running);
-        let (slots, share, work) = (running.slots.free(), usize::from(partition), running.work());
+        let (share, work) = (usize::from(partition), running.work());
+        let slots = running.slots.free().min(self.partitions[share].most);
         // A claim that is sent again leases what it reserved the first time.
         let reserved = match self.partitions[share].unanswered {
             None => std::mem::take(&mut self.partitions[share].reserved),
@@ -290,19 +294,25 @@ impl Claimer {
             seen: running.leases.highest_token(partition),
             reservations: &reservations,
             queues: &self.budgets.share(slots),
-            kinds: &work.served,
+            kinds: &running.claimable(&work),
         };
         calls.push(running.leases.begin_call(partition));
         match running.store.claim(partition, &request).await {
             Ok(claimed) => {
                 running.redis.answered_in(Some(partition));
                 self.partitions[share].backoff.reset();
+                if sent.elapsed() < Duration::from_millis(running.config.redis.response_ms / 4) {
+                    self.partitions[share].most = (self.partitions[share].most * 2).min(limits::SLOTS_MAX);
+                }
                 self.start_claimed(partition, slots, sent, claimed);
             }
             Err(e) => {
                 running.redis.failed_in(Some(partition), "claiming jobs", &e);
                 let share = &mut self.partitions[share];
                 (share.due, share.not_before) = (true, Instant::now() + share.backoff.delay());
+                if matches!(e, Error::OutcomeUnknown(_)) {
+                    share.most = (slots / 2).max(1);
+                }
                 match e {
                     // The call was not sent, so the reservations are still valid.
                     Error::Unavailable(_) => share.reserved.extend(reservations.into_iter().zip(calls)),
@@ -330,14 +340,8 @@ impl Claimer {
         for job in claimed.jobs {
             self.running.metrics.claimed(&job);
             let limited = work.kinds.get(&job.kind).max_running.is_some();
-            let is_full = self.running.slots.free() == 0;
             let slot = self.running.slots.take(partition, job.crashes > 0, limited);
-            if is_full {
-                // The claim was answered late, and another partition's has filled the slots since.
-                attempt::release_late(&self.running, job, slot);
-            } else {
-                Attempt::start(&self.running, job, slot, sent);
-            }
+            Attempt::start(&self.running, job, slot, sent);
         }
     }
 

@@ -49,6 +49,7 @@ pub(crate) struct Metrics {
     slots: Gauge,
     running: Gauge,
     redis_up: Gauge,
+    files_failing: Gauge,
     differ: SettingsDiffer,
 }
 
@@ -74,6 +75,7 @@ impl Metrics {
             slots: Gauge::default(),
             running: Gauge::default(),
             redis_up: Gauge::default(),
+            files_failing: Gauge::default(),
             differ: SettingsDiffer::default(),
         };
         metrics.register();
@@ -86,6 +88,7 @@ impl Metrics {
         self.differ.register(registry);
         let mut gauge = |name: &str, help: &str, gauge: &Gauge| registry.register(name, help, gauge.clone());
         gauge("redis_up", "1 if Redis answered the last call, else 0", &self.redis_up);
+        gauge("file_store_failing", leasehold::metrics::FILE_STORE_FAILING, &self.files_failing);
         gauge("worker_slots", "Jobs the worker can run at once", &self.slots);
         gauge("worker_slots_busy", "Slots in use: jobs running now", &self.running);
         let mut count = |name: &str, help: &str, counter: &Counter| registry.register(name, help, counter.clone());
@@ -114,6 +117,11 @@ impl Metrics {
     /// The metrics of the Store's calls.
     pub fn store(&self) -> &store::Metrics {
         &self.store
+    }
+
+    /// Shows whether the file store fails.
+    pub fn files_fail(&self, fails: bool) {
+        self.files_failing.set(fails.into());
     }
 
     /// Shows which settings differ from those of other processes.

@@ -15,7 +15,7 @@ use leasehold::followed::Followed;
 use leasehold::metrics::CONTENT_TYPE as METRICS_TYPE;
 use leasehold::server::{Bounds, Metrics as Connections, listen, serve};
 use leasehold::tokens::{NotAdmitted, Scope, Tokens};
-use leasehold::{Config, Limits, Store};
+use leasehold::{Config, FileStore, Limits, Store};
 use serde_json::json;
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -147,6 +147,9 @@ async fn ready(State(probe): State<Arc<Probe>>) -> Response {
     let faults = store.fatal_faults();
     if !faults.is_empty() {
         answer["redis_faults"] = json!(faults);
+    }
+    if let Some(fault) = running.store.files().and_then(FileStore::fault) {
+        answer["files_fault"] = json!(fault);
     }
     Json(answer).into_response()
 }

@@ -1,6 +1,6 @@
 //! Runs one worker: connects, starts its roles, and waits for its end.
 use std::pin::pin;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use leasehold::followed::Followed;
@@ -55,6 +55,7 @@ pub(crate) async fn run(config: Config, kinds: Kinds, registry: Registry, shutdo
         config,
         work: RwLock::new(Arc::new(work)),
         turned: Turned::new(),
+        needs_files: Mutex::default(),
         queues,
         reporter,
         redis,
@@ -70,6 +71,7 @@ pub(crate) async fn run(config: Config, kinds: Kinds, registry: Registry, shutdo
     let mut roles = JoinSet::new();
     roles::start(&running.gone, &mut roles, sweeper::run(Arc::clone(&running)));
     roles::start(&running.gone, &mut roles, sweeper::sweep_files(Arc::clone(&running)));
+    roles::start(&running.gone, &mut roles, watch_files(Arc::clone(&running)));
     roles::start(&running.gone, &mut roles, register(Arc::clone(&running), info));
     roles::start(&running.gone, &mut roles, follow_kinds(Arc::clone(&running), registry, file));
     roles::start(&running.gone, &mut roles, reporting);
@@ -96,6 +98,20 @@ async fn claim(running: Arc<Running>, events: mpsc::UnboundedReceiver<Event>) {
     Claimer::new(Arc::clone(&running), events).run().await;
     running.tasks.close();
     running.claims_over.cancel();
+}
+
+/// Tries the file store from time to time.
+async fn watch_files(running: Arc<Running>) {
+    let changed = |fails: bool| {
+        running.metrics.files_fail(fails);
+        if !fails {
+            running.look_everywhere();
+        }
+    };
+    match running.store.files() {
+        Some(files) => files.watch(changed).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Applies each new version of the kinds file. One that this worker cannot serve is logged, and the previous one stays

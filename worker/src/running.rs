@@ -1,9 +1,11 @@
 //! `Running`: the state that the roles of one worker share.
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use leasehold::store::WorkerInfo;
-use leasehold::{Config, Kind, Kinds, QueueName, Store, WorkerId};
+use leasehold::{Config, FileStore, Kind, Kinds, QueueName, Store, WorkerId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -47,6 +49,8 @@ pub(crate) struct Running {
     pub claims_over: CancellationToken,
     /// Cancelled when the worker has ended or its `run` was dropped. Ends all roles and the lease thread.
     pub gone: CancellationToken,
+    /// Kinds of which an attempt has failed because of the file store.
+    pub needs_files: Mutex<BTreeSet<Kind>>,
     /// When the claim loop last turned: it does so at least once a second, unless it waits for a call to Redis.
     pub turned: Turned,
     /// To the claim loop.
@@ -108,10 +112,33 @@ impl Running {
         self.work.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The kinds to claim now, each with its `max_running`. While the file store fails, those that are known to need it
+    /// are left to other workers, and to the time when it works again.
+    pub fn claimable<'a>(&self, work: &'a Work) -> Cow<'a, [(Kind, u32)]> {
+        if self.store.files().and_then(FileStore::fault).is_none() {
+            return Cow::Borrowed(&work.served);
+        }
+        let needing = self.needs_files.lock().unwrap_or_else(PoisonError::into_inner);
+        Cow::Owned(work.served.iter().filter(|(kind, _)| !needing.contains(kind)).cloned().collect())
+    }
+
+    /// An attempt has failed because of the file store.
+    pub fn lacked_files(&self, kind: &Kind) {
+        if let Some(files) = self.store.files() {
+            files.doubt();
+        }
+        self.needs_files.lock().unwrap_or_else(PoisonError::into_inner).insert(kind.clone());
+    }
+
+    /// Lets the claim loop look at every partition.
+    pub fn look_everywhere(&self) {
+        (0..self.store.partitions()).for_each(|partition| self.tell_claimer(Event::Look(partition)));
+    }
+
     /// Replaces what this worker can run, and lets the claim loop look for jobs of new kinds.
     pub fn set_work(&self, work: Work) {
         *self.work.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(work);
-        (0..self.store.partitions()).for_each(|partition| self.tell_claimer(Event::Look(partition)));
+        self.look_everywhere();
     }
 
     /// Notifies the claim loop. Ignored once the loop has ended.

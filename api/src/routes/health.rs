@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use leasehold::Error;
+use leasehold::files::FileStore;
 use leasehold::metrics::CONTENT_TYPE as METRICS_TYPE;
 use leasehold::store::Standing;
 use serde_json::json;
@@ -44,6 +45,10 @@ pub async fn ready(State(api): State<Api>) -> Answer {
             // --repair`.
             if let Some(at) = emptied_at {
                 answer["emptied_at"] = at.to_string().into();
+            }
+            // Jobs without files are taken nevertheless.
+            if let Some(fault) = store.files().and_then(FileStore::fault) {
+                answer["files_fault"] = fault.into();
             }
             let differences = api.differences();
             if !differences.kinds.is_empty() {

@@ -1,6 +1,7 @@
-//! Queues: list, read, pause, resume.
+//! Queues: list, read, pause, resume, remove.
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use leasehold::QueueName;
 use leasehold::store::QueueStatus;
@@ -32,6 +33,12 @@ pub async fn pause(State(api): State<Api>, Named(name): Named<QueueName>, _: NoQ
 /// `POST /api/v1/queues/{queue}/resume`
 pub async fn resume(State(api): State<Api>, Named(name): Named<QueueName>, _: NoQuery) -> Answer {
     set_paused(&api, name, false).await
+}
+
+/// `DELETE /api/v1/queues/{queue}`
+pub async fn remove(State(api): State<Api>, Named(name): Named<QueueName>, _: NoQuery) -> Answer {
+    api.store().await?.remove_queue(&name).await.map_err(Problem::changing)?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 async fn set_paused(api: &Api, name: QueueName, paused: bool) -> Answer {

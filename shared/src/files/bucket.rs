@@ -62,7 +62,7 @@ impl FileStore {
         };
         let opened = tokio::time::timeout(OPEN_LIMIT, opening).await;
         opened.unwrap_or_else(|_| Err(fault(format!("it did not answer within {} s", OPEN_LIMIT.as_secs()))))?;
-        Ok(Self { objects, home: Home::Bucket, later: super::later::Later::default() })
+        Ok(Self { objects, home: Home::Bucket, later: Default::default(), health: Default::default() })
     }
 
     /// Removes everything below these prefixes. Whatever could not be removed is left to the sweep.

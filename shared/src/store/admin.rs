@@ -1,4 +1,4 @@
-//! Cancel, retry, remove and pause: what clients and operators do to existing jobs and queues.
+//! Cancel, retry, remove, pause, and remove a queue: what clients and operators do to existing jobs and queues.
 use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::Value;
 
@@ -7,7 +7,7 @@ use super::wire::reply::{array, text};
 use super::wire::scripts::Script;
 use super::wire::{Args, Repeat, scripts};
 use super::{Store, by_partition};
-use crate::{Job, JobId, QueueName, Refusal, Result, State, limits};
+use crate::{Error, Job, JobId, QueueName, Refusal, Result, State, limits};
 
 /// The partitions in which a queue is paused at once.
 const AT_ONCE: usize = 16;
@@ -158,6 +158,52 @@ impl Store {
         let args = Args::default().text(if paused { "pause" } else { "resume" }).text(queue.as_str());
         let each = (0..self.partitions()).map(|p| self.inner.wire.run(&scripts::PAUSE, p, &args, Repeat::Safe));
         stream::iter(each).buffer_unordered(AT_ONCE).try_for_each(|_| std::future::ready(Ok(()))).await
+    }
+
+    /// Removes an unused queue: its name and its pause, in every partition. The next job that is submitted to it
+    /// creates it again.
+    ///
+    /// # Errors
+    /// [`Refusal::NoQueue`]; [`Refusal::QueueInUse`] while a live worker serves it, or it has a job that has not ended.
+    pub async fn remove_queue(&self, queue: &QueueName) -> Result<()> {
+        let in_use = |reason: String| Err(Refusal::QueueInUse { queue: queue.clone(), reason }.into());
+        if let Some(worker) = self.workers_at_a_glance().await?.iter().find(|w| w.alive && w.queues.contains(queue)) {
+            return in_use(format!("worker {} serves it; stop the worker, or change its worker.queues", worker.id));
+        }
+        let cancel = "wait until it has ended, or cancel it";
+        for state in [State::Running, State::Scheduled, State::Retrying, State::Waiting] {
+            if let Some(job) = self.find_in_queue(queue, state).await? {
+                return in_use(format!("job {job} is {state}; {cancel}"));
+            }
+        }
+        let waiting = || in_use("jobs wait in it; let a worker run them, or cancel them".into());
+        let Some((known, paused)) = self.forget_queue(queue, "look").await? else { return waiting() };
+        if !known && !paused {
+            return Err(Refusal::NoQueue(queue.clone()).into());
+        }
+        match self.forget_queue(queue, "forget").await.map_err(Error::after_a_change)? {
+            Some(_) => Ok(()),
+            // One was submitted meanwhile: the pause is restored where it was removed.
+            None if paused => {
+                self.pause(queue, true).await.map_err(Error::after_a_change)?;
+                waiting()
+            }
+            None => waiting(),
+        }
+    }
+
+    /// Looks at a queue in every partition, or forgets it. Whether it was known, and whether it was paused; `None`: a
+    /// job waits in it.
+    async fn forget_queue(&self, queue: &QueueName, verb: &str) -> Result<Option<(bool, bool)>> {
+        let args = Args::default().text(queue.as_str()).count(limits::LIST_SCAN).text(verb);
+        let (mut known, mut paused) = (false, false);
+        for partition in 0..self.partitions() {
+            let reply = self.inner.wire.run(&scripts::FORGET, partition, &args, Repeat::Safe).await?;
+            let [_, is_known, is_paused] = array(&reply) else { return Ok(None) };
+            known |= *is_known == Value::Int(1);
+            paused |= *is_paused == Value::Int(1);
+        }
+        Ok(Some((known, paused)))
     }
 
     /// Calls a script that takes ids and returns one word for each.

@@ -6,8 +6,6 @@
 mod judge;
 mod seen;
 
-use std::collections::BTreeSet;
-
 use redis::Value;
 
 use super::Store;
@@ -39,35 +37,30 @@ impl Store {
     async fn walk(&self, partition: u16) -> Result<Seen> {
         let mut seen = Seen::new(partition);
         seen.now = self.now(partition).await?;
-        let (mut cursor, mut names) = ("0".to_owned(), BTreeSet::new());
+        let (mut cursor, head) = ("0".to_owned(), keys::prefix(partition).len() + 1);
         loop {
             let mut pipeline = redis::pipe();
             let pattern = keys::pattern(partition, "*");
             pipeline.cmd("SCAN").arg(&cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(STEP);
             let replies = self.inner.wire.pipe(Home::Partition(partition), &pipeline).await?;
             let reply = array(&replies[0]);
-            names.extend(array(&reply[1]).iter().map(text));
-            cursor = text(&reply[0]);
-            if cursor == "0" {
-                break;
-            }
-        }
-        let head = keys::prefix(partition).len() + 1;
-        let (jobs, others): (Vec<&str>, Vec<&str>) =
-            names.iter().map(|name| &name[head..]).partition(|name| name.starts_with("job:"));
-        for name in others {
-            if let Some(sort) = seen.sort_of(name) {
-                let key = keys::fixed(partition, name);
-                match self.read_key(partition, &key, sort).await? {
-                    Ok(members) => seen.take(name, members),
-                    Err(reason) => seen.unreadable(key, sort.must_be(), reason),
+            // A page at a time, and some keys twice, as Redis returns them: there may be millions.
+            let names: Vec<String> = array(&reply[1]).iter().map(|name| text(name)[head..].to_owned()).collect();
+            let (jobs, others): (Vec<&str>, Vec<&str>) =
+                names.iter().map(String::as_str).partition(|name| name.starts_with("job:"));
+            for name in others {
+                if let Some(sort) = seen.sort_of(name) {
+                    self.read_key(partition, name, sort, &mut seen).await?;
                 }
             }
+            for chunk in jobs.chunks(STEP / 2) {
+                self.read_jobs(partition, chunk, &mut seen).await?;
+            }
+            cursor = text(&reply[0]);
+            if cursor == "0" {
+                return Ok(seen);
+            }
         }
-        for chunk in jobs.chunks(STEP / 2) {
-            self.read_jobs(partition, chunk, &mut seen).await?;
-        }
-        Ok(seen)
     }
 
     /// The time by which scripts act, ms.
@@ -81,35 +74,44 @@ impl Store {
         Ok(array(&replies[0]).first().and_then(number).unwrap_or(0) * 1_000)
     }
 
-    /// All members of a key, in steps; Redis's error when the key is of another type.
-    async fn read_key(&self, partition: u16, key: &str, sort: Sort) -> Result<Result<Vec<String>, String>> {
-        let (mut members, mut cursor) = (Vec::new(), "0".to_owned());
+    /// Takes in all members of a key, in steps; reports a key of another type.
+    async fn read_key(&self, partition: u16, name: &str, sort: Sort, seen: &mut Seen) -> Result<()> {
+        let key = keys::fixed(partition, name);
+        let (mut read, mut cursor) = (0, "0".to_owned());
         loop {
             let mut pipeline = redis::pipe();
             match sort {
-                Sort::List => pipeline.cmd("LRANGE").arg(key).arg(members.len()).arg(members.len() + STEP - 1),
-                Sort::Text => pipeline.cmd("GET").arg(key),
+                Sort::List => pipeline.cmd("LRANGE").arg(&key).arg(read).arg(read + STEP - 1),
+                Sort::Text => pipeline.cmd("GET").arg(&key),
                 Sort::Set | Sort::Hash | Sort::Ranked => {
-                    pipeline.cmd(sort.scan()).arg(key).arg(&cursor).arg("COUNT").arg(STEP)
+                    pipeline.cmd(sort.scan()).arg(&key).arg(&cursor).arg("COUNT").arg(STEP)
                 }
             };
             let mut replies = self.inner.wire.pipe_leniently(Home::Partition(partition), &pipeline).await?;
             match (sort, replies.pop().unwrap_or(Value::Nil)) {
-                (_, Value::ServerError(e)) => return Ok(Err(e.details().unwrap_or("of another type").to_owned())),
-                (Sort::Text, value) => return Ok(Ok(vec![text(&value)])),
+                (_, Value::ServerError(e)) => {
+                    let reason = e.details().unwrap_or("of another type").to_owned();
+                    seen.unreadable(key, sort.must_be(), reason);
+                    return Ok(());
+                }
+                (Sort::Text, value) => {
+                    seen.take(name, vec![text(&value)]);
+                    return Ok(());
+                }
                 // Elements pushed meanwhile are at the head: no remaining element is skipped.
                 (Sort::List, step) => {
-                    members.extend(array(&step).iter().map(text));
+                    read += array(&step).len();
+                    seen.take(name, array(&step).iter().map(text).collect());
                     if array(&step).len() < STEP {
-                        return Ok(Ok(members));
+                        return Ok(());
                     }
                 }
                 (_, step) => {
-                    let [next, step] = array(&step) else { return Ok(Ok(members)) };
-                    members.extend(array(step).iter().map(text));
+                    let [next, step] = array(&step) else { return Ok(()) };
+                    seen.take(name, array(step).iter().map(text).collect());
                     cursor = text(next);
                     if cursor == "0" {
-                        return Ok(Ok(members));
+                        return Ok(());
                     }
                 }
             }

@@ -245,15 +245,36 @@ impl Store {
 
     /// What follows the prefix in the names of a partition's lists, sorted.
     async fn lists_of(&self, partition: u16, queue: Option<&QueueName>) -> Result<BTreeSet<String>> {
-        let args = Args::default().text(queue.map_or("", QueueName::as_str)).count(0);
-        let reply = self.inner.wire.run(&scripts::QUEUES, partition, &args, Repeat::Safe).await?;
+        let entries = self.queues_in(partition, queue, 0).await?;
         let mut lists = BTreeSet::new();
-        for entry in array(&reply).iter().skip(1).map(array) {
+        for entry in entries.iter().map(|(_, entry)| array(entry)) {
             let name = text(&entry[0]);
             lists.extend(["", ":high", ":low", ":suspect"].map(|sort| format!("queue:{name}{sort}")));
             lists.extend(entry.iter().skip(5).map(|kind| format!("parked:{name}:{}", text(kind))));
         }
         Ok(lists)
+    }
+
+    /// A job of this queue in this state, which is not `queued`. The cost grows with the number of jobs in that state.
+    pub(super) async fn find_in_queue(&self, queue: &QueueName, state: State) -> Result<Option<JobId>> {
+        let query = ListQuery { state: Some(state), ..ListQuery::default() };
+        let mut position = None;
+        loop {
+            let ids = self.next_ids(&query, position.as_ref(), limits::PAGE_MAX).await?;
+            let Some((_, last)) = ids.last() else { return Ok(None) };
+            position = Some(last.clone());
+            let ids: Vec<JobId> = ids.into_iter().filter_map(|(id, _)| id).collect();
+            let places = self.places(&ids).await?;
+            let command = |(id, partition): (&JobId, u16)| {
+                (Home::Partition(partition), redis::cmd("HGET").arg(keys::job(partition, id)).arg("queue").to_owned())
+            };
+            let commands: Vec<_> = ids.iter().zip(places).map(command).collect();
+            let queues = self.inner.wire.pipe_each_leniently(&commands).await?;
+            let mut found = ids.into_iter().zip(&queues).filter(|(_, of)| text(of) == queue.as_str());
+            if let Some((id, _)) = found.next() {
+                return Ok(Some(id));
+            }
+        }
     }
 
     /// The members of a set of names, over all partitions.

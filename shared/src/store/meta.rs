@@ -108,7 +108,8 @@ impl Store {
             Layout::Later(later) => return Err(later_layout(later)),
             Layout::New | Layout::Earlier(_) => {}
         }
-        let alive: Vec<WorkerStatus> = self.workers().await?.into_iter().filter(|worker| worker.alive).collect();
+        let alive: Vec<WorkerStatus> =
+            self.workers_at_a_glance().await?.into_iter().filter(|worker| worker.alive).collect();
         if !alive.is_empty() {
             return Ok(Migrated::Alive(alive));
         }

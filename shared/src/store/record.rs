@@ -52,9 +52,9 @@ impl Store {
         let places = self.places(ids).await?;
         for (partition, share) in by_partition(ids, |at, _| places[at]) {
             for chunk in share.chunks(50) {
-                let args = Args::default().texts(chunk.iter().map(|(_, id)| id.as_str()));
-                let reply = self.inner.wire.run(&scripts::GET, partition, &args, repeat).await?;
-                for ((at, id), value) in chunk.iter().zip(array(&reply)) {
+                let args = |part: &[(usize, &JobId)]| Args::default().texts(part.iter().map(|(_, id)| id.as_str()));
+                let reply = self.inner.wire.read_each(&scripts::GET, partition, chunk, args, repeat).await?;
+                for ((at, id), value) in chunk.iter().zip(&reply) {
                     jobs[*at] = job(id, partition, value)
                         .map_err(|reason| Error::Corrupt { key: keys::job(partition, id), reason });
                 }

@@ -161,6 +161,14 @@ impl WorkerStatus {
     }
 }
 
+impl WorkerStatus {
+    /// Slots in use, as reported by the worker with its last renewal.
+    pub fn busy(&self) -> usize {
+        let running: u64 = self.running_of.values().sum();
+        usize::try_from(running).unwrap_or(usize::MAX).min(self.slots)
+    }
+}
+
 /// The number of jobs of a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
@@ -207,22 +215,20 @@ impl Store {
     /// # Errors
     /// Those of any call.
     pub async fn queues(&self, only: Option<&QueueName>) -> Result<Vec<QueueStatus>> {
-        let (workers, startable) = (self.workers().await?, self.startable().await?);
+        let (workers, startable) = (self.workers_at_a_glance().await?, self.startable().await?);
         let mut queues: BTreeMap<QueueName, QueueStatus> = BTreeMap::new();
         let unused = |name: &QueueName| QueueStatus::unused(name.clone(), self.partitions());
         let scan = (limits::DEMAND_SCAN / usize::from(self.partitions())).max(limits::DEMAND_SCAN_MIN);
-        let args = Args::default().text(only.map_or("", QueueName::as_str)).count(scan);
-        let read = |partition| self.inner.wire.run(&scripts::QUEUES, partition, &args, Repeat::Safe);
-        let replies: Vec<Value> = stream::iter(0..self.partitions()).map(read).buffered(AT_ONCE).try_collect().await?;
-        for (partition, reply) in replies.iter().enumerate() {
-            let now = array(reply).first().and_then(number).unwrap_or(0);
-            for entry in array(reply).iter().skip(1).map(array) {
+        let read = |partition| self.queues_in(partition, only, scan);
+        let replies: Vec<_> = stream::iter(0..self.partitions()).map(read).buffered(AT_ONCE).try_collect().await?;
+        for (partition, entries) in replies.iter().enumerate() {
+            for (now, entry) in entries.iter().map(|(now, entry)| (now, array(entry))) {
                 let Ok(name) = QueueName::parse(&text(&entry[0])) else { continue };
                 let queue = queues.entry(name.clone()).or_insert_with(|| unused(&name));
                 let depth = count(&entry[1]);
                 queue.queued += depth;
                 queue.partitions[partition] = depth;
-                let wait = number(&entry[2]).map(|created| u64::try_from(now - created).unwrap_or(0));
+                let wait = number(&entry[2]).map(|since| u64::try_from(now - since).unwrap_or(0));
                 queue.oldest_wait_ms = queue.oldest_wait_ms.max(wait);
                 queue.paused |= number(&entry[3]) == Some(1);
                 queue.demand += startable.count(&name, depth, array(&entry[4]));
@@ -244,13 +250,49 @@ impl Store {
         Ok(queues.into_values().filter(|q| named(q)).collect())
     }
 
+    /// The queues of a partition, each with the time at which it was read, ms: entries of `queues.lua`. `scan`: ids to
+    /// examine.
+    pub(super) async fn queues_in(
+        &self,
+        partition: u16,
+        only: Option<&QueueName>,
+        scan: usize,
+    ) -> Result<Vec<(i64, Value)>> {
+        let (mut entries, mut after) = (Vec::new(), String::new());
+        loop {
+            let args = Args::default().text(only.map_or("", QueueName::as_str)).count(scan);
+            let args = args.count(limits::QUEUE_LISTS).text(&after);
+            let reply = self.inner.wire.run(&scripts::QUEUES, partition, &args, Repeat::Safe).await?;
+            let [now, last, found @ ..] = array(&reply) else { return Ok(entries) };
+            let now = number(now).unwrap_or(0);
+            entries.extend(found.iter().map(|entry| (now, entry.clone())));
+            after = text(last);
+            if after.is_empty() {
+                return Ok(entries);
+            }
+        }
+    }
+
     /// Workers that are alive, or were within the last hour, by id.
     ///
     /// # Errors
     /// Those of any call.
     pub async fn workers(&self) -> Result<Vec<WorkerStatus>> {
+        self.read_workers(true).await
+    }
+
+    /// [`Store::workers`] without the ids that they hold, for which Redis reads up to [`limits::CLAIMED_MAX`] ids for
+    /// each worker.
+    ///
+    /// # Errors
+    /// Those of any call.
+    pub async fn workers_at_a_glance(&self) -> Result<Vec<WorkerStatus>> {
+        self.read_workers(false).await
+    }
+
+    async fn read_workers(&self, with_held: bool) -> Result<Vec<WorkerStatus>> {
         let mut workers: BTreeMap<WorkerId, WorkerStatus> = BTreeMap::new();
-        let read = |partition| self.workers_in(partition);
+        let read = |partition| self.workers_in(partition, with_held);
         let mut partitions = stream::iter(0..self.partitions()).map(read).buffered(AT_ONCE);
         while let Some(seen) = partitions.try_next().await? {
             for mut here in seen {
@@ -269,7 +311,7 @@ impl Store {
     }
 
     /// The workers as one partition knows them.
-    async fn workers_in(&self, partition: u16) -> Result<Vec<WorkerStatus>> {
+    async fn workers_in(&self, partition: u16, with_held: bool) -> Result<Vec<WorkerStatus>> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("ZREVRANGE").arg(keys::fixed(partition, "workers")).arg(0).arg(limits::PAGE_MAX - 1).cmd("TIME");
         let replies = self.inner.wire.pipe_leniently(Home::Partition(partition), &pipeline).await?;
@@ -283,7 +325,7 @@ impl Store {
             pipeline.cmd("HMGET").arg(keys::worker(partition, id)).arg("info").arg("seen_at");
         }
         let replies = self.inner.wire.pipe_leniently(Home::Partition(partition), &pipeline).await?;
-        let mut running = self.running_in(partition).await?;
+        let mut running = if with_held { self.running_in(partition).await? } else { HashMap::new() };
         let of_each = replies.iter().filter_map(|reply| {
             // An unreadable worker record is omitted; `doctor` reports it.
             let [info, seen_at] = array(reply) else { return None };
@@ -322,7 +364,7 @@ impl Store {
     /// # Errors
     /// Those of any call.
     pub async fn serving(&self) -> Result<Serving> {
-        Ok(Serving::of(self.workers().await?))
+        Ok(Serving::of(self.workers_at_a_glance().await?))
     }
 
     /// The number of jobs in each state but `queued`, items included; [`QueueStatus::queued`] counts those.

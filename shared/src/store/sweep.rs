@@ -241,8 +241,8 @@ impl Store {
         };
         let silence = i64::try_from(silence_ms).unwrap_or(i64::MAX);
         let silent = partitions.zip(replies.chunks_exact(2)).filter(|(_, reply)| {
-            let Some(now) = array(&reply[0]).first().and_then(number) else { return false };
-            number(&reply[1]).is_none_or(|stamp| now * 1_000 - stamp >= silence)
+            let [Some(s), Some(us)] = [0, 1].map(|at| array(&reply[0]).get(at).and_then(number)) else { return false };
+            number(&reply[1]).is_none_or(|stamp| s * 1_000 + us / 1_000 - stamp >= silence)
         });
         Ok(silent.map(|(partition, _)| partition).collect())
     }

@@ -2,6 +2,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use leasehold_tests::proxy::Shape;
 use leasehold_tests::{Proxy, System, Way, eventually};
 use serde_json::json;
 
@@ -139,5 +140,87 @@ async fn a_record_that_cannot_be_read_hides_no_other() {
     assert_eq!(listed.json["jobs"].as_array().unwrap().len(), 1, "{}", listed.text);
     assert_eq!(id(&good), listed.json["jobs"][0]["id"]);
     let () = system.redis().command(&["HSET", &key, "created_at", "1"]).await;
+    system.finish().await;
+}
+
+#[tokio::test]
+async fn no_submit_in_an_outage_takes_several_times_the_limit() {
+    const OUTAGE: Duration = Duration::from_millis(4_000);
+    const RESPONSE: Duration = Duration::from_millis(1_000);
+    let system = System::start(&[("LEASEHOLD_PARTITIONS", "1")]).await;
+    let network = Proxy::start(system.redis().port()).await;
+    let (outage_ms, response_ms) = (OUTAGE.as_millis().to_string(), RESPONSE.as_millis().to_string());
+    let environment = [
+        ("LEASEHOLD_REDIS_URL", network.url()),
+        ("LEASEHOLD_REDIS__OUTAGE_MS", outage_ms),
+        ("LEASEHOLD_REDIS__RESPONSE_MS", response_ms),
+    ];
+    let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let api = system.api(&environment).await;
+    api.wait_ready().await;
+    network.freeze(Way::Both);
+    // Each arrives while others wait, so that they travel in several groups; a batch takes several calls.
+    let ask = async |n: u64| {
+        tokio::time::sleep(Duration::from_millis(150 * n)).await;
+        let begun = Instant::now();
+        let body = if n % 5 == 0 { json!({"kind": "echo", "items": [1, 2]}) } else { json!({"kind": "echo"}) };
+        let answer = api.post("/api/v1/jobs", &body).await;
+        (begun.elapsed(), answer)
+    };
+    let answers = join_all((0..60).map(ask)).await;
+    for (took, answer) in answers {
+        assert_eq!(answer.status, 503, "{}", answer.text);
+        // The last attempt and its connection, and 1.5 s for a slow machine.
+        assert!(took < OUTAGE + RESPONSE + Duration::from_millis(1_500), "{took:?}");
+    }
+    network.heal().await;
+    eventually(LIMIT, "the API answers again", async || api.get("/api/v1/jobs").await.status == 200).await;
+    system.finish().await;
+}
+
+#[tokio::test]
+async fn a_slow_link_lets_large_payloads_through() {
+    const JOBS: usize = 8;
+    let kinds = tempfile::tempdir().unwrap();
+    let file = kinds.path().join("kinds.toml");
+    std::fs::write(&file, "[kinds.big]\nmax_attempts = 1\ncommand = [\"true\"]\n").unwrap();
+    let file = file.display().to_string();
+    let system = System::start(&[("LEASEHOLD_PARTITIONS", "1"), ("LEASEHOLD_KINDS", &file)]).await;
+    let network = Proxy::start(system.redis().port()).await;
+    let url = network.url();
+    let environment = [
+        ("LEASEHOLD_REDIS_URL", url.as_str()),
+        ("LEASEHOLD_REDIS__RESPONSE_MS", "1500"),
+        ("LEASEHOLD_LEASE_MS", "10000"),
+    ];
+    let api = system.api(&environment).await;
+    api.wait_ready().await;
+    // A payload takes about 0.6 s, and three of them too long.
+    network.shape(Shape { bytes_per_second: 400_000, ..Shape::default() });
+    let payload = "x".repeat(250_000);
+    let submits = join_all((0..JOBS).map(|n| {
+        let (api, payload) = (&api, format!("{n}{payload}"));
+        async move { api.post("/api/v1/jobs", &json!({"kind": "big", "payload": payload})).await }
+    }));
+    let mut ids = Vec::new();
+    for answer in submits.await {
+        assert_eq!(answer.status, 202, "{}", answer.text);
+        ids.push(id(&answer));
+    }
+    let bulk: Vec<_> = (0..JOBS).map(|n| json!({"kind": "big", "payload": format!("{n}{payload}")})).collect();
+    let answer = api.post("/api/v1/jobs/bulk", &json!({"jobs": bulk})).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let worker = system.worker(&environment);
+    eventually(6 * LIMIT, "all are completed", async || {
+        let state: usize = system.redis().command(&["ZCARD", "lh:{0}:completed"]).await;
+        (state == 2 * JOBS).then_some(()).ok_or(state)
+    })
+    .await;
+    drop(worker);
+    network.shape(Shape::default());
+    for id in ids {
+        let job = api.get(&format!("/api/v1/jobs/{id}")).await;
+        assert_eq!((&job.json["attempt"], &job.json["crashes"]), (&json!(1), &json!(0)), "none was charged");
+    }
     system.finish().await;
 }

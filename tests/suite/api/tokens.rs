@@ -64,6 +64,7 @@ async fn each_scope_allows_its_own_and_what_is_below() {
         (Scope::Submit, Method::POST, items, json!({"first": 0, "items": [1]}), 200),
         (Scope::Admin, Method::POST, "/api/v1/queues/default/pause".into(), Value::Null, 200),
         (Scope::Admin, Method::POST, "/api/v1/queues/default/resume".into(), Value::Null, 200),
+        (Scope::Admin, Method::DELETE, "/api/v1/queues/unused".into(), Value::Null, 404),
         (Scope::Admin, Method::POST, format!("{path}/cancel"), Value::Null, 200),
         (Scope::Admin, Method::POST, format!("{path}/retry"), Value::Null, 200),
         (Scope::Admin, Method::POST, format!("{path}/cancel"), Value::Null, 200),

@@ -62,6 +62,11 @@ const STEPS: &[(&str, i32)] = &[
     ("queues show quiet", 0),
     ("queues resume quiet fresh", 0),
     ("queues show fresh", 1),
+    ("queues pause --create fresh", 0),
+    ("queues rm fresh default", 1),
+    ("queues rm fresh", 1),
+    ("queues pause --create fresh", 0),
+    ("queues rm fresh", 0),
     ("jobs ls --all", 0),
 ];
 

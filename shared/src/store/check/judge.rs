@@ -1,5 +1,6 @@
 //! Verifies the invariants of ARCHITECTURE.md against what was read.
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use super::seen::{PLACES, Record, Running, Seen};
 use crate::limits::CASCADE_MS_MAX;
@@ -57,7 +58,7 @@ impl<'a> Judge<'a> {
     /// Invariants 1 and 4: a job is where its state says, and in no other state's place.
     fn jobs(&mut self) {
         let seen = self.seen;
-        let reserved: HashSet<&JobId> = seen.claimed.values().flatten().collect();
+        let reserved: HashSet<&JobId> = seen.claimed.values().flatten().map(|id| &**id).collect();
         for (id, job) in &seen.jobs {
             let runs = self.holder(id).is_some();
             let state = job.state.unwrap_or(if runs { State::Running } else { State::Queued });
@@ -71,7 +72,7 @@ impl<'a> Judge<'a> {
             if runs && job.state.is_some() {
                 self.find(id, format!("the job is {state} but has a running record"));
             }
-            if state == State::Queued && !seen.listed.contains(id) && !reserved.contains(id) {
+            if state == State::Queued && !seen.listed.contains(id) && !reserved.contains(&**id) {
                 self.find(id, "the job is queued but is not in any list");
             }
             let in_queue = state == State::Queued;
@@ -119,7 +120,7 @@ impl<'a> Judge<'a> {
             }
             let Some(index) = index else { continue };
             for id in members {
-                if seen.jobs.get(id).is_some_and(|job| job.parent.is_some() || job.kind != index) {
+                if seen.jobs.get(id).is_some_and(|job| job.parent.is_some() || *job.kind != index) {
                     let problem = format!("the job is in the index of kind {index}, where it does not belong");
                     self.find_under(id, problem, kinds.clone(), BTreeSet::new());
                 }
@@ -147,7 +148,7 @@ impl<'a> Judge<'a> {
             if seen.missing(id) {
                 self.find(id, "the id has a running record but there is no such job");
             }
-            if running.permit.as_ref().is_some_and(|kind| !seen.permits.contains(&(kind.clone(), id.clone()))) {
+            if running.permit.as_ref().is_some_and(|kind| !seen.permits.contains(&(kind.clone(), Arc::clone(id)))) {
                 self.find(id, "the job is running without a permit of its kind");
             }
         }
@@ -197,7 +198,7 @@ impl<'a> Judge<'a> {
             if seen.missing(parent) {
                 self.find(id, format!("its batch {parent} does not exist"));
             }
-            let (counted, total) = items.entry(parent).or_default();
+            let (counted, total) = items.entry(&**parent).or_default();
             *total += 1;
             match job.state {
                 Some(State::Completed) if job.skipped => counted[2] += 1,
@@ -208,8 +209,8 @@ impl<'a> Judge<'a> {
             }
         }
         for (id, job) in &seen.jobs {
-            if let (Some(stored), false) = (job.counts, seen.cascades.contains_key(id)) {
-                let (counted, there) = items.get(id).copied().unwrap_or_default();
+            if let (Some(stored), false) = (job.counts.as_deref().copied(), seen.cascades.contains_key(id)) {
+                let (counted, there) = items.get(&**id).copied().unwrap_or_default();
                 self.parent(id, job, stored, counted, there);
             }
         }

@@ -1,5 +1,7 @@
 //! What a check has read of a partition.
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
+use std::sync::Arc;
 
 use redis::Value;
 
@@ -77,14 +79,41 @@ pub(super) const RECORD_FIELDS: [&str; 18] = [
 /// The part of a job's record that the invariants use.
 pub(super) struct Record {
     pub state: Option<State>,
-    pub kind: Kind,
-    pub queue: QueueName,
-    pub parent: Option<JobId>,
+    pub kind: Arc<Kind>,
+    pub queue: Arc<QueueName>,
+    pub parent: Option<Id>,
     pub token: u64,
     /// For a parent: total, succeeded, failed, skipped and cancelled.
-    pub counts: Option<[u64; 5]>,
+    pub counts: Option<Box<[u64; 5]>>,
     pub sealed: bool,
     pub skipped: bool,
+}
+
+/// An id, kept once however many places have it: there may be millions of jobs.
+pub(super) type Id = Arc<JobId>;
+
+/// Ids and names, each kept once.
+#[derive(Default)]
+struct Names {
+    ids: HashSet<Id>,
+    kinds: HashSet<Arc<Kind>>,
+    queues: HashSet<Arc<QueueName>>,
+}
+
+impl Names {
+    fn id(&mut self, text: &str) -> Option<Id> {
+        Some(once(&mut self.ids, JobId::parse(text).ok()?))
+    }
+}
+
+/// The kept value that equals this one.
+fn once<T: Eq + Hash>(kept: &mut HashSet<Arc<T>>, value: T) -> Arc<T> {
+    if let Some(kept) = kept.get(&value) {
+        return Arc::clone(kept);
+    }
+    let value = Arc::new(value);
+    kept.insert(Arc::clone(&value));
+    value
 }
 
 /// A job's running record.
@@ -97,29 +126,30 @@ pub(super) struct Running {
 #[derive(Default)]
 pub(super) struct Seen {
     pub partition: u16,
-    pub jobs: HashMap<JobId, Record>,
+    pub jobs: HashMap<Id, Record>,
     /// Jobs with an unreadable record.
-    pub damaged: HashSet<JobId>,
-    pub ranked: BTreeMap<String, HashSet<JobId>>,
+    pub damaged: HashSet<Id>,
+    pub ranked: BTreeMap<String, HashSet<Id>>,
     /// Running records by job; `None` when the record cannot be read.
-    pub running: HashMap<JobId, Option<Running>>,
-    pub claimed: BTreeMap<String, HashSet<JobId>>,
+    pub running: HashMap<Id, Option<Running>>,
+    pub claimed: BTreeMap<String, HashSet<Id>>,
     /// Ids in the lists from which jobs are claimed.
-    pub listed: HashSet<JobId>,
-    pub permits: BTreeSet<(String, JobId)>,
-    pub cancelling: HashSet<JobId>,
+    pub listed: HashSet<Id>,
+    pub permits: BTreeSet<(String, Id)>,
+    pub cancelling: HashSet<Id>,
     /// Batches with a cascade under way, by the key, and since when, ms.
-    pub cascades: HashMap<JobId, (&'static str, i64)>,
+    pub cascades: HashMap<Id, (&'static str, i64)>,
     /// Redis's time, ms.
     pub now: i64,
-    pub histories: HashSet<JobId>,
+    pub histories: HashSet<Id>,
     pub kinds: HashSet<String>,
     pub queues: HashSet<String>,
     pub tokens: u64,
     pub findings: Vec<Finding>,
     /// Parked lists, and the kinds under which claims find them.
-    parked: Vec<(String, HashSet<JobId>)>,
+    parked: Vec<(String, HashSet<Id>)>,
     known_parked: HashSet<String>,
+    names: Names,
 }
 
 impl Seen {
@@ -150,12 +180,12 @@ impl Seen {
             ("permits", None) if is_kind(rest) => Some(Sort::Set),
             ("kind" | "finished", None) if is_kind(rest) => Some(Sort::Ranked),
             ("history", None) => {
-                self.histories.extend(JobId::parse(rest).ok());
+                self.histories.extend(self.names.id(rest));
                 None
             }
             ("worker", None) if WorkerId::parse(rest).is_ok() => Some(Sort::Hash),
             ("cache", Some((kind, digest))) if is_kind(kind) && !digest.is_empty() => None,
-            ("idempotency" | "quarantined", _) => None,
+            ("idempotency" | "quarantined" | "gone", _) => None,
             (place, None) if rest.is_empty() => match place {
                 "open" | "expiry" | "workers" => Some(Sort::Ranked),
                 "cancelling" | "kinds" | "queues" | "paused" | "reserved" => Some(Sort::Set),
@@ -186,23 +216,27 @@ impl Seen {
         self.find(key.clone(), problem, Some(Repair::Aside { key, must_be, reason }));
     }
 
-    /// Adds the members of a key; for a hash or sorted set, each with its value.
+    /// Adds members of a key; for a hash or sorted set, each with its value. A large key comes in several parts.
     pub(super) fn take(&mut self, name: &str, members: Vec<String>) {
         let (sort, rest) = name.split_once(':').unwrap_or((name, ""));
-        let ids = || members.iter().filter_map(|id| JobId::parse(id).ok());
-        let entries = || members.chunks_exact(2).filter_map(|e| Some((JobId::parse(&e[0]).ok()?, e[1].as_str())));
+        let names = &mut self.names;
+        let mut ids = || members.iter().filter_map(|id| names.id(id)).collect::<Vec<Id>>();
         match sort {
-            "queue" => self.listed.extend(ids()),
-            "parked" if rest.contains(':') => self.parked.push((rest.to_owned(), ids().collect())),
+            "queue" => return self.listed.extend(ids()),
+            "parked" if rest.contains(':') => return self.parked.push((rest.to_owned(), ids().into_iter().collect())),
+            "claimed" => return self.claimed.entry(rest.to_owned()).or_default().extend(ids()),
+            "permits" => return self.permits.extend(ids().into_iter().map(|id| (rest.to_owned(), id))),
+            "cancelling" => return self.cancelling.extend(ids()),
+            _ => {}
+        }
+        let entries = members.chunks_exact(2).filter_map(|e| Some((names.id(&e[0])?, e[1].as_str())));
+        match sort {
             "parked" => self.known_parked.extend(members.iter().map(|kind| format!("{rest}:{kind}"))),
-            "claimed" => drop(self.claimed.insert(rest.to_owned(), ids().collect())),
-            "permits" => self.permits.extend(ids().map(|id| (rest.to_owned(), id))),
-            "cancelling" => self.cancelling.extend(ids()),
             "kinds" => self.kinds.extend(members),
             "queues" => self.queues.extend(members),
-            "cascades" => self.cascades.extend(entries().map(|(id, step)| (id, ("cascades", since(step))))),
-            "removals" => self.cascades.extend(entries().map(|(id, step)| (id, ("removals", since(step))))),
-            "running" => self.running.extend(entries().map(|(id, record)| (id, running(record)))),
+            "cascades" => self.cascades.extend(entries.map(|(id, step)| (id, ("cascades", since(step))))),
+            "removals" => self.cascades.extend(entries.map(|(id, step)| (id, ("removals", since(step))))),
+            "running" => self.running.extend(entries.map(|(id, record)| (id, running(record)))),
             "tokens" => self.take_tokens(&members.concat()),
             "quarantine" => {
                 for entry in members.chunks_exact(2) {
@@ -217,7 +251,7 @@ impl Seen {
             }
             "worker" | "workers" | "paused" | "clock" | "retention" | "published" | "served" | "aside" | "reserved" => {
             }
-            _ => drop(self.ranked.insert(name.to_owned(), entries().map(|(id, _)| id).collect())),
+            _ => self.ranked.entry(name.to_owned()).or_default().extend(entries.map(|(id, _)| id)),
         }
     }
 
@@ -234,7 +268,7 @@ impl Seen {
     /// Adds a job's record: the reply of an HMGET of [`RECORD_FIELDS`] and the length of its payload.
     pub(super) fn take_job(&mut self, name: &str, fields: &Value, payload: &Value) {
         let key = keys::fixed(self.partition, name);
-        let Ok(id) = JobId::parse(name.trim_start_matches("job:")) else {
+        let Some(id) = self.names.id(name.trim_start_matches("job:")) else {
             self.foreign(name);
             return;
         };
@@ -243,7 +277,7 @@ impl Seen {
             return self.unreadable(key, Sort::Hash.must_be(), e.details().unwrap_or("of another type").to_owned());
         }
         let payload = number(payload).unwrap_or(0);
-        match record(array(fields), payload) {
+        match record(array(fields), payload, &mut self.names) {
             Ok(record) => drop(self.jobs.insert(id, record)),
             // It existed when the names were read, and has been removed since.
             Err(_) if payload == 0 && array(fields).iter().all(|v| *v == Value::Nil) => {}
@@ -283,7 +317,7 @@ fn running(record: &str) -> Option<Running> {
 }
 
 /// Reads what the invariants need; the error when a field is missing or invalid.
-fn record(fields: &[Value], payload: i64) -> Result<Record, String> {
+fn record(fields: &[Value], payload: i64, names: &mut Names) -> Result<Record, String> {
     let field = |name: &str| {
         let at = RECORD_FIELDS.iter().position(|f| *f == name).expect("a field that is read");
         fields.get(at).filter(|v| **v != Value::Nil).map(text)
@@ -307,19 +341,19 @@ fn record(fields: &[Value], payload: i64) -> Result<Record, String> {
     }
     let counts = match field("items_total") {
         None => None,
-        Some(_) => Some([
+        Some(_) => Some(Box::new([
             count("items_total")?,
             count("items_succeeded")?,
             count("items_failed")?,
             count("items_skipped")?,
             count("items_cancelled")?,
-        ]),
+        ])),
     };
     Ok(Record {
         state,
-        kind: Kind::parse(&need("kind")?).map_err(|e| e.to_string())?,
-        queue: QueueName::parse(&need("queue")?).map_err(|e| e.to_string())?,
-        parent: field("parent").and_then(|text| JobId::parse(&text).ok()),
+        kind: once(&mut names.kinds, Kind::parse(&need("kind")?).map_err(|e| e.to_string())?),
+        queue: once(&mut names.queues, QueueName::parse(&need("queue")?).map_err(|e| e.to_string())?),
+        parent: field("parent").and_then(|text| names.id(&text)),
         token: count("token")?,
         counts,
         sealed: field("sealed").is_some(),

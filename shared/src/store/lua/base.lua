@@ -22,6 +22,7 @@ local RESERVED, PARTITIONS = P .. ':reserved', P .. ':partitions'
 local WORKERS, QUARANTINE, ASIDE = P .. ':workers', P .. ':quarantine', P .. ':aside'
 local CHANGES, HINTS = P .. ':changes', P .. ':hints'
 local function job_key(id) return P .. ':job:' .. id end
+local function gone_key(id) return P .. ':gone:' .. id end
 local function history_key(id) return P .. ':history:' .. id end
 local function queue_key(queue) return P .. ':queue:' .. queue end
 local function parked_index(queue) return P .. ':parked:' .. queue end
@@ -191,6 +192,7 @@ local function push(job, front)
   local list = own
   if tonumber(job.crashes or 0) > 0 then
     list = own .. ':suspect'
+    gather('SADD', QUEUES, job.queue)
   else
     -- An idle worker blocks on the queue's own list only, so the first job of an empty queue goes there.
     if job.priority ~= 'normal' and (filled[own] or

@@ -1,6 +1,33 @@
--- Included by cancel and cascade. A parent whose items are to be cancelled is answered with their number:
--- `begun <items>`.
-local function cancel_one(id)
+-- Included by cancel and cascade.
+
+-- Removes the id of a cancelled job from its list, so that a list from which nobody claims does not grow. Only the ends
+-- of a list are searched, and a bounded number of ids in a call: a claim or the sweep drops the id otherwise.
+local UNLIST_MAX = 1000
+local to_search = 50 * UNLIST_MAX
+local function unlist(job)
+  local own = queue_key(job.queue)
+  local lists = { own, parked_key(job.queue, job.runs) }
+  if tonumber(job.crashes or 0) > 0 then
+    lists[1] = own .. ':suspect'
+  elseif job.priority ~= 'normal' then
+    lists[3] = own .. ':' .. job.priority
+  end
+  for _, list in ipairs(lists) do
+    local size = call('LLEN', list)
+    for _, rank in ipairs(size > UNLIST_MAX and { -1, 1 } or size > 0 and { -1 } or {}) do
+      if to_search <= 0 then return end
+      to_search = to_search - math.min(size, UNLIST_MAX)
+      if call('LPOS', list, job.id, 'RANK', rank, 'MAXLEN', UNLIST_MAX) then
+        call('LREM', list, rank, job.id)
+        return
+      end
+    end
+  end
+end
+
+-- A parent whose items are to be cancelled is answered with their number: `begun <items>`. `quiet`: it is one of many
+-- items, whose end is in its record, so that there is no history for each of them.
+local function cancel_one(id, quiet)
   local job = read(id)
   if not job then return 'missing' end
   local record = running(id)
@@ -25,8 +52,8 @@ local function cancel_one(id)
   end
   if job.state == 'scheduled' then call('ZREM', SCHEDULED, id) end
   if job.state == 'retrying' then call('ZREM', RETRYING, id) end
-  -- The id of a queued job stays in its list; the claim drops it.
-  note(id, 'cancel', {})
+  if not job.state then unlist(job) end
+  if not quiet then note(id, 'cancel', {}) end
   end_job(job, 'cancelled')
   return 'cancelled'
 end

@@ -20,7 +20,7 @@ local function visit(parent, verb, id, number)
     -- A cancel ends whatever is left of the batch.
     if verb == 'cancel' then lose_one(id, parent, number, 'cancelled') end
   elseif verb == 'cancel' then
-    cancel_one(id)
+    cancel_one(id, true)
   elseif verb == 'retry' and not item.lost and (item.state == 'failed' or item.state == 'cancelled') then
     requeue(item)
   elseif verb == 'remove' and item.state then

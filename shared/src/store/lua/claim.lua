@@ -1,6 +1,6 @@
 -- Leases a worker's reservations, and further jobs up to its free slots. An id that cannot run here is moved to where
 -- it blocks no other: parked, suspect, back to the front, or dropped when it is not queued. A claim that is sent again
--- with its number, because its reply was lost, gets the jobs of the first.
+-- with its number, because its reply was lost, gets the jobs of the first, up to its slots: the others are released.
 -- Transition: claim
 -- KEYS: the partition. ARGV: now, worker, number (of this claim among the worker's), lease_ms, slots, suspects (how
 --   many more this worker may run), scan (ids to examine), seen (the highest token this worker has seen), n reservations:
@@ -54,12 +54,21 @@ local own = worker_key(worker)
 local before = call('HMGET', own, 'claim', 'claimed')
 -- guard: numbered
 if before[1] == number then
-  local jobs = {}
+  local jobs, kept = {}, {}
   for id, token in string.gmatch(before[2] or '', '(%S+) (%d+)') do
     local record = running(id)
     local job = record and record.token == token and record.worker == worker and whole(id)
-    if job then jobs[#jobs + 1] = answer(job, token) end
+    if job and #jobs < slots then
+      kept[#kept + 1] = id .. ' ' .. token
+      jobs[#jobs + 1] = answer(job, token)
+    elseif job and call('SISMEMBER', CANCELLING, id) == 0 then
+      stop_running(id, record)
+      push(job, true)
+      tell('queued', id)
+    end
   end
+  call('HSET', own, 'claimed', table.concat(kept, ' '))
+  flush()
   return { {}, 1, now, unpack(jobs) }
 end
 

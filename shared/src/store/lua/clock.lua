@@ -2,7 +2,8 @@
 --
 -- `clock` holds: stamp (ms, the last renewal or sweep of any worker), lease:<ms> for each length of lease in use (when
 -- it was last used), lease_max_ms (the longest of them), and after a gap grace_from (the last stamp before it),
--- grace_began, grace_until, grace_ms (the longest lease that it endangers), and skipped_ms with skipped_until. A gap
+-- grace_began, grace_until, grace_ms (the longest lease that it endangers), and skipped_ms with skipped_until; after a
+-- step back ahead_until (the last time before it). A gap
 -- means that Redis or all workers were away, or that the clock was set. Until grace_until only leases that had expired
 -- by grace_from are reclaimed, since all other holders may be alive.
 
@@ -71,6 +72,11 @@ local function stamp(lease_ms)
       set('skipped_ms', math.max(silence + (counts and v.skipped_ms or 0), 0))
       set('skipped_until', now + longest + OPEN_MS)
     end
+  end
+  -- Jobs may have been delayed by a clock that was ahead: promote looks at them.
+  if stepped_back then
+    set('ahead_until', math.max(last, v.ahead_until or 0))
+    dropped[#dropped + 1], dropped[#dropped + 2] = 'ahead_scheduled', 'ahead_retrying'
   end
   if longest ~= v.lease_max_ms then set('lease_max_ms', longest) end
   call('HSET', CLOCK, unpack(fields))

@@ -99,6 +99,7 @@ local function finish_parent(id, ends)
     end_job(parent, 'cancelled')
   elseif parent['then'] then
     redis.call('HDEL', parent.key, 'state')
+    redis.call('HSET', parent.key, 'updated_at', now)
     push(parent)
     tell('queued', id)
   else

@@ -1,9 +1,11 @@
 -- Included by remove, prune and cascade.
 local with_files = {} -- ids of removed jobs that had files, which the caller deletes
 local function erase(job)
-  if call('HEXISTS', job.key, 'files') + call('HEXISTS', job.key, 'output') > 0 then
-    with_files[#with_files + 1] = job.id
-  end
+  local v = call('HMGET', job.key, 'files', 'output', 'created_at')
+  if v[1] or v[2] then with_files[#with_files + 1] = job.id end
+  -- Its submit may still be repeated after a lost reply.
+  local left = RESENT_MS - math.abs(now - (tonumber(v[3]) or 0))
+  if left > 0 and not job.parent then redis.call('SET', gone_key(job.id), '', 'PX', left) end
   redis.call('DEL', job.key, history_key(job.id))
   gather('ZREM', P .. ':' .. job.state, job.id)
   keep_for_good(job)

@@ -62,7 +62,10 @@ local function create(job, due, begins, created_at, first, last)
   redis.call('HSET', job.key, 'kind', job.kind, 'queue', job.queue, 'created_at', created_at, unpack(ARGV, first, last))
   write_unusual(job)
   if state then redis.call('HSET', job.key, 'state', state) end
-  if state == 'scheduled' then redis.call('HSET', job.key, 'scheduled_at', at) end
+  if state == 'scheduled' then
+    redis.call('HSET', job.key, 'scheduled_at', at)
+    if string.sub(due, 1, 1) == '+' then redis.call('HSET', job.key, 'delay_ms', at - now) end
+  end
   gather('ZADD', kind_key(job.kind), created_at, job.id)
   if ends then end_job(job, ends) else tell(state or 'queued', job.id) end
   return { ends or state or 'queued', job.id, created_at, state == 'scheduled' and at or nil }
@@ -71,6 +74,7 @@ end
 local keys, at = {}, 6
 for i = 1, n do
   keys[i] = job_key(ARGV[at])
+  keys[n + i] = gone_key(ARGV[at])
   at = at + 10 + 2 * ARGV[at + 9]
 end
 local some_exist = redis.call('EXISTS', unpack(keys)) > 0
@@ -85,7 +89,7 @@ for i = 1, n do
   at = first + 2 * ARGV[at + 9]
   local reply = key ~= '' and replay(job.kind, key, digest) or nil
   -- guard: once
-  if not reply and (made[job.id] or some_exist and redis.call('EXISTS', job.key) == 1) then
+  if not reply and (made[job.id] or some_exist and redis.call('EXISTS', job.key, gone_key(job.id)) > 0) then
     reply = { 'exists', job.id }
   end
   if not reply and key ~= '' and has_grown() then reply = { 'grown' } end

@@ -83,6 +83,44 @@ local function drop_names()
   end
 end
 
+-- A different window of a list in each sweep.
+local function window(size, most)
+  return size > most and tonumber(string.sub(redis.sha1hex(tostring(now)), 1, 8), 16) % size or 0
+end
+
+-- Drops ids of jobs that have ended or are gone from the lists of one queue, which is any: nobody may claim from it.
+local function drop_ended()
+  local queue = call('SRANDMEMBER', QUEUES)
+  if not queue then return end
+  local own = queue_key(queue)
+  local lists = { own, own .. ':high', own .. ':low', own .. ':suspect' }
+  for _, kind in ipairs(call('SRANDMEMBER', parked_index(queue), 4)) do lists[#lists + 1] = parked_key(queue, kind) end
+  for _, list in ipairs(lists) do
+    local size, dropped = call('LLEN', list), false
+    local from = window(size, 200)
+    for i, id in ipairs(size > 0 and call('LRANGE', list, from, from + 199) or {}) do
+      local job = look('HMGET', job_key(id), 'kind', 'state')
+      if job and (job[2] or not job[1]) then
+        redis.call('LSET', list, from + i - 1, '')
+        dropped = true
+      end
+    end
+    if dropped then redis.call('LREM', list, 0, '') end
+  end
+end
+
+-- Drops permits without a running record: both are written and removed in one script, so the record and the job have
+-- been lost. The kinds with a limit are in the kinds file.
+local function drop_permits()
+  local kinds = call('SRANDMEMBER', KINDS, 10)
+  for _, name in ipairs(call('SRANDMEMBER', RESERVED, 20)) do kinds[#kinds + 1] = string.match(name, '^kind (%S+)$') end
+  for _, kind in ipairs(kinds) do
+    for _, id in ipairs(call('SRANDMEMBER', permits_key(kind), 20)) do
+      if call('HEXISTS', RUNNING, id) == 0 then call('SREM', permits_key(kind), id) end
+    end
+  end
+end
+
 local reply = { 'swept', workers, 0, 0, {}, 0, {}, {}, {}, 0, 0, {}, {}, 0 }
 local function long_is_due()
   if any(EXPIRY, '-inf', unskipped()) == 1 then return 1 end
@@ -96,6 +134,7 @@ if short then
   if busy then
     reply[3] = either(either(any(SCHEDULED, '-inf', now), any(RETRYING, '-inf', now)),
       any(RETRYING, '(' .. now + tonumber(ARGV[4]), '+inf'))
+    if call('HEXISTS', CLOCK, 'ahead_until') == 1 then reply[3] = 1 end
     reply[4] = either(any(LEASES, '-inf', by), any(LEASES, '(' .. now + lease_max, '+inf'))
     reply[6] = call('HLEN', RUNNING) ~= call('ZCARD', LEASES) and 1 or 0
   end
@@ -109,6 +148,8 @@ if long then
     reply[10] = more
     if call('HLEN', ASIDE) > 0 then reply[13] = call('HRANDFIELD', ASIDE, 100) end
   end
+  drop_ended()
+  drop_permits()
   drop_names()
   reply[11], reply[12] = any(EXPIRY, '-inf', unskipped()), kept()
 end

@@ -1,16 +1,16 @@
-//! A call to Redis: its arguments, and its attempts during an outage.
+//! A call to Redis: its arguments, and its attempts.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use redis::Value;
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::connection::Connections;
 use super::fault::classify;
 use super::keys::Home;
 use super::metrics::Metrics;
+use super::patience::{Patience, Repeat};
 use super::scripts::Script;
 use crate::config::RedisDurability;
 use crate::{Config, Error, Result};
@@ -20,6 +20,8 @@ pub(crate) struct Wire {
     connections: Arc<Connections>,
     /// `redis.outage_ms`: how long an idempotent call is repeated.
     outage: Duration,
+    /// `redis.response_ms`.
+    response: Duration,
     /// A test's clock, in ms, that scripts use in place of Redis's.
     clock: Option<Arc<AtomicI64>>,
     /// `redis.durability`.
@@ -38,7 +40,8 @@ impl Wire {
         let waits = Arc::new(Semaphore::new(config.redis.connections.div_ceil(2)));
         let (outage, durability) = (Duration::from_millis(config.redis.outage_ms), config.redis.durability);
         connections.metrics().durability(durability);
-        Ok(Self { connections, outage, clock, durability, waits })
+        let response = Duration::from_millis(config.redis.response_ms);
+        Ok(Self { connections, outage, response, clock, durability, waits })
     }
 
     /// Separate connections, by `config`, with the same clock and metrics.
@@ -54,6 +57,7 @@ impl Wire {
         Self {
             connections: Arc::clone(&self.connections),
             outage: Duration::ZERO,
+            response: self.response,
             clock: self.clock.clone(),
             durability: self.durability,
             waits: Arc::clone(&self.waits),
@@ -77,6 +81,11 @@ impl Wire {
         self.outage
     }
 
+    /// How long the reply to a call may take.
+    pub(crate) fn response(&self) -> Duration {
+        self.response
+    }
+
     /// Runs a script in a partition; repeats it during an outage if that is safe.
     pub(crate) async fn run(&self, script: &Script, partition: u16, args: &Args, repeat: Repeat) -> Result<Value> {
         self.call(script, partition, args, repeat, 0).await
@@ -93,18 +102,23 @@ impl Wire {
         args: &Args,
         replicas: u8,
     ) -> Result<Value> {
-        let _turn = match replicas {
-            0 => None,
-            _ => Some(self.waits.acquire().await.expect("never closed")),
-        };
+        let _turn = self.turn_to_wait(replicas).await;
         self.call(script, partition, args, Repeat::Safe, replicas).await
     }
 
+    /// The right to wait for replicas, if there is something to wait for.
+    async fn turn_to_wait(&self, replicas: u8) -> Option<SemaphorePermit<'_>> {
+        match replicas {
+            0 => None,
+            _ => Some(self.waits.acquire().await.expect("never closed")),
+        }
+    }
+
     async fn call(&self, script: &Script, partition: u16, args: &Args, repeat: Repeat, replicas: u8) -> Result<Value> {
-        let now = self.clock.as_ref().map(|c| c.load(Ordering::SeqCst).to_string()).unwrap_or_default();
+        let now = self.now();
         let mut patience = Patience::new(self.outage, repeat);
         loop {
-            match self.connections.eval(script, partition, &now, &args.0, replicas).await {
+            match patience.attempt(self.connections.eval(script, partition, &now, &args.0, replicas)).await {
                 Err(e) => patience.bear(e).await?,
                 reply => return reply,
             }
@@ -112,7 +126,8 @@ impl Wire {
     }
 
     /// Runs a script that takes a head, a count and that many entries, and answers each entry; safe to repeat. The
-    /// answers come once so many replicas have what it wrote; 0: at once.
+    /// answers come once so many replicas have what it wrote; 0: at once. What did not arrive in time over a slow link
+    /// is sent again in smaller parts.
     pub(crate) async fn run_many(
         &self,
         script: &Script,
@@ -121,12 +136,88 @@ impl Wire {
         entries: Vec<Args>,
         replicas: u8,
     ) -> Result<Vec<Value>> {
-        let mut args = head.count(entries.len());
-        args.0.extend(entries.into_iter().flat_map(|entry| entry.0));
-        match self.run_on_replicas(script, partition, &args, replicas).await? {
-            Value::Array(replies) => Ok(replies),
-            _ => Ok(Vec::new()),
+        let mut patience = Patience::new(self.outage, Repeat::Safe);
+        let (mut parts, mut replies) = (vec![entries], Vec::new());
+        while let Some(part) = parts.pop() {
+            match self.try_many(script, partition, head.clone(), part, replicas).await {
+                Ok(answers) => {
+                    replies.extend(answers);
+                    patience.progressed(self.outage);
+                }
+                Err((e, mut part)) => {
+                    let is_late = matches!(e, Error::OutcomeUnknown(_));
+                    patience.bear(e).await?;
+                    if is_late && part.len() > 1 {
+                        let rest = part.split_off(part.len().div_ceil(4));
+                        parts.push(rest);
+                    }
+                    parts.push(part);
+                }
+            }
         }
+        Ok(replies)
+    }
+
+    /// Runs a script that only reads, takes items, and answers each. What did not arrive in time over a slow link is
+    /// asked for again in smaller parts.
+    pub(crate) async fn read_each<T>(
+        &self,
+        script: &Script,
+        partition: u16,
+        items: &[T],
+        args: impl Fn(&[T]) -> Args,
+        repeat: Repeat,
+    ) -> Result<Vec<Value>> {
+        let mut patience = Patience::new(self.outage, repeat);
+        let (mut replies, mut most) = (Vec::with_capacity(items.len()), items.len());
+        while replies.len() < items.len() {
+            let rest = &items[replies.len()..];
+            let part = &rest[..most.min(rest.len())];
+            let args = args(part);
+            match patience.attempt(self.connections.eval(script, partition, &self.now(), &args.0, 0)).await {
+                Ok(Value::Array(answers)) if !answers.is_empty() => {
+                    replies.extend(answers);
+                    patience.renew(self.outage);
+                }
+                Ok(_) => break,
+                Err(e) => {
+                    if matches!(e, Error::OutcomeUnknown(_)) {
+                        most = (part.len() / 4).max(1);
+                    }
+                    patience.bear(e).await?;
+                }
+            }
+        }
+        Ok(replies)
+    }
+
+    /// One attempt of [`Wire::run_many`]; an error comes with the entries.
+    pub(crate) async fn try_many(
+        &self,
+        script: &Script,
+        partition: u16,
+        head: Args,
+        entries: Vec<Args>,
+        replicas: u8,
+    ) -> Result<Vec<Value>, (Error, Vec<Args>)> {
+        let _turn = self.turn_to_wait(replicas).await;
+        let lengths: Vec<usize> = entries.iter().map(|entry| entry.0.len()).collect();
+        let mut args = head.count(entries.len());
+        let first = args.0.len();
+        args.0.extend(entries.into_iter().flat_map(|entry| entry.0));
+        match self.connections.eval(script, partition, &self.now(), &args.0, replicas).await {
+            Ok(Value::Array(replies)) => Ok(replies),
+            Ok(_) => Ok(Vec::new()),
+            Err(e) => {
+                let mut rest = args.0.split_off(first).into_iter();
+                Err((e, lengths.into_iter().map(|n| Args(rest.by_ref().take(n).collect())).collect()))
+            }
+        }
+    }
+
+    /// The time as scripts are given it; empty: Redis's.
+    fn now(&self) -> String {
+        self.clock().map(|now| now.to_string()).unwrap_or_default()
     }
 
     /// Runs plain commands in one round trip; they must be safe to repeat.
@@ -155,21 +246,12 @@ impl Wire {
     pub(crate) async fn patiently<T, F: Future<Output = Result<T>>>(&self, attempt: impl Fn() -> F) -> Result<T> {
         let mut patience = Patience::new(self.outage, Repeat::Safe);
         loop {
-            match attempt().await {
+            match patience.attempt(attempt()).await {
                 Err(e) => patience.bear(e).await?,
                 done => return done,
             }
         }
     }
-}
-
-/// Whether a call with an unknown outcome may be repeated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Repeat {
-    /// Idempotent.
-    Safe,
-    /// Not idempotent: a single attempt.
-    Never,
 }
 
 /// The arguments of a script call, after the time.
@@ -204,35 +286,4 @@ impl Args {
 /// The replies, or the first error among them.
 fn strict(replies: Vec<Value>) -> Result<Vec<Value>> {
     replies.into_iter().map(|v| v.extract_error().map_err(|e| classify(&e))).collect()
-}
-
-/// The state of a repeated call.
-struct Patience {
-    /// When the outage has lasted too long.
-    end: Instant,
-    /// The pause before the next attempt; it grows.
-    pause: Duration,
-    repeat: Repeat,
-    /// An attempt may have been executed, so a later refusal does not mean that nothing happened.
-    unknown: bool,
-}
-
-impl Patience {
-    fn new(outage: Duration, repeat: Repeat) -> Self {
-        Self { end: Instant::now() + outage, pause: Duration::from_millis(10), repeat, unknown: false }
-    }
-
-    /// Waits before the next attempt; returns the error when there is none.
-    async fn bear(&mut self, error: Error) -> Result<()> {
-        self.unknown |= matches!(error, Error::OutcomeUnknown(_));
-        let passing = matches!(error, Error::Unavailable(_) | Error::OutcomeUnknown(_));
-        if !passing || self.repeat == Repeat::Never || Instant::now() + self.pause >= self.end {
-            // An earlier attempt may have been executed, whatever the last error is.
-            return Err(if self.unknown { error.after_a_change() } else { error });
-        }
-        // Jitter keeps clients that lost Redis together from returning together.
-        tokio::time::sleep(self.pause.mul_f64(rand::random_range(0.5..1.0))).await;
-        self.pause = (self.pause * 2).min(Duration::from_millis(500));
-        Ok(())
-    }
 }

@@ -1,11 +1,15 @@
 //! Group commit: entries that arrive while a call is in flight travel together in the next one. Without a call in
 //! flight an entry is sent at once.
+use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock, OnceLock};
+use std::time::Duration;
 
 use redis::Value;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::call::{Args, Wire};
+use super::patience::{Pause, is_passing, patience_of, spend};
 use super::scripts::Script;
 use crate::{Error, Result, limits};
 
@@ -32,6 +36,8 @@ impl Groups {
 /// Entries for one script in one partition, each answered separately.
 pub(crate) struct Group {
     sender: mpsc::Sender<Waiting>,
+    /// How long an entry rides out an outage.
+    outage: Duration,
 }
 
 /// An entry that waits for the next call.
@@ -41,49 +47,127 @@ struct Waiting {
     /// As do those that wait for another number of replicas.
     replicas: u8,
     entry: Args,
+    /// How long it may ride out an outage.
+    until: Instant,
+    /// An attempt may have been executed.
+    unknown: bool,
     answer: oneshot::Sender<Result<Value>>,
+}
+
+impl Waiting {
+    fn fail(self, error: Error) {
+        // The caller may have gone.
+        drop(self.answer.send(Err(if self.unknown { error.after_a_change() } else { error })));
+    }
+}
+
+/// The sender of a group: its entries, and how much of them it sends at once.
+struct Sending {
+    wire: Arc<Wire>,
+    script: &'static LazyLock<Script>,
+    partition: u16,
+    waiting: VecDeque<Waiting>,
+    /// About the bytes of a call: fewer after one that did not arrive in time, over a slow link.
+    bytes_max: usize,
+    pause: Pause,
+}
+
+impl Sending {
+    /// The next entries for a call, at least one.
+    fn next(&mut self) -> Vec<Waiting> {
+        let (mut batch, mut bytes): (Vec<Waiting>, usize) = (Vec::new(), 0);
+        while batch.len() < limits::BATCH_MAX && (batch.is_empty() || bytes < self.bytes_max) {
+            let is_alike = |next: &Waiting| {
+                batch.first().is_none_or(|first| next.head == first.head && next.replicas == first.replicas)
+            };
+            if !self.waiting.front().is_some_and(is_alike) {
+                break;
+            }
+            let Some(next) = self.waiting.pop_front() else { break };
+            bytes += next.entry.bytes();
+            batch.push(next);
+        }
+        batch
+    }
+
+    /// Sends some of what is waiting. After a failure that may pass, whoever has waited too long is told so, and the
+    /// others are sent again.
+    async fn send(&mut self) {
+        let mut batch = self.next();
+        let Some(first) = batch.first() else { return };
+        let (head, replicas, begun) = (first.head.clone(), first.replicas, Instant::now());
+        let entries: Vec<Args> = batch.iter_mut().map(|waiting| std::mem::take(&mut waiting.entry)).collect();
+        let bytes: usize = entries.iter().map(Args::bytes).sum();
+        match self.wire.try_many(self.script, self.partition, head, entries, replicas).await {
+            Ok(replies) => {
+                self.pause = Pause::default();
+                if begun.elapsed() < self.wire.response() / 4 {
+                    self.bytes_max = self.bytes_max.saturating_mul(2).min(limits::BATCH_BYTES_MAX);
+                }
+                batch.into_iter().zip(replies).for_each(|(waiting, reply)| drop(waiting.answer.send(Ok(reply))));
+            }
+            Err((e, _)) if !is_passing(&e) => batch.into_iter().for_each(|waiting| waiting.fail(e.clone())),
+            Err((e, entries)) => {
+                let is_late = matches!(e, Error::OutcomeUnknown(_));
+                if is_late {
+                    self.bytes_max = (bytes / 4).max(1);
+                }
+                for (mut waiting, entry) in batch.into_iter().zip(entries).rev() {
+                    waiting.entry = entry;
+                    waiting.unknown |= is_late;
+                    self.waiting.push_front(waiting);
+                }
+                let next = Instant::now() + self.pause.most();
+                let (late, waiting) = self.waiting.drain(..).partition(|waiting| waiting.until <= next);
+                self.waiting = waiting;
+                late.into_iter().for_each(|waiting| waiting.fail(e.clone()));
+                if !self.waiting.is_empty() {
+                    self.pause.sleep().await;
+                }
+            }
+        }
+    }
 }
 
 impl Group {
     /// Sends what is waiting, up to [`limits::BATCH_MAX`] entries and about [`limits::BATCH_BYTES_MAX`] bytes a call,
     /// until the group is dropped.
     pub(crate) fn spawn(wire: Arc<Wire>, script: &'static LazyLock<Script>, partition: u16) -> Self {
+        let outage = wire.outage();
         let (sender, mut receiver) = mpsc::channel::<Waiting>(limits::BATCH_MAX);
         tokio::spawn(async move {
-            while let Some(first) = receiver.recv().await {
-                let mut bytes = first.entry.bytes();
-                let mut batch = vec![first];
-                while batch.len() < limits::BATCH_MAX && bytes < limits::BATCH_BYTES_MAX {
+            let (bytes_max, pause) = (limits::BATCH_BYTES_MAX, Pause::default());
+            let mut sending = Sending { wire, script, partition, waiting: VecDeque::new(), bytes_max, pause };
+            loop {
+                if sending.waiting.is_empty() {
+                    let Some(first) = receiver.recv().await else { return };
+                    sending.waiting.push_back(first);
+                }
+                while sending.waiting.len() < 2 * limits::BATCH_MAX {
                     let Ok(next) = receiver.try_recv() else { break };
-                    bytes += next.entry.bytes();
-                    batch.push(next);
+                    sending.waiting.push_back(next);
                 }
-                let mut batch = batch.into_iter().peekable();
-                while let Some(Waiting { head, replicas, entry, answer }) = batch.next() {
-                    let (mut entries, mut answers) = (vec![entry], vec![answer]);
-                    while let Some(next) = batch.next_if(|next| next.head == head && next.replicas == replicas) {
-                        entries.push(next.entry);
-                        answers.push(next.answer);
-                    }
-                    // The caller may have gone.
-                    match wire.run_many(script, partition, head, entries, replicas).await {
-                        Ok(replies) => answers.into_iter().zip(replies).for_each(|(a, r)| drop(a.send(Ok(r)))),
-                        Err(e) => answers.into_iter().for_each(|a| drop(a.send(Err(e.clone())))),
-                    }
-                }
+                sending.send().await;
             }
         });
-        Self { sender }
+        Self { sender, outage }
     }
 
     /// Sends one entry, in one call with the others of this `head` that are waiting. Returns its element of the reply,
     /// once so many replicas have what it wrote; 0: at once.
     pub(crate) async fn call(&self, head: Args, entry: Args, replicas: u8) -> Result<Value> {
-        let (answer, reply) = oneshot::channel();
+        let (begun, (answer, reply)) = (Instant::now(), oneshot::channel());
         let gone = || Error::Unavailable("the store is shutting down".into());
-        self.sender.send(Waiting { head, replicas, entry, answer }).await.map_err(|_| gone())?;
+        let until = begun + patience_of(self.outage);
+        let waiting = Waiting { head, replicas, entry, until, unknown: false, answer };
+        self.sender.send(waiting).await.map_err(|_| gone())?;
         // It may have been sent: only repeating it can tell.
-        reply.await.map_err(|_| Error::OutcomeUnknown("the store stopped before the answer came".into()))?
+        let stopped = || Error::OutcomeUnknown("the store stopped before the answer came".into());
+        let answer = reply.await.unwrap_or_else(|_| Err(stopped()));
+        if answer.is_err() {
+            spend(begun.elapsed());
+        }
+        answer
     }
 }
 

@@ -10,6 +10,8 @@ use deadpool::Runtime;
 use deadpool::managed::{Hook, HookError, PoolError};
 use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{AsyncConnectionConfig, ConnectionInfo, ProtocolVersion, PushInfo, RedisError, Value};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use super::fault::classify;
@@ -18,6 +20,9 @@ use super::pool::{Connection, Opener, Pool};
 use super::reply::{array, text};
 use crate::config::RedisConfig;
 use crate::{Error, Result};
+
+/// How long a server may take to refuse a connection.
+const REFUSAL_WITHIN: Duration = Duration::from_millis(300);
 
 /// A server and the connections to it.
 pub(crate) struct Node {
@@ -78,7 +83,15 @@ impl Node {
         // Each of the pool's idle connections may take as long to fail when the server hangs.
         let got = tokio::time::timeout(self.response + self.connect, self.pool.get()).await;
         let late = || Error::Unavailable(format!("no connection to {} in time", self.address));
-        got.map_err(|_| late())?.map_err(|e| match e {
+        let got = got.map_err(|_| late())?;
+        if let Err(PoolError::Backend(e)) = &got
+            && !e.is_connection_refusal()
+            && !e.is_timeout()
+            && let Some(said) = self.refusal().await
+        {
+            return Err(Error::Unavailable(said));
+        }
+        got.map_err(|e| match e {
             PoolError::Backend(e) if e.to_string().to_lowercase().contains("authentication failed") => {
                 Error::Config(format!("the password in redis_url was refused by Redis at {}", self.address))
             }
@@ -92,6 +105,21 @@ impl Node {
                 Error::Unavailable(format!("{}: {reason}", self.address))
             }
             other => Error::Unavailable(format!("no connection: {other}")),
+        })
+    }
+
+    /// What the server says to a new connection when it accepts no more: it closes it, and what the client has sent may
+    /// get its error first.
+    async fn refusal(&self) -> Option<String> {
+        let asking = async {
+            let (mut stream, mut said) = (TcpStream::connect(&self.address).await.ok()?, [0; 200]);
+            let length = stream.read(&mut said).await.ok()?;
+            Some(String::from_utf8_lossy(&said[..length]).trim().to_owned())
+        };
+        let said = tokio::time::timeout(REFUSAL_WITHIN, asking).await.ok()??;
+        said.contains("max number of clients").then(|| {
+            let advice = "raise its `maxclients`, or lower redis.connections of the clients";
+            format!("Redis at {} accepts no more connections ({said}); {advice}", self.address)
         })
     }
 

@@ -10,7 +10,7 @@ use super::keys;
 const WITH_TWO_KEYS: [&str; 2] = ["RENAME", "RPOPLPUSH"];
 
 /// Every command of the scripts, except those that publish.
-pub(super) const COMMANDS: [&str; 45] = [
+pub(super) const COMMANDS: [&str; 46] = [
     "DEL",
     "EXISTS",
     "GET",
@@ -31,6 +31,7 @@ pub(super) const COMMANDS: [&str; 45] = [
     "LPUSH",
     "LRANGE",
     "LREM",
+    "LSET",
     "LTRIM",
     "PEXPIRE",
     "RENAME",
@@ -111,7 +112,20 @@ mod tests {
 
     #[test]
     fn every_command_of_every_script_is_checked() {
-        let words = ["LIMIT", "WITHSCORES", "WITHVALUES", "WRONGTYPE", "REV", "BYSCORE", "PUBLISH", "NX", "PX", "TYPE"];
+        let words = [
+            "LIMIT",
+            "WITHSCORES",
+            "WITHVALUES",
+            "WRONGTYPE",
+            "REV",
+            "BYSCORE",
+            "PUBLISH",
+            "NX",
+            "PX",
+            "TYPE",
+            "RANK",
+            "MAXLEN",
+        ];
         for script in scripts::all() {
             for word in script.text.split('\'').skip(1).step_by(2) {
                 let is_command = !word.is_empty() && word.bytes().all(|b| b.is_ascii_uppercase());

@@ -27,9 +27,11 @@ const LOSE_ONE: &str = include_str!("../lua/lose_one.lua");
 fn constants() -> String {
     let kept = Retention::default();
     format!(
-        "local HISTORY_MAX, OPEN_MS, RECORD_VERSION, CLAIMED_MAX, WORKER_FORGET_MS, BATCH_BYTES_MAX, DEAD_WINDOW = {}, {}, {}, {}, {}, {}, {}\n\
+        "local RESENT_MS = {}\n\
+         local HISTORY_MAX, OPEN_MS, RECORD_VERSION, CLAIMED_MAX, WORKER_FORGET_MS, BATCH_BYTES_MAX, DEAD_WINDOW = {}, {}, {}, {}, {}, {}, {}\n\
          local TOKEN_MAX, NAMES_MAX = {}, {}\n\
          local RETENTION_DEFAULT = '{} {} {}'\n",
+        limits::RESENT_MS,
         limits::HISTORY_MAX,
         limits::OPEN_MS,
         limits::RECORD_VERSION,
@@ -85,6 +87,7 @@ scripts! {
     RECOVER = "recover", ALLOW_OOM, [CLOCK];
     CANCEL = "cancel", ALLOW_OOM, [FINISH, CLOCK, include_str!("../lua/cancel_one.lua")];
     PAUSE = "pause", ALLOW_OOM, [];
+    FORGET = "forget", ALLOW_OOM, [];
     RETRY = "retry", ALLOW_OOM, [FINISH, include_str!("../lua/retry_one.lua")];
     REMOVE = "remove", ALLOW_OOM, [CLOCK, include_str!("../lua/remove_one.lua")];
     CASCADE = "cascade", ALLOW_OOM, [
