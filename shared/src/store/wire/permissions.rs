@@ -10,7 +10,7 @@ use super::keys;
 const WITH_TWO_KEYS: [&str; 2] = ["RENAME", "RPOPLPUSH"];
 
 /// Every command of the scripts, except those that publish.
-pub(super) const COMMANDS: [&str; 44] = [
+pub(super) const COMMANDS: [&str; 43] = [
     "DEL",
     "EXISTS",
     "GET",
@@ -50,9 +50,8 @@ pub(super) const COMMANDS: [&str; 44] = [
     "ZCOUNT",
     "ZRANGE",
     "ZRANGEBYSCORE",
-    "ZRANK",
     "ZREM",
-    "ZREVRANK",
+    "ZREVRANGE",
     "ZSCORE",
     "SRANDMEMBER",
 ];
