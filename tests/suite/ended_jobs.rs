@@ -153,10 +153,11 @@ on_ground! {
         for state in FINAL {
             for name in [None, Some("work"), Some("few"), Some("many"), Some("none")] {
                 let of = |job: &&leasehold::Job| job.state == state && name.is_none_or(|n| job.kind.as_str() == n);
-                let mut wanted: Vec<_> = jobs.iter().filter(of).map(|job| (job.finished_at.unwrap(), &job.id)).collect();
+                let end = |job: &leasehold::Job| (job.finished_at.unwrap(), job.id.clone());
+                let mut wanted: Vec<_> = jobs.iter().filter(of).map(end).collect();
                 wanted.sort();
                 wanted.reverse();
-                let wanted: Vec<JobId> = wanted.into_iter().map(|(_, id)| id.clone()).collect();
+                let wanted: Vec<JobId> = wanted.into_iter().map(|(_, id)| id).collect();
                 assert_eq!(g.listed(Some(state), name.map(kind)).await, wanted, "{state} {name:?}");
                 if name.is_none() {
                     assert_eq!(totals[&state], wanted.len() as u64, "{state}");
@@ -180,7 +181,8 @@ on_ground! {
 
     async fn an_imported_job_is_kept_from_its_import_on(g: &Ground) {
         let failed = || Ending::Failed { message: "no".into(), at: Timestamp(1) };
-        let [stays, revived] = [g.imported("old-1", "few", failed(), 900 * DAY).await, g.imported("old-2", "few", failed(), 900 * DAY).await];
+        let stays = g.imported("old-1", "few", failed(), 900 * DAY).await;
+        let revived = g.imported("old-2", "few", failed(), 900 * DAY).await;
         g.sweep().await;
         assert!(g.is_in(&stays, "imported:few:failed").await && g.is_in(&stays, "expiry").await);
         g.store.retry(std::slice::from_ref(&revived)).await.unwrap()[0].clone().unwrap();
