@@ -114,8 +114,8 @@ impl ListQuery {
 }
 
 impl Store {
-    /// A page of jobs. Exact by state, by kind, and by kind and a final state. `queued`, a filter by queue, and a filter
-    /// by kind with another state are bounded scans: such a page may be short and still have a cursor, as may a page of
+    /// A page of jobs. Exact by state, by kind, and by kind and a final state. `queued`, and a filter by queue, or by
+    /// kind and another state, are bounded scans: such a page may be short and still have a cursor, as may a page of
     /// large jobs ([`limits::PAGE_BYTES_MAX`]).
     ///
     /// # Errors

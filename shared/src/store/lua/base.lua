@@ -19,7 +19,7 @@ local KINDS, QUEUES, PAUSED, RETENTION = P .. ':kinds', P .. ':queues', P .. ':p
 local RESERVED, PARTITIONS = P .. ':reserved', P .. ':partitions'
 local WORKERS, QUARANTINE, ASIDE = P .. ':workers', P .. ':quarantine', P .. ':aside'
 local CHANGES, HINTS = P .. ':changes', P .. ':hints'
-local FINAL = { 'completed', 'failed', 'cancelled' }
+local FINAL, ENDED = { 'completed', 'failed', 'cancelled' }, { 'finished', 'imported', 'items' }
 local function job_key(id) return P .. ':job:' .. id end
 local function history_key(id) return P .. ':history:' .. id end
 local function queue_key(queue) return P .. ':queue:' .. queue end
@@ -29,7 +29,7 @@ local function permits_key(kind) return P .. ':permits:' .. kind end
 local function claimed_key(worker) return P .. ':claimed:' .. worker end
 local function worker_key(worker) return P .. ':worker:' .. worker end
 local function kind_key(kind) return P .. ':kind:' .. kind end
--- The places of ended jobs: finished, imported, items.
+-- The jobs of a kind and final state, in one of the places of `ENDED`.
 local function ended_key(place, kind, state) return P .. ':' .. place .. ':' .. kind .. ':' .. state end
 local function idempotency_key(kind, key) return P .. ':idempotency:' .. kind .. ':' .. key end
 

@@ -22,14 +22,15 @@ local function place_of_end()
   local finished, imported = ended_key('finished', job.kind, state), ended_key('imported', job.kind, state)
   if call('ZSCORE', finished, id) then return finished end
   -- An imported job may have ended long ago: by its end alone it would be pruned at once.
-  local kept_on = call('ZSCORE', imported, id) or call('ZSCORE', EXPIRY, id) or call('HEXISTS', job.key, 'imported') == 1
+  local kept_on = call('ZSCORE', imported, id) or call('ZSCORE', EXPIRY, id)
+    or call('HEXISTS', job.key, 'imported') == 1
   return kept_on and imported or finished, kept_on
 end
 local ended_place, is_imported = place_of_end()
 
 local function leave_ends(kind)
   for _, of in ipairs(FINAL) do
-    for _, place in ipairs({ 'finished', 'imported', 'items' }) do
+    for _, place in ipairs(ENDED) do
       local key = ended_key(place, kind, of)
       if key ~= ended_place then call('ZREM', key, id) end
     end

@@ -101,7 +101,7 @@ local function drop_names()
     for _, kind in ipairs(call('SRANDMEMBER', KINDS, 50)) do
       local keys = { kind_key(kind), permits_key(kind) }
       for _, state in ipairs(FINAL) do
-        for _, place in ipairs({ 'finished', 'imported', 'items' }) do keys[#keys + 1] = ended_key(place, kind, state) end
+        for _, place in ipairs(ENDED) do keys[#keys + 1] = ended_key(place, kind, state) end
       end
       if call('EXISTS', unpack(keys)) == 0 and call('SISMEMBER', RESERVED, 'kind ' .. kind) == 0 then
         call('SREM', KINDS, kind)

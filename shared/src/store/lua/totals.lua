@@ -9,7 +9,7 @@ local kinds = look('SMEMBERS', KINDS) or {}
 for _, state in ipairs(FINAL) do
   local ended = 0
   for _, kind in ipairs(kinds) do
-    for _, place in ipairs({ 'finished', 'imported', 'items' }) do
+    for _, place in ipairs(ENDED) do
       ended = ended + (look('ZCARD', ended_key(place, kind, state)) or 0)
     end
   end
