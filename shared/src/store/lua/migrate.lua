@@ -3,7 +3,8 @@
 -- broken off and repeated: a job that is moved has left those keys.
 -- KEYS: the partition. ARGV: now, limit
 -- Returns: how many entries were moved or dropped; 0: none are left
-local left = tonumber(ARGV[2])
+local limit = tonumber(ARGV[2])
+local left = limit
 
 local function move(id, state, at)
   gather('ZREM', P .. ':' .. state, id)
@@ -32,11 +33,12 @@ for _, state in ipairs(FINAL) do
   for i = 1, #ids, 2 do move(ids[i], state, ids[i + 1]) end
   left = left - #ids / 2
 end
-for _, kind in ipairs(left > 0 and call('SMEMBERS', KINDS) or {}) do
+-- What is left by kind is of no job.
+for _, kind in ipairs(left == limit and call('SMEMBERS', KINDS) or {}) do
   local old = P .. ':finished:' .. kind
   local ids = left > 0 and call('ZRANGE', old, 0, left - 1) or {}
   for _, id in ipairs(ids) do gather('ZREM', old, id) end
   left = left - #ids
 end
 flush()
-return tonumber(ARGV[2]) - left
+return limit - left
