@@ -22,7 +22,10 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let store = reached(Store::connect_unchecked(&config).await, &config)?;
     let version = env!("CARGO_PKG_VERSION");
     let said = match store.migrate().await? {
-        Migrated::Done => format!("Redis at {} is ready for Leasehold {version}", store.address()),
+        Migrated::Done { moved: 0 } => format!("Redis at {} is ready for Leasehold {version}", store.address()),
+        Migrated::Done { moved } => {
+            format!("Redis at {} is ready for Leasehold {version}; {moved} ended jobs were moved", store.address())
+        }
         Migrated::Already => format!("Redis at {} was ready for Leasehold {version} before", store.address()),
         Migrated::Alive(workers) => {
             let named: Vec<String> = workers

@@ -27,6 +27,8 @@ pub const DRAIN_MS: u64 = 2_000;
 pub const BODY_FREE_BYTES: usize = 16 << 10;
 /// Kinds, and queues, in a partition.
 pub const NAMES_MAX: usize = 1_000;
+/// Kinds of which one sweep of a partition looks whether the retention of jobs has passed, chosen anew by each.
+pub const KINDS_WINDOW: usize = 20;
 /// Ids that one claim examines beyond its free slots: cancelled and parked ids count.
 pub const CLAIM_SCAN: usize = 200;
 /// Ids that one look at the queues examines to find out how many jobs may start, spread over the partitions; further
@@ -107,6 +109,8 @@ pub const REPORT_BYTES_MAX: usize = 256 << 10;
 pub const PROGRESS_BYTES_MAX: usize = 256 << 10;
 /// Ids that a listing by `state=queued`, or with a filter, examines for a page.
 pub const LIST_SCAN: usize = 10_000;
+/// Ids that one call of a listing reads from several sets to merge them.
+pub const LIST_MERGE: usize = 5_000;
 /// How long a record that was set aside is kept once an operator has accepted it, ms: 30 days.
 pub const QUARANTINE_MS: u64 = 2_592_000_000;
 /// Jobs in a page of a listing.

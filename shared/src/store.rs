@@ -26,6 +26,7 @@ mod import;
 mod items;
 mod list;
 mod meta;
+mod migrate;
 mod partitions;
 mod past;
 mod pop;

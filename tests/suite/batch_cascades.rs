@@ -75,9 +75,7 @@ on_ground! {
         let id = ended_batches(g, 1, 5).await.remove(0);
         let key = |suffix: &str| format!("lh:{{{}}}:{suffix}", g.store.partition_of(&id));
         let () = g.redis.command(&["HSET", &key("cascades"), id.as_str(), "remove 0"]).await;
-        for index in ["expiry", "finished:work"] {
-            let () = g.redis.command(&["ZREM", &key(index), id.as_str()]).await;
-        }
+        let () = g.redis.command(&["ZREM", &key("finished:work:cancelled"), id.as_str()]).await;
         assert_eq!(g.store.check().await.unwrap(), []);
         sweeps(g).await;
         assert!(g.store.get(&id).await.unwrap().is_none());
@@ -88,9 +86,7 @@ on_ground! {
         let key = |suffix: &str| format!("lh:{{{}}}:{suffix}", g.store.partition_of(&id));
         let step = format!("remove 0 {}", g.now());
         let () = g.redis.command(&["HSET", &key("removals"), id.as_str(), &step]).await;
-        for index in ["expiry", "finished:work"] {
-            let () = g.redis.command(&["ZREM", &key(index), id.as_str()]).await;
-        }
+        let () = g.redis.command(&["ZREM", &key("finished:work:cancelled"), id.as_str()]).await;
         g.advance(599_000);
         assert_eq!(g.store.check().await.unwrap(), []);
         g.advance(2_000);

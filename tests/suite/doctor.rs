@@ -89,7 +89,9 @@ on_ground! {
         for command in [
             ["DEL", &g.key(&id, "queue:default")].to_vec(),
             ["SET", &g.key(&id, "queue:default"), "garbage"].to_vec(),
-            ["ZADD", &g.key(&id, "completed"), "5", id.as_str()].to_vec(),
+            ["ZADD", &g.key(&id, "finished:work:completed"), "5", id.as_str()].to_vec(),
+            ["ZADD", &g.key(&id, "items:other:failed"), "5", id.as_str()].to_vec(),
+            ["ZADD", &g.key(&id, "imported:work:cancelled"), "5", id.as_str()].to_vec(),
             ["SADD", &g.key(&id, "cancelling"), id.as_str()].to_vec(),
             ["ZREM", &g.key(&id, "kind:work"), id.as_str()].to_vec(),
             ["ZADD", &g.key(&id, "kind:other"), "5", id.as_str()].to_vec(),
@@ -108,10 +110,13 @@ on_ground! {
         let id = g.submit(job()).await;
         g.runs_to_its_end(&id).await;
         for command in [
-            ["ZREM", &g.key(&id, "completed"), id.as_str()].to_vec(),
-            ["ZADD", &g.key(&id, "failed"), "5", id.as_str()].to_vec(),
-            ["ZREM", &g.key(&id, "expiry"), id.as_str()].to_vec(),
-            ["SET", &g.key(&id, "completed"), "garbage"].to_vec(),
+            ["ZREM", &g.key(&id, "finished:work:completed"), id.as_str()].to_vec(),
+            ["ZADD", &g.key(&id, "finished:work:failed"), "5", id.as_str()].to_vec(),
+            ["ZADD", &g.key(&id, "finished:other:completed"), "5", id.as_str()].to_vec(),
+            ["ZADD", &g.key(&id, "items:work:completed"), "5", id.as_str()].to_vec(),
+            ["ZADD", &g.key(&id, "imported:work:completed"), "5", id.as_str()].to_vec(),
+            ["ZADD", &g.key(&id, "expiry"), "5", id.as_str()].to_vec(),
+            ["SET", &g.key(&id, "finished:work:completed"), "garbage"].to_vec(),
             ["HSET", &g.key(&id, "running"), id.as_str(), "1 w9 5"].to_vec(),
         ] {
             g.break_with(&command).await;

@@ -18,6 +18,7 @@ mod crash_points;
 mod denied_commands;
 mod docs;
 mod doctor;
+mod ended_jobs;
 mod examples;
 mod faults;
 mod files;

@@ -159,9 +159,17 @@ impl Pair {
         self.compare(call).await;
     }
 
-    /// The walk over the keys finds nothing but a counter that was lost and not claimed from since.
+    /// Ended jobs are listed by their state. The walk over the keys finds nothing but a counter that was lost and not
+    /// claimed from since.
     async fn end(&self) {
         let store = &self.ground.store;
+        let totals = store.totals().await.unwrap();
+        for state in [State::Completed, State::Failed, State::Cancelled] {
+            let mut listed = self.ground.listed(Some(state), None).await;
+            listed.sort();
+            let wanted: Vec<JobId> = self.model.ids().into_iter().filter(|id| self.model.state(id) == state).collect();
+            assert_eq!((&listed, totals[&state]), (&wanted, wanted.len() as u64), "{state}");
+        }
         for finding in store.check().await.unwrap() {
             assert!(finding.subject.ends_with(":tokens"), "{finding:?}");
             store.repair(&finding).await.unwrap();

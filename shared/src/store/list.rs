@@ -114,9 +114,9 @@ impl ListQuery {
 }
 
 impl Store {
-    /// A page of jobs. Exact by state and without a state; a filter by kind or queue in addition to a state, and
-    /// `queued`, are bounded scans: such a page may be short and still have a cursor, as may a page of large jobs
-    /// ([`limits::PAGE_BYTES_MAX`]).
+    /// A page of jobs. Exact by state, by kind, and by kind and a final state. `queued`, and a filter by queue, or by
+    /// kind and another state, are bounded scans: such a page may be short and still have a cursor, as may a page of
+    /// large jobs ([`limits::PAGE_BYTES_MAX`]).
     ///
     /// # Errors
     /// Those of any call.
@@ -178,21 +178,18 @@ impl Store {
         if query.state == Some(State::Queued) {
             return self.queued_ids(query, after, n).await;
         }
-        let (suffixes, newest) = match query.state {
-            Some(state) => (vec![state_suffix(state).to_owned()], state.is_final() || state == State::Waiting),
-            None => {
-                let kinds =
-                    if let Some(kind) = &query.kind { vec![kind.to_string()] } else { self.names("kinds").await? };
-                (kinds.into_iter().filter_map(|k| Kind::parse(&k).ok()).map(|k| keys::kind_suffix(&k)).collect(), true)
-            }
-        };
-        let sets: Vec<(u16, String)> =
-            (0..self.partitions()).flat_map(|p| suffixes.iter().map(move |s| (p, s.clone()))).collect();
+        let (suffixes, newest) = self.sets(query).await?;
         let order = if newest { "newest" } else { "soonest" };
         let (score, id) =
             if let Some(Position::Ranked(score, id)) = after { (score.as_str(), id.as_str()) } else { ("", "") };
-        let pages = sets.into_iter().map(|(partition, suffix)| async move {
-            let args = Args::default().text(suffix).texts([order, score, id]).count(n);
+        // The script merges sets, few enough for a short call.
+        let parts: Vec<Args> = suffixes
+            .chunks((limits::LIST_MERGE / n).max(1))
+            .map(|part| Args::default().texts([order, score, id]).count(n).texts(part))
+            .collect();
+        let calls: Vec<(u16, Args)> =
+            (0..self.partitions()).flat_map(|p| parts.iter().map(move |part| (p, part.clone()))).collect();
+        let pages = calls.into_iter().map(|(partition, args)| async move {
             let reply = self.inner.wire.run(&scripts::LIST, partition, &args, Repeat::Safe).await?;
             let ranked = array(&reply).chunks_exact(2).map(|e| (text(&e[1]), text(&e[0]))).collect::<Vec<_>>();
             Ok::<_, Error>(ranked)
@@ -207,6 +204,23 @@ impl Store {
         Ok(ids
             .map(|(score, id)| (JobId::parse(&id).ok(), Position::Ranked(score, cut(&id, MEMBER_BYTES).to_owned())))
             .collect())
+    }
+
+    /// The sorted sets, in each partition, that hold the jobs of a query, and whether the newest come first.
+    async fn sets(&self, query: &ListQuery) -> Result<(Vec<String>, bool)> {
+        if let Some(state) = query.state.filter(|state| !state.is_final()) {
+            let suffix = if state == State::Running { "leases" } else { state.as_str() };
+            return Ok((vec![suffix.to_owned()], state == State::Waiting));
+        }
+        let kinds = match &query.kind {
+            Some(kind) => vec![kind.clone()],
+            None => self.names("kinds").await?.iter().filter_map(|kind| Kind::parse(kind).ok()).collect(),
+        };
+        let sets_of = |kind: &Kind| match query.state {
+            Some(state) => keys::ENDED.iter().map(|place| keys::ended_suffix(place, kind, state)).collect(),
+            None => vec![keys::kind_suffix(kind)],
+        };
+        Ok((kinds.iter().flat_map(sets_of).collect(), true))
     }
 
     async fn queued_ids(
@@ -285,8 +299,4 @@ impl Store {
         let names: BTreeSet<String> = replies.iter().flat_map(|r| array(r).iter().map(text)).collect();
         Ok(names.into_iter().collect())
     }
-}
-
-pub(super) fn state_suffix(state: State) -> &'static str {
-    if state == State::Running { "leases" } else { state.as_str() }
 }

@@ -98,7 +98,8 @@ impl Store {
     /// changes nothing while a worker is alive, since it would be one of the earlier version. API processes cannot be
     /// seen: the operator stops them.
     ///
-    /// From layout 1: the keys are the same, but tokens are numbers of 16 digits, which 0.1 takes for damage.
+    /// From layout 1: ended jobs are listed under other keys, and are moved; until that is complete the layout stays.
+    /// Tokens are numbers of 16 digits, which 0.1 takes for damage.
     ///
     /// # Errors
     /// [`Error::Config`] for a layout of a later version; those of any call.
@@ -113,10 +114,11 @@ impl Store {
         if !alive.is_empty() {
             return Ok(Migrated::Alive(alive));
         }
+        let moved = self.move_ended().await?;
         let mut pipeline = redis::pipe();
         pipeline.cmd("HSET").arg(keys::META).arg(LAYOUT).arg(limits::LAYOUT);
         self.inner.wire.pipe(Home::Meta, &pipeline).await?;
-        Ok(Migrated::Done)
+        Ok(Migrated::Done { moved })
     }
 
     /// Reports a layout of an earlier version, with which no other process of this version starts.
@@ -131,7 +133,10 @@ impl Store {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Migrated {
     /// The key space has this version's layout now.
-    Done,
+    Done {
+        /// Entries of ended jobs that were moved.
+        moved: u64,
+    },
     /// It had it before.
     Already,
     /// Nothing: these workers are alive.

@@ -157,7 +157,8 @@ impl Store {
         // Kept jobs are counted from the newest on, so the scan starts there.
         let ago = query.older_than_ms.filter(|_| query.keep.is_none() && query.bytes_max.is_none());
         let ago = ago.map(|ms| ms.to_string()).unwrap_or_default();
-        let args = Args::default().texts([kind.as_str(), score, id]).count(limits::PRUNE_BATCH).text(ago);
+        let state = query.state.map_or("", State::as_str);
+        let args = Args::default().texts([kind.as_str(), state, score, id]).count(limits::PRUNE_BATCH).text(ago);
         let (mut now, mut page) = (0, Vec::new());
         for partition in 0..self.partitions() {
             let reply = self.inner.wire.run(&scripts::FINISHED, partition, &args, Repeat::Safe).await?;
@@ -194,30 +195,27 @@ impl Store {
     /// # Errors
     /// Those of any call.
     pub(super) async fn prune_beyond(&self, kind: &Kind, keep: u64) -> Result<usize> {
-        let suffix = keys::finished_suffix(kind);
+        let excess = |total: u64| usize::try_from(total.saturating_sub(keep)).unwrap_or(usize::MAX);
         let mut pruned = 0;
         for _ in 0..limits::SWEEP_STEPS {
             // Usually nothing is over, and the counts say so.
-            if self.count_finished(&suffix).await? <= keep {
+            let most = excess(self.count_finished(kind).await?).min(limits::SWEEP_BATCH);
+            if most == 0 {
                 break;
             }
-            let mut commands = Vec::new();
-            for partition in 0..self.partitions() {
-                let key = keys::fixed(partition, &suffix);
-                let range =
-                    redis::cmd("ZRANGE").arg(key).arg(0).arg(limits::SWEEP_BATCH - 1).arg("WITHSCORES").to_owned();
-                commands.push((Home::Partition(partition), range));
-            }
-            let oldest = self.inner.wire.pipe_each_leniently(&commands).await?;
+            let range = |key: String| redis::cmd("ZRANGE").arg(key).arg(0).arg(most - 1).arg("WITHSCORES").to_owned();
+            let commands = self.of_finished(kind, range);
+            let pages = self.inner.wire.pipe_each_leniently(&commands).await?;
             // Counted after they were read: what another sweep removes in between makes the excess less, never more.
-            let total = self.count_finished(&suffix).await?;
-            let excess = usize::try_from(total.saturating_sub(keep)).unwrap_or(usize::MAX).min(limits::SWEEP_BATCH);
+            let excess = excess(self.count_finished(kind).await?).min(most);
             if excess == 0 {
                 break;
             }
-            let pages =
-                (0..).zip(&oldest).flat_map(|(p, page)| array(page).chunks_exact(2).map(move |entry| ended(p, entry)));
-            let mut oldest: Vec<Ended> = pages.collect();
+            let mut oldest: Vec<Ended> = Vec::new();
+            for ((home, _), page) in commands.iter().zip(&pages) {
+                let Home::Partition(partition) = home else { continue };
+                oldest.extend(array(page).chunks_exact(2).map(|entry| ended(*partition, entry)));
+            }
             sort_by_end(&mut oldest);
             oldest.truncate(excess);
             self.remove_ended(kind, &oldest).await?;
@@ -231,12 +229,23 @@ impl Store {
 }
 
 impl Store {
-    /// The ended jobs of a kind over all partitions, by the key of its index.
-    async fn count_finished(&self, suffix: &str) -> Result<u64> {
-        let count = |partition| {
-            (Home::Partition(partition), redis::cmd("ZCARD").arg(keys::fixed(partition, suffix)).to_owned())
-        };
-        let commands: Vec<_> = (0..self.partitions()).map(count).collect();
+    /// A command for each key, over all partitions, that has ended jobs of a kind, items excluded.
+    fn of_finished(&self, kind: &Kind, command: impl Fn(String) -> redis::Cmd) -> Vec<(Home, redis::Cmd)> {
+        let mut commands = Vec::new();
+        for partition in 0..self.partitions() {
+            for place in ["finished", "imported"] {
+                for state in State::ALL.into_iter().filter(|state| state.is_final()) {
+                    let key = keys::fixed(partition, &keys::ended_suffix(place, kind, state));
+                    commands.push((Home::Partition(partition), command(key)));
+                }
+            }
+        }
+        commands
+    }
+
+    /// The ended jobs of a kind over all partitions, items excluded.
+    async fn count_finished(&self, kind: &Kind) -> Result<u64> {
+        let commands = self.of_finished(kind, |key| redis::cmd("ZCARD").arg(key).to_owned());
         let counts = self.inner.wire.pipe_each_leniently(&commands).await?;
         Ok(counts.iter().filter_map(number).filter_map(|n| u64::try_from(n).ok()).sum())
     }

@@ -7,7 +7,6 @@ use redis::Value;
 use serde::{Deserialize, Serialize};
 
 use super::Store;
-use super::list::state_suffix;
 use super::wire::reply::{array, count, number, text};
 use super::wire::{Args, Home, Repeat, keys, scripts};
 use crate::{JobId, Kind, QueueName, Result, State, Timestamp, WorkerId, limits};
@@ -372,17 +371,14 @@ impl Store {
     /// # Errors
     /// Those of any call.
     pub async fn totals(&self) -> Result<BTreeMap<State, u64>> {
-        let states = || State::ALL.into_iter().filter(|state| *state != State::Queued);
-        let places = || (0..self.partitions()).flat_map(|partition| states().map(move |state| (partition, state)));
-        let command = |(partition, state)| {
-            let key = keys::fixed(partition, state_suffix(state));
-            (Home::Partition(partition), redis::cmd("ZCARD").arg(key).to_owned())
-        };
-        let commands: Vec<_> = places().map(command).collect();
-        let replies = self.inner.wire.pipe_each_leniently(&commands).await?;
+        let args = Args::default();
+        let read = |partition| self.inner.wire.run(&scripts::TOTALS, partition, &args, Repeat::Safe);
+        let replies: Vec<Value> = stream::iter(0..self.partitions()).map(read).buffered(AT_ONCE).try_collect().await?;
         let mut totals: BTreeMap<State, u64> = BTreeMap::new();
-        for ((_, state), reply) in places().zip(&replies) {
-            *totals.entry(state).or_default() += count(reply);
+        for entry in replies.iter().flat_map(|reply| array(reply).chunks_exact(2)) {
+            if let Some(state) = State::parse(&text(&entry[0])) {
+                *totals.entry(state).or_default() += count(&entry[1]);
+            }
         }
         Ok(totals)
     }

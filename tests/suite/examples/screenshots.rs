@@ -229,7 +229,7 @@ async fn a_batch_whose_time_is_up_leaves_nothing() {
     let folders = || std::fs::read_dir(&storage).unwrap().flatten().filter(|e| e.file_type().unwrap().is_dir()).count();
     assert_eq!(folders(), 1);
     // Its 7 days are over.
-    let keys: Vec<String> = redis.command(&["KEYS", "lh:*:expiry"]).await;
+    let keys: Vec<String> = redis.command(&["KEYS", "lh:*:finished:screenshots:completed"]).await;
     let changed: usize = redis.command(&["ZADD", &keys[0], "XX", "CH", "1", &id]).await;
     assert_eq!((keys.len(), changed), (1, 1));
     eventually(SOON, "nothing is left on disk", async || folders() == 0).await;

@@ -431,6 +431,10 @@ impl Model {
         self.jobs[id].view.clone()
     }
 
+    pub fn state(&self, id: &JobId) -> State {
+        self.jobs[id].view.state
+    }
+
     pub fn ids(&self) -> Vec<JobId> {
         self.jobs.keys().cloned().collect()
     }

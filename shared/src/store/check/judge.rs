@@ -23,6 +23,33 @@ pub(super) fn judge(partition: u16, mut seen: Seen) -> Vec<Finding> {
     judge.findings
 }
 
+/// An index of jobs of one kind.
+struct Index {
+    kind: Kind,
+    /// Of those that have ended in this state; `None`: of all.
+    state: Option<State>,
+    /// Of items of batches.
+    items: bool,
+}
+
+impl Index {
+    fn of(place: &str) -> Option<Self> {
+        let (sort, rest) = place.split_once(':')?;
+        let (kind, state) = match rest.split_once(':') {
+            Some((kind, state)) if keys::ENDED.contains(&sort) => (kind, Some(State::parse(state)?)),
+            None if sort == "kind" => (rest, None),
+            _ => return None,
+        };
+        Some(Self { kind: Kind::parse(kind).ok()?, state, items: sort == "items" })
+    }
+
+    fn takes(&self, job: &Record) -> bool {
+        *job.kind == self.kind
+            && job.parent.is_some() == self.items
+            && (self.state.is_none() || self.state == job.state)
+    }
+}
+
 struct Judge<'a> {
     partition: u16,
     seen: &'a Seen,
@@ -82,22 +109,15 @@ impl<'a> Judge<'a> {
             if job.parent.is_none() {
                 self.top_level(id, job, state);
             }
+            if state.is_final() {
+                self.ended(id, job, state);
+            }
         }
     }
 
     fn top_level(&mut self, id: &JobId, job: &Record, state: State) {
         if !self.seen.in_place(&keys::kind_suffix(&job.kind), id) {
             self.find(id, format!("the job is missing from the index of its kind {}", job.kind));
-        }
-        let finished = keys::finished_suffix(&job.kind);
-        for place in ["expiry", finished.as_str()] {
-            let prunable = self.seen.in_place(place, id);
-            if state.is_final() && !prunable && !self.seen.cascades.contains_key(id) {
-                self.find(id, format!("the job has ended but is not in `{place}`, so it would never be pruned"));
-            }
-            if !state.is_final() && prunable {
-                self.find(id, format!("the job has not ended but is in `{place}`, so it would be pruned"));
-            }
         }
         let unsealed = state == State::Waiting && !job.sealed;
         match (unsealed, self.seen.in_place("open", id)) {
@@ -107,21 +127,43 @@ impl<'a> Judge<'a> {
         }
     }
 
+    /// An ended job is listed by its end, once, unless it is being removed.
+    fn ended(&mut self, id: &JobId, job: &Record, state: State) {
+        let [finished, imported, items] = keys::ENDED.map(|place| keys::ended_suffix(place, &job.kind, state));
+        let is_in = |place: &str| self.seen.in_place(place, id);
+        let (here, before) = (is_in(&finished), is_in(&imported));
+        if job.parent.is_some() {
+            if !is_in(&items) {
+                self.find(id, format!("the job is {state} but is not in `{items}`"));
+            }
+        } else if here && before {
+            self.find(id, format!("the job is in `{finished}` and in `{imported}`"));
+        } else if before != is_in("expiry") {
+            let (place, other) = if before { (&*imported, "expiry") } else { ("expiry", &*imported) };
+            self.find(id, format!("the job is in `{place}` but is not in `{other}`"));
+        } else if !here && !before && !self.seen.cascades.contains_key(id) {
+            self.find(id, format!("the job is {state} but is not in `{finished}`, so it would never be pruned"));
+        }
+    }
+
     /// Every id in an index or a list belongs to an existing job.
     fn places(&mut self) {
         let seen = self.seen;
         for (place, members) in &seen.ranked {
-            let index = ["kind:", "finished:"].iter().find_map(|sort| place.strip_prefix(sort));
-            let index = index.and_then(|k| Kind::parse(k).ok());
-            let kinds: BTreeSet<String> = index.iter().map(Kind::to_string).collect();
+            let index = Index::of(place);
+            let kinds: BTreeSet<String> = index.iter().map(|index| index.kind.to_string()).collect();
             for id in members.iter().filter(|id| seen.missing(id)) {
                 let problem = format!("the id is in `{place}` but there is no such job");
                 self.find_under(id, problem, kinds.clone(), BTreeSet::new());
             }
+            let ended = |id: &JobId| seen.jobs.get(id).is_some_and(|job| job.state.is_some_and(State::is_final));
+            for id in members.iter().filter(|id| place == "expiry" && !seen.missing(id) && !ended(id)) {
+                self.find(id, "the job has not ended but is in `expiry`, so it would be pruned");
+            }
             let Some(index) = index else { continue };
             for id in members {
-                if seen.jobs.get(id).is_some_and(|job| job.parent.is_some() || *job.kind != index) {
-                    let problem = format!("the job is in the index of kind {index}, where it does not belong");
+                if seen.jobs.get(id).is_some_and(|job| !index.takes(job)) {
+                    let problem = format!("the job is in `{place}`, where it does not belong");
                     self.find_under(id, problem, kinds.clone(), BTreeSet::new());
                 }
             }

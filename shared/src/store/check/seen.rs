@@ -43,15 +43,12 @@ impl Sort {
     }
 }
 
-/// Sorted sets of jobs, and the state each represents.
-pub(super) const PLACES: [(&str, State); 7] = [
+/// Sorted sets of jobs that have not ended, and the state each represents.
+pub(super) const PLACES: [(&str, State); 4] = [
     ("leases", State::Running),
     ("scheduled", State::Scheduled),
     ("retrying", State::Retrying),
     ("waiting", State::Waiting),
-    ("completed", State::Completed),
-    ("failed", State::Failed),
-    ("cancelled", State::Cancelled),
 ];
 
 /// The fields of a job that the invariants use.
@@ -171,6 +168,7 @@ impl Seen {
         let (sort, rest) = name.split_once(':').unwrap_or((name, ""));
         let is_queue = |text: &str| QueueName::parse(text).is_ok();
         let is_kind = |text: &str| Kind::parse(text).is_ok();
+        let is_final = |word: &str| State::parse(word).is_some_and(State::is_final);
         match (sort, rest.split_once(':')) {
             ("queue", None) if is_queue(rest) => Some(Sort::List),
             ("queue", Some((queue, "high" | "low" | "suspect"))) if is_queue(queue) => Some(Sort::List),
@@ -178,7 +176,10 @@ impl Seen {
             ("parked", None) if is_queue(rest) => Some(Sort::Set),
             ("claimed", None) if WorkerId::parse(rest).is_ok() => Some(Sort::List),
             ("permits", None) if is_kind(rest) => Some(Sort::Set),
-            ("kind" | "finished", None) if is_kind(rest) => Some(Sort::Ranked),
+            ("kind", None) if is_kind(rest) => Some(Sort::Ranked),
+            (place, Some((kind, state))) if keys::ENDED.contains(&place) && is_kind(kind) && is_final(state) => {
+                Some(Sort::Ranked)
+            }
             ("history", None) => {
                 self.histories.extend(self.names.id(rest));
                 None
@@ -188,7 +189,7 @@ impl Seen {
             ("idempotency" | "quarantined" | "gone", _) => None,
             (place, None) if rest.is_empty() => match place {
                 "open" | "expiry" | "workers" => Some(Sort::Ranked),
-                "cancelling" | "kinds" | "queues" | "paused" | "reserved" => Some(Sort::Set),
+                "cancelling" | "kinds" | "queues" | "paused" | "reserved" | "due" => Some(Sort::Set),
                 "running" | "cascades" | "removals" | "aside" | "quarantine" | "clock" | "retention" | "published"
                 | "served" => Some(Sort::Hash),
                 "tokens" => Some(Sort::Text),
@@ -249,8 +250,8 @@ impl Seen {
                     );
                 }
             }
-            "worker" | "workers" | "paused" | "clock" | "retention" | "published" | "served" | "aside" | "reserved" => {
-            }
+            "worker" | "workers" | "paused" | "clock" | "retention" | "published" | "served" | "aside" | "reserved"
+            | "due" => {}
             _ => self.ranked.entry(name.to_owned()).or_default().extend(entries.map(|(id, _)| id)),
         }
     }

@@ -15,12 +15,13 @@ local now_text = string.format('%.0f', now)
 
 local LEASES, RUNNING, CANCELLING = P .. ':leases', P .. ':running', P .. ':cancelling'
 local SCHEDULED, RETRYING, WAITING, OPEN = P .. ':scheduled', P .. ':retrying', P .. ':waiting', P .. ':open'
-local EXPIRY, CASCADES, REMOVALS = P .. ':expiry', P .. ':cascades', P .. ':removals'
+local EXPIRY, DUE, CASCADES, REMOVALS = P .. ':expiry', P .. ':due', P .. ':cascades', P .. ':removals'
 local TOKENS, CLOCK = P .. ':tokens', P .. ':clock'
 local KINDS, QUEUES, PAUSED, RETENTION = P .. ':kinds', P .. ':queues', P .. ':paused', P .. ':retention'
 local RESERVED, PARTITIONS = P .. ':reserved', P .. ':partitions'
 local WORKERS, QUARANTINE, ASIDE = P .. ':workers', P .. ':quarantine', P .. ':aside'
 local CHANGES, HINTS = P .. ':changes', P .. ':hints'
+local FINAL, ENDED = { 'completed', 'failed', 'cancelled' }, { 'finished', 'imported', 'items' }
 local function job_key(id) return P .. ':job:' .. id end
 local function gone_key(id) return P .. ':gone:' .. id end
 local function history_key(id) return P .. ':history:' .. id end
@@ -31,7 +32,8 @@ local function permits_key(kind) return P .. ':permits:' .. kind end
 local function claimed_key(worker) return P .. ':claimed:' .. worker end
 local function worker_key(worker) return P .. ':worker:' .. worker end
 local function kind_key(kind) return P .. ':kind:' .. kind end
-local function finished_key(kind) return P .. ':finished:' .. kind end
+-- The jobs of a kind and final state, in one of the places of `ENDED`.
+local function ended_key(place, kind, state) return P .. ':' .. place .. ':' .. kind .. ':' .. state end
 local function idempotency_key(kind, key) return P .. ':idempotency:' .. kind .. ':' .. key end
 
 local function quarantined_key(key) return P .. ':quarantined:' .. string.sub(key, #P + 2) end
@@ -214,10 +216,15 @@ local function stop_running(job_id, record)
   if record and record.permit then gather('SREM', permits_key(record.permit), job_id) end
 end
 
--- Removes the job from the index for pruning: it was requeued, or is being removed.
-local function keep_for_good(job)
-  gather('ZREM', EXPIRY, job.id)
-  gather('ZREM', finished_key(job.kind), job.id)
+-- Removes an ended job from where ended jobs are listed: it was requeued, or is being removed.
+local function unlist(job)
+  if job.parent then
+    gather('ZREM', ended_key('items', job.kind, job.state), job.id)
+  else
+    gather('ZREM', ended_key('finished', job.kind, job.state), job.id)
+    gather('ZREM', ended_key('imported', job.kind, job.state), job.id)
+    gather('ZREM', EXPIRY, job.id)
+  end
 end
 
 -- Adds an entry to the job's history: attempts, phases and interventions. An uneventful job has none.

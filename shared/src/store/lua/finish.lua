@@ -1,18 +1,5 @@
 -- Included by every script that can end a job: a job's end and its parent's count change atomically.
 
--- How long an ended job is kept, in ms: `<completed> <failed> <cancelled>` of its kind, or the default.
-local kept = {}
-local function retention(kind, state)
-  local text = kept[kind]
-  if text == nil then
-    text = call('HGET', RETENTION, kind) or RETENTION_DEFAULT
-    kept[kind] = text
-  end
-  local completed, failed, cancelled = string.match(text, '^(%d+) (%d+) (%d+)')
-  if not completed then completed, failed, cancelled = string.match(RETENTION_DEFAULT, '^(%d+) (%d+) (%d+)') end
-  return tonumber(({ completed = completed, failed = failed, cancelled = cancelled })[state])
-end
-
 local parents = {} -- true, or how it had ended when given by an import
 local counts = {} -- how much the counts of a parent's items change
 local function count(parent_id, outcome, by)
@@ -46,16 +33,15 @@ local function ending(text)
   return state or '', math.min(tonumber(at) or now, now)
 end
 
--- Puts a job that has ended in the indexes. An imported job may have ended long ago, but is kept from now on.
+-- Puts a job that has ended in the index. An imported job may have ended long ago, but is kept from now on.
 local function index_end(job, state, skipped)
-  local at = job.ended_at or now_text
-  gather('ZADD', P .. ':' .. state, at, job.id)
+  local place = job.parent and 'items' or job.ended_at and 'imported' or 'finished'
+  gather('ZADD', ended_key(place, job.kind, state), job.ended_at or now_text, job.id)
   if job.parent then
     local outcome = state == 'completed' and (skipped and 'skipped' or 'succeeded') or state
     count(job.parent, outcome, 1)
-  else
+  elseif job.ended_at then
     gather('ZADD', EXPIRY, now + retention(job.kind, state), job.id)
-    gather('ZADD', finished_key(job.kind), at, job.id)
   end
   tell(state, job.id)
 end
@@ -74,9 +60,9 @@ local function revive_job(job)
   if job.token and not job.settled then redis.call('HSET', job.key, 'settled', job.state) end
   redis.call('HSET', job.key, 'updated_at', now)
   job.crashes = false
-  gather('ZREM', P .. ':' .. job.state, job.id)
+  unlist(job)
   -- guard: revived
-  if job.parent then count(job.parent, job.state, -1) else keep_for_good(job) end
+  if job.parent then count(job.parent, job.state, -1) end
 end
 
 -- Transition: finish

@@ -1,5 +1,7 @@
--- A page of a sorted set after a cursor: newest first, or soonest first.
--- KEYS: the partition. ARGV: now, suffix of the set's key, order (newest | soonest), score and id of the cursor (or
---   empty), limit
+-- A page of one or several sorted sets after a cursor: newest first, or soonest first.
+-- KEYS: the partition. ARGV: now, order (newest | soonest), score and id of the cursor (or empty), limit, suffixes of
+--   the sets' keys…
 -- Returns: {id, score, id, score, …}
-return page_of(P .. ':' .. ARGV[2], ARGV[3] == 'newest', ARGV[4], ARGV[5], tonumber(ARGV[6]))
+local keys = {}
+for i = 6, #ARGV do keys[i - 5] = P .. ':' .. ARGV[i] end
+return merged(keys, ARGV[2] == 'newest', ARGV[3], ARGV[4], tonumber(ARGV[5]))

@@ -7,28 +7,36 @@ local function erase(job)
   local left = RESENT_MS - math.abs(now - (tonumber(v[3]) or 0))
   if left > 0 and not job.parent then redis.call('SET', gone_key(job.id), '', 'PX', left) end
   redis.call('DEL', job.key, history_key(job.id))
-  gather('ZREM', P .. ':' .. job.state, job.id)
-  keep_for_good(job)
-  gather('ZREM', kind_key(job.kind), job.id)
+  unlist(job)
+  if not job.parent then gather('ZREM', kind_key(job.kind), job.id) end
   tell('removed', job.id)
   return 'removed'
 end
 
--- `kind`: the kind in whose index the id was found, if known.
+-- Removes an id that is listed among the ended jobs of a kind, and should not be.
+local function strike(id, kind)
+  gather('ZREM', EXPIRY, id)
+  for _, state in ipairs(kind and FINAL or {}) do
+    gather('ZREM', ended_key('finished', kind, state), id)
+    gather('ZREM', ended_key('imported', kind, state), id)
+  end
+end
+
+-- `kind`: the kind among whose ended jobs the id was found, if known.
 local function remove_one(id, kind)
   local job = read(id)
   if not job then
-    gather('ZREM', EXPIRY, id)
-    if kind then gather('ZREM', finished_key(kind), id) end
+    strike(id, kind)
     return 'missing'
   end
   local final = job.state == 'completed' or job.state == 'failed' or job.state == 'cancelled'
   if job.parent or not final then
-    keep_for_good(job)
+    strike(id, kind or job.kind)
     return job.parent and 'item' or 'refused'
   end
   if tonumber(job.items_total or 0) == 0 then return erase(job) end
   call('HSETNX', REMOVALS, id, 'remove 0 ' .. now)
-  keep_for_good(job)
+  unlist(job)
+  if kind then strike(id, kind) end
   return 'removing'
 end

@@ -57,9 +57,33 @@ local function kept()
   local kinds = call('HRANDFIELD', RETENTION, 50, 'WITHVALUES')
   for i = 1, #kinds, 2 do
     local keep = string.match(kinds[i + 1], '^%d+ %d+ %d+ ([1-9]%d*)$')
-    if keep then found[#found + 1] = { kinds[i], keep, call('ZCARD', finished_key(kinds[i])) } end
+    if keep then
+      local ended = 0
+      for _, state in ipairs(FINAL) do
+        ended = ended + call('ZCARD', ended_key('finished', kinds[i], state))
+          + call('ZCARD', ended_key('imported', kinds[i], state))
+      end
+      found[#found + 1] = { kinds[i], keep, ended }
+    end
   end
   return found
+end
+
+-- Notes in `due` the kinds with jobs whose retention has passed: of a window of the kinds, another one in each sweep.
+local function note_due()
+  local kinds, by = call('SRANDMEMBER', KINDS, KINDS_WINDOW), unskipped()
+  for _, kind in ipairs(kinds) do
+    for _, state in ipairs(FINAL) do
+      if any(ended_key('finished', kind, state), '-inf', by - retention(kind, state)) == 1 then
+        call('SADD', DUE, kind)
+        break
+      end
+    end
+  end
+end
+
+local function prune_is_due()
+  return either(call('SCARD', DUE), any(EXPIRY, '-inf', unskipped()))
 end
 
 -- The number of names is limited, so those that nothing uses are dropped once half of them are in use.
@@ -75,8 +99,11 @@ local function drop_names()
   end
   if call('SCARD', KINDS) > NAMES_MAX / 2 then
     for _, kind in ipairs(call('SRANDMEMBER', KINDS, 50)) do
-      if call('EXISTS', kind_key(kind), finished_key(kind), permits_key(kind)) == 0
-        and call('SISMEMBER', RESERVED, 'kind ' .. kind) == 0 then
+      local keys = { kind_key(kind), permits_key(kind) }
+      for _, state in ipairs(FINAL) do
+        for _, place in ipairs(ENDED) do keys[#keys + 1] = ended_key(place, kind, state) end
+      end
+      if call('EXISTS', unpack(keys)) == 0 and call('SISMEMBER', RESERVED, 'kind ' .. kind) == 0 then
         call('SREM', KINDS, kind)
       end
     end
@@ -123,13 +150,14 @@ end
 
 local reply = { 'swept', workers, 0, 0, {}, 0, {}, {}, {}, 0, 0, {}, {}, 0 }
 local function long_is_due()
-  if any(EXPIRY, '-inf', unskipped()) == 1 then return 1 end
+  if prune_is_due() == 1 then return 1 end
   if busy and call('EXISTS', CASCADES, REMOVALS, ASIDE) + any(OPEN, '-inf', unskipped()) > 0 then return 1 end
   for _, kind in ipairs(kept()) do
     if kind[3] > 0 then return 1 end
   end
   return 0
 end
+note_due()
 if short then
   if busy then
     reply[3] = either(either(any(SCHEDULED, '-inf', now), any(RETRYING, '-inf', now)),
@@ -151,6 +179,6 @@ if long then
   drop_ended()
   drop_permits()
   drop_names()
-  reply[11], reply[12] = any(EXPIRY, '-inf', unskipped()), kept()
+  reply[11], reply[12] = prune_is_due(), kept()
 end
 return reply

@@ -1,7 +1,7 @@
 //! All Redis keys, defined here for Rust and in `../lua/base.lua` for the scripts; a test checks that both agree.
 //!
 //! All keys but [`META`] begin with a partition's prefix, whose braces make it the hash slot.
-use crate::{JobId, Kind, QueueName, WorkerId};
+use crate::{JobId, Kind, QueueName, State, WorkerId};
 
 /// Settings of the whole key space, such as `partitions`.
 pub(crate) const META: &str = "lh:meta";
@@ -73,9 +73,13 @@ pub(crate) fn kind_suffix(kind: &Kind) -> String {
     format!("kind:{kind}")
 }
 
-/// The ended jobs of a kind, items excluded, by their end: the key without the prefix.
-pub(crate) fn finished_suffix(kind: &Kind) -> String {
-    format!("finished:{kind}")
+/// Where jobs that have ended are listed: those that ended here, those that had ended before their import, and items of
+/// batches.
+pub(crate) const ENDED: [&str; 3] = ["finished", "imported", "items"];
+
+/// The ended jobs of a kind and a state in one of [`ENDED`], by their end: the key without the prefix.
+pub(crate) fn ended_suffix(place: &str, kind: &Kind, state: State) -> String {
+    format!("{place}:{kind}:{state}")
 }
 
 /// The job that has done the same work of this kind before, in the partition of the digest.

@@ -10,7 +10,7 @@ use super::keys;
 const WITH_TWO_KEYS: [&str; 2] = ["RENAME", "RPOPLPUSH"];
 
 /// Every command of the scripts, except those that publish.
-pub(super) const COMMANDS: [&str; 46] = [
+pub(super) const COMMANDS: [&str; 45] = [
     "DEL",
     "EXISTS",
     "GET",
@@ -52,9 +52,8 @@ pub(super) const COMMANDS: [&str; 46] = [
     "ZCOUNT",
     "ZRANGE",
     "ZRANGEBYSCORE",
-    "ZRANK",
     "ZREM",
-    "ZREVRANK",
+    "ZREVRANGE",
     "ZSCORE",
     "SRANDMEMBER",
 ];

@@ -18,7 +18,9 @@ pub(crate) struct Script {
 }
 
 const BASE: &str = include_str!("../lua/base.lua");
-const FINISH: &str = include_str!("../lua/finish.lua");
+const RETENTION: &str = include_str!("../lua/retention.lua");
+const FINISH: &str = concat!(include_str!("../lua/retention.lua"), include_str!("../lua/finish.lua"));
+const PAGE: &str = include_str!("../lua/page.lua");
 const TOKENS: &str = include_str!("../lua/tokens.lua");
 const CLOCK: &str = include_str!("../lua/clock.lua");
 const LOSE_ONE: &str = include_str!("../lua/lose_one.lua");
@@ -29,7 +31,7 @@ fn constants() -> String {
     format!(
         "local RESENT_MS = {}\n\
          local HISTORY_MAX, OPEN_MS, RECORD_VERSION, CLAIMED_MAX, WORKER_FORGET_MS, BATCH_BYTES_MAX, DEAD_WINDOW = {}, {}, {}, {}, {}, {}, {}\n\
-         local TOKEN_MAX, NAMES_MAX = {}, {}\n\
+         local TOKEN_MAX, NAMES_MAX, KINDS_WINDOW = {}, {}, {}\n\
          local RETENTION_DEFAULT = '{} {} {}'\n",
         limits::RESENT_MS,
         limits::HISTORY_MAX,
@@ -41,6 +43,7 @@ fn constants() -> String {
         limits::DEAD_WINDOW,
         limits::TOKEN_MAX,
         limits::NAMES_MAX,
+        limits::KINDS_WINDOW,
         kept.completed_ms,
         kept.failed_ms,
         kept.cancelled_ms,
@@ -89,19 +92,21 @@ scripts! {
     PAUSE = "pause", ALLOW_OOM, [];
     FORGET = "forget", ALLOW_OOM, [];
     RETRY = "retry", ALLOW_OOM, [FINISH, include_str!("../lua/retry_one.lua")];
-    REMOVE = "remove", ALLOW_OOM, [CLOCK, include_str!("../lua/remove_one.lua")];
+    REMOVE = "remove", ALLOW_OOM, [CLOCK, RETENTION, include_str!("../lua/remove_one.lua")];
     CASCADE = "cascade", ALLOW_OOM, [
         FINISH, include_str!("../lua/cancel_one.lua"), include_str!("../lua/retry_one.lua"),
         include_str!("../lua/remove_one.lua"), LOSE_ONE
     ];
     LOSE = "lose", ALLOW_OOM, [FINISH, LOSE_ONE];
-    SWEEP = "sweep", ALLOW_OOM, [CLOCK];
+    SWEEP = "sweep", ALLOW_OOM, [CLOCK, RETENTION];
     REPAIR = "repair", ALLOW_OOM, [FINISH];
     MEND = "mend", ALLOW_OOM, [FINISH];
+    MIGRATE = "migrate", ALLOW_OOM, [FINISH, LOSE_ONE];
     GET = "get", NO_WRITES, [];
-    LIST = "list", NO_WRITES, [include_str!("../lua/page.lua")];
-    FINISHED = "finished", NO_WRITES, [include_str!("../lua/page.lua")];
+    LIST = "list", NO_WRITES, [PAGE];
+    FINISHED = "finished", NO_WRITES, [PAGE];
     QUEUES = "queues", NO_WRITES, [];
+    TOTALS = "totals", NO_WRITES, [];
 }
 
 /// The SHA-1 by which Redis knows the script of that name (`claim`, `settle`, …), as `redis-cli MONITOR` and a proxy in
