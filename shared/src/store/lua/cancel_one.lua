@@ -4,7 +4,7 @@
 -- of a list are searched, and a bounded number of ids in a call: a claim or the sweep drops the id otherwise.
 local UNLIST_MAX = 1000
 local to_search = 50 * UNLIST_MAX
-local function unlist(job)
+local function drop_id(job)
   local own = queue_key(job.queue)
   local lists = { own, parked_key(job.queue, job.runs) }
   if tonumber(job.crashes or 0) > 0 then
@@ -52,7 +52,7 @@ local function cancel_one(id, quiet)
   end
   if job.state == 'scheduled' then call('ZREM', SCHEDULED, id) end
   if job.state == 'retrying' then call('ZREM', RETRYING, id) end
-  if not job.state then unlist(job) end
+  if not job.state then drop_id(job) end
   if not quiet then note(id, 'cancel', {}) end
   end_job(job, 'cancelled')
   return 'cancelled'
