@@ -1,20 +1,28 @@
 //! `leasehold bench`: measures Leasehold against its speed goals, on a private Redis, with the real programs.
 //!
-//! Reading order: `goals` names the goals; `life`, `throughput` and the others measure them; `site` is the private
+//! Reading order: `goals` names the goals, and the modules that measure them; `site` is the private
 //! system, `drain` fills and empties a queue, `floor` and `route` are what is compared with, `role` the programs that
 //! only a measurement starts. `figure` and `report` make a table of it.
+mod api;
+mod commands;
 mod drain;
 mod figure;
+mod flat;
 mod floor;
 mod goals;
+mod http;
+mod idle;
+mod latency;
 mod life;
 mod machine;
 mod meter;
+mod process;
 mod report;
 pub(crate) mod role;
 mod route;
 mod site;
 mod size;
+mod sqlite;
 mod throughput;
 mod work;
 

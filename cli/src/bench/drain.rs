@@ -36,8 +36,8 @@ pub(super) struct Drain {
     pub site: Site,
     worker: Running,
     queue: QueueName,
-    /// Jobs that must have completed in the end.
-    drained: u64,
+    /// Jobs that have been submitted for it.
+    pub submitted: u64,
 }
 
 impl Cost {
@@ -66,10 +66,10 @@ impl Drain {
     pub(super) async fn on(site: Site, ground: &Ground) -> Result<Self, Failure> {
         let worker = site.worker(SLOTS).await?;
         let queue = QueueName::parse("default").expect("a valid name");
-        let mut drain = Self { site, worker, queue, drained: 0 };
+        let mut drain = Self { site, worker, queue, submitted: 0 };
+        drain.pause(true).await?;
         drain.fill(WARM_UP.min(ground.size.drain())).await?;
         drain.run(WARM_UP.min(ground.size.drain()) as u64).await?;
-        drain.pause(true).await?;
         Ok(drain)
     }
 
@@ -78,9 +78,10 @@ impl Drain {
     }
 
     /// Submits jobs in bulk.
-    pub(super) async fn fill(&self, jobs: usize) -> Result<Cost, Failure> {
+    pub(super) async fn fill(&mut self, jobs: usize) -> Result<Cost, Failure> {
         let before = self.site.meter.read().await?;
         work::submit(&self.site.store, jobs).await?;
+        self.submitted += jobs as u64;
         let after = self.site.meter.read().await?;
         let rate = jobs as f64 / (after.at - before.at).as_secs_f64();
         Ok(Cost::between(&before, &after, jobs as u64, rate))
@@ -111,8 +112,12 @@ impl Drain {
         let rate = (seen - first.1) as f64 / first.0.elapsed().as_secs_f64();
         let after = self.site.meter.read().await?;
         self.pause(true).await?;
-        self.drained += jobs;
         Ok(Cost::between(&before, &after, seen, rate))
+    }
+
+    /// The process id of the worker.
+    pub(super) fn worker_pid(&self) -> u32 {
+        self.worker.pid()
     }
 
     /// Fills and drains: what the drain cost.
@@ -121,27 +126,21 @@ impl Drain {
         self.run(jobs as u64).await
     }
 
-    /// Stops the worker, and checks that each job has run and completed exactly once. `others` are completed jobs that
-    /// no worker ran, `queued` those that must still wait.
-    pub(super) async fn check(self, others: u64, queued: u64) -> Result<Site, Failure> {
+    /// Stops the worker, and checks that each job has run and completed exactly once or still waits. No worker ran
+    /// `others` of the completed jobs, and `removed` of those that have run are not there.
+    pub(super) async fn check(self, others: u64, removed: u64) -> Result<Site, Failure> {
         let output = self.worker.stop().await?;
-        let ran = output.lines().rev().find_map(|line| line.strip_prefix("ran ")?.parse::<u64>().ok());
-        let store = &self.site.store;
-        let mut totals = store.totals().await?;
-        let completed = totals.remove(&State::Completed).unwrap_or(0);
-        let left: u64 = totals.values().sum();
+        let ran = output.lines().rev().find_map(|line| line.strip_prefix("ran ")?.parse::<u64>().ok()).unwrap_or(0);
+        let (store, submitted) = (&self.site.store, self.submitted);
+        let totals = store.totals().await?;
+        let completed = (completed(store).await? + removed).saturating_sub(others);
+        let left: u64 = totals.iter().filter(|(state, _)| **state != State::Completed).map(|(_, count)| count).sum();
         let waiting: u64 = store.queues(Some(&self.queue)).await?.iter().map(|queue| queue.queued).sum();
-        if queued == 0 && (ran != Some(self.drained) || completed != self.drained + others || waiting > 0) || left > 0 {
+        if ran != completed || completed + waiting != submitted || left > 0 {
             return Err(Failure::Failed(format!(
-                "of {} jobs of kind {NOOP}, {completed} completed ({others} before), {} ran, {waiting} wait and {left} \
-                 are in another state",
-                self.drained,
-                ran.unwrap_or(0)
+                "of {submitted} jobs of kind {NOOP}, {ran} ran, {completed} completed, {waiting} wait and {left} are \
+                 in another state"
             )));
-        }
-        if ran != Some(completed - others) {
-            let ran = ran.unwrap_or(0);
-            return Err(Failure::Failed(format!("{} jobs completed, and {ran} ran", completed - others)));
         }
         consistent(store).await?;
         Ok(self.site)

@@ -1,6 +1,6 @@
 //! The goals: their numbers and names, and the measurement of each.
 use super::report::{Outcome, Row};
-use super::{Bench, life, throughput};
+use super::{Bench, api, commands, flat, idle, latency, life, sqlite, throughput};
 use crate::failure::Failure;
 
 /// A goal.
@@ -19,12 +19,19 @@ const fn goal(number: u8, name: &'static str, about: &'static str) -> Goal {
 }
 
 /// All of them. Goal 1, the drain beside other systems, is measured by another program.
-pub(super) const GOALS: [Goal; 5] = [
+pub(super) const GOALS: [Goal; 12] = [
     goal(2, "always", "drain with an fsync before each reply"),
     goal(3, "redis-cpu", "CPU time of Redis for a job's whole life"),
     goal(4, "enqueue", "submitting in three ways"),
+    goal(5, "latency", "from a submit to the start of the handler"),
     goal(6, "memory", "memory of a job in Redis"),
+    goal(7, "idle", "what an idle worker costs"),
+    goal(8, "flat", "drain and reads beside many jobs"),
+    goal(9, "http", "HTTP beside a bare route"),
+    goal(10, "sqlite", "one caller beside a SQLite file"),
+    goal(11, "processes", "memory of worker and API"),
     goal(12, "partitions", "several partitions on one Redis"),
+    goal(13, "commands", "a batch of commands beside xargs"),
 ];
 
 impl Goal {
@@ -49,8 +56,15 @@ impl Goal {
             2 => Box::pin(throughput::always(bench)).await,
             3 => Box::pin(life::redis_cpu(bench)).await,
             4 => Box::pin(throughput::enqueue(bench)).await,
+            5 => Box::pin(latency::start(bench)).await,
             6 => Box::pin(life::memory(bench)).await,
-            _ => Box::pin(throughput::partitions(bench)).await,
+            7 => Box::pin(idle::worker(bench)).await,
+            8 => Box::pin(flat::full(bench)).await,
+            9 => Box::pin(api::http(bench)).await,
+            10 => Box::pin(sqlite::one_caller(bench)).await,
+            11 => Box::pin(api::memory(bench)).await,
+            12 => Box::pin(throughput::partitions(bench)).await,
+            _ => Box::pin(commands::batch(bench)).await,
         };
         let (rows, fault) = match rows {
             Ok(rows) => (rows, None),

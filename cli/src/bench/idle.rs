@@ -52,8 +52,7 @@ async fn watch(bench: &Bench, queues: usize, partitions: u16) -> Result<Idle, Fa
     let kinds = site.folder().join("kinds.toml");
     std::fs::write(&kinds, "[kinds.nothing]\ncommand = [\"true\"]\n")?;
     let names: Vec<String> = (1..=queues).map(|number| format!("queue-{number}")).collect();
-    let settings =
-        [("LEASEHOLD_KINDS", kinds.display().to_string()), ("LEASEHOLD_WORKER__QUEUES", names.join(","))];
+    let settings = [("LEASEHOLD_KINDS", kinds.display().to_string()), ("LEASEHOLD_WORKER__QUEUES", names.join(","))];
     let mut worker = site.run("leasehold-worker", &settings)?;
     worker.await_worker(&site.store).await?;
     tokio::time::sleep(SETTLE).await;

@@ -110,7 +110,7 @@ impl Row {
         let (Some(met), Some(bound)) = (self.met, self.needed) else { return "shown".into() };
         let (Bound::AtLeast(goal) | Bound::AtMost(goal)) = bound;
         let percent = ((self.value() / goal - 1.0) * 100.0).abs();
-        let by = if percent.is_finite() { format!(" by {} %", number(percent.round())) } else { String::new() };
+        let by = if percent.is_finite() { format!(" by {percent:.0} %") } else { String::new() };
         if met { format!("met{by}") } else { format!("NOT MET{by}") }
     }
 }

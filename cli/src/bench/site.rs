@@ -49,7 +49,6 @@ pub(super) struct Site {
     /// The counters of the server.
     pub meter: Meter,
     folder: PathBuf,
-    config: Config,
     server: RedisServer,
     child: Child,
 }
@@ -73,7 +72,7 @@ impl Site {
         let mut child = server.program.start()?;
         let store = system::redis_ready(&server.program, &mut child, &config).await?;
         let meter = Meter::open(&server.url()).await?;
-        Ok(Self { store, meter, folder, config, server, child })
+        Ok(Self { store, meter, folder, server, child })
     }
 
     /// The address of its Redis.
@@ -122,11 +121,6 @@ impl Site {
         let mut worker = self.run_role(&["worker"], &[("LEASEHOLD_WORKER__CONCURRENCY", slots.to_string())])?;
         worker.await_worker(&self.store).await?;
         Ok(worker)
-    }
-
-    /// A Store over connections of its own.
-    pub(super) async fn another_store(&self) -> Result<Store, Failure> {
-        Ok(Store::connect(&self.config).await?)
     }
 
     /// Kills Redis, and removes its data.

@@ -48,7 +48,7 @@ impl Size {
 
     /// How long an idle worker is watched, s.
     pub(super) fn idle_s(self) -> f64 {
-        self.of(30.0, 6.0, 1.0)
+        self.of(30.0, 6.0, 3.0)
     }
 
     /// Jobs that are queued and jobs that have finished when a full Redis is measured.
