@@ -18,6 +18,8 @@ use crate::print;
 const BULK: usize = 1_000;
 /// Jobs that a drain with few jobs begins with, and that are drained in each round of both.
 const FEW: usize = 10_000;
+/// Memory to have free for each job that is kept, bytes, so that the machine does not swap.
+const JOB_BYTES: f64 = 1_400.0;
 /// Reads of a round.
 const READS: usize = 20;
 /// The longest that a listing, a depth and the metrics may take, ms.
@@ -26,6 +28,7 @@ const READ_MS_MAX: f64 = 5.0;
 /// Goal 8.
 pub(super) async fn full(bench: &Bench) -> Result<Vec<Row>, Failure> {
     let (queued, finished) = bench.ground.size.backlog();
+    enough_memory((queued + finished) as f64 * JOB_BYTES)?;
     let few = FEW.min(bench.ground.size.drain());
     let site = Site::start(&bench.ground, Fsync::Everysec, 1).await?;
     fill_finished(&site, finished).await?;
@@ -49,6 +52,21 @@ pub(super) async fn full(bench: &Bench) -> Result<Vec<Row>, Failure> {
     rows.extend(reads(bench, &full).await?);
     full.check(finished as u64, 0).await?.close().await?;
     Ok(rows)
+}
+
+/// Fails when the machine has less memory available.
+fn enough_memory(bytes: f64) -> Result<(), Failure> {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB"));
+    let available = kib.and_then(|kib| kib.parse::<f64>().ok()).map(|kib| kib * 1_024.0);
+    match available {
+        Some(available) if available < bytes => Err(Failure::Failed(format!(
+            "it needs {:.1} GB of memory, and {:.1} GB are available; with --quick a twentieth of that is enough",
+            bytes / 1e9,
+            available / 1e9
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Fills a Redis with completed jobs, as an import does.
