@@ -1,4 +1,4 @@
-//! `leasehold bench` runs, reports, refuses wrong input, and leaves nothing behind. What it measures is not judged here.
+//! `leasehold bench` runs, reports, refuses wrong input, and leaves nothing behind. What it measures is not judged.
 use std::path::Path;
 use std::time::Duration;
 
