@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 use leasehold::{QueueName, State, Store};
 
 use super::meter::Snapshot;
-use super::role::NOOP;
 use super::site::{Fsync, Ground, Running, Site};
-use super::work;
+use super::work::{self, NOOP};
 use crate::failure::Failure;
 
 /// Jobs that the worker runs at once.

@@ -8,9 +8,8 @@ use super::Bench;
 use super::drain::{Drain, completed};
 use super::figure::percentile;
 use super::report::{Bound, Row};
-use super::role::NOOP;
 use super::site::{Fsync, Site};
-use super::work::{self, payload};
+use super::work::{self, NOOP, payload};
 use crate::failure::Failure;
 use crate::print;
 

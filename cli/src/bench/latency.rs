@@ -7,9 +7,8 @@ use super::Bench;
 use super::drain::consistent;
 use super::figure::percentile;
 use super::report::Row;
-use super::role::{LATENCY, now_us};
 use super::site::{Fsync, Site};
-use super::work;
+use super::work::{self, LATENCY, now_us};
 use crate::failure::Failure;
 
 /// Slots of the worker, as the default has it.

@@ -2,19 +2,14 @@
 //! compared with.
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use leasehold::{Config, log};
 use leasehold_worker::{Context, Done, Failure as JobFailure, Shutdown, Worker};
 use serde::Deserialize;
 
 use super::route;
+use super::work::{LATENCY, NOOP, now_us};
 use crate::failure::Failure;
-
-/// The kinds of the worker: one does nothing, the other reports how long its job took to start.
-pub(super) const NOOP: &str = "noop";
-/// See [`NOOP`].
-pub(super) const LATENCY: &str = "latency";
 
 /// How many jobs have run.
 static RAN: AtomicU64 = AtomicU64::new(0);
@@ -45,11 +40,6 @@ pub(crate) fn play(role: &Role) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
-}
-
-/// Microseconds since 1970.
-pub(super) fn now_us() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64() * 1e6
 }
 
 async fn noop(_: Context, _: serde::de::IgnoredAny) -> Result<Done<serde_json::Value>, JobFailure> {

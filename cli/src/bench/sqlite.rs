@@ -13,7 +13,7 @@ use super::figure::percentile;
 use super::report::{Bound, Row};
 use super::site::Fsync;
 use super::throughput::concurrent;
-use super::work::{self, payload};
+use super::work::{self, NOOP, payload};
 use crate::failure::Failure;
 
 /// Callers whose throughput is shown.
@@ -85,7 +85,7 @@ pub(super) async fn one_caller(bench: &Bench) -> Result<Vec<Row>, Failure> {
 }
 
 async fn of_leasehold(drain: &mut Drain, count: usize, times: &mut Times) -> Result<(), Failure> {
-    let (store, job) = (drain.site.store.clone(), work::job(super::role::NOOP, &payload()));
+    let (store, job) = (drain.site.store.clone(), work::job(NOOP, &payload()));
     let mut ids: Vec<JobId> = Vec::new();
     times.create.push(
         timed(count, async |_| {

@@ -8,7 +8,7 @@ use super::Bench;
 use super::drain::{Drain, consistent};
 use super::report::{Bound, Row};
 use super::site::{Fsync, Site};
-use super::work::{self, payload};
+use super::work::{self, NOOP, payload};
 use crate::failure::Failure;
 
 /// Callers that submit at the same time.
@@ -101,7 +101,7 @@ async fn submits(site: &Site, way: Way, (many, few): (usize, usize)) -> Result<(
 
 /// Submits jobs one a call, `callers` at the same time; how long each call took, µs.
 pub(super) async fn concurrent(store: &Store, jobs: usize, callers: usize) -> Result<Vec<f64>, Failure> {
-    let job = work::job(super::role::NOOP, &payload());
+    let job = work::job(NOOP, &payload());
     let calls = (0..jobs).map(|_| {
         let job = job.clone();
         async move {

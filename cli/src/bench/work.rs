@@ -1,14 +1,24 @@
 //! Jobs to measure with.
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use leasehold::store::Submitted;
 use leasehold::{Draft, Json, Kind, Kinds, NewJob, Store};
 
-use super::role::NOOP;
 use crate::failure::Failure;
 
+/// The kind whose handler does nothing.
+pub(super) const NOOP: &str = "noop";
+/// The kind whose handler reports how long its job took to start.
+pub(super) const LATENCY: &str = "latency";
 /// Jobs of one call of a submit in bulk.
 const BULK: usize = 1_000;
 /// Bytes of the payload of a job.
 pub(super) const PAYLOAD_BYTES: usize = 200;
+
+/// Microseconds since 1970.
+pub(super) fn now_us() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64() * 1e6
+}
 
 /// A JSON object of [`PAYLOAD_BYTES`] bytes, as a small job has.
 pub(super) fn payload() -> String {
