@@ -1,5 +1,5 @@
 //! Goal 7: what a worker without work costs.
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -15,6 +15,8 @@ use crate::failure::Failure;
 const SETTLE: Duration = Duration::from_secs(2);
 /// Commands that wait on lists.
 const BLOCKING: [&str; 4] = ["brpoplpush", "blmove", "brpop", "blmpop"];
+/// Commands that are shown.
+const SHOWN: usize = 4;
 /// The largest share of a core that counts as not measurable: below what the kernel's clock resolves in some seconds.
 const CPU_SHARE_MAX: f64 = 0.01;
 
@@ -22,6 +24,8 @@ const CPU_SHARE_MAX: f64 = 0.01;
 struct Idle {
     /// Calls a second.
     calls: f64,
+    /// Calls a second by command, the most frequent first.
+    commands: String,
     /// Lists it waited on.
     lists: f64,
     /// Its share of a core.
@@ -39,6 +43,7 @@ pub(super) async fn worker(bench: &Bench) -> Result<Vec<Row>, Failure> {
         let place = format!("{queues} queue(s), {partitions} partition(s)");
         let calls = Row::new(format!("calls of an idle worker, {place}"), "/s", vec![idle.calls]);
         rows.push(calls.needs(Bound::AtMost(most)));
+        rows.push(Row::new(format!("  lists it waits on; calls: {}", idle.commands), "lists", vec![idle.lists]));
         let cpu = Row::new(format!("its CPU, {place}"), "of a core", vec![idle.cpu]);
         rows.push(cpu.needs(Bound::AtMost(CPU_SHARE_MAX)));
         rows.push(Row::new(format!("CPU of Redis, {place}"), "of a core", vec![idle.redis_cpu]));
@@ -57,23 +62,26 @@ async fn watch(bench: &Bench, queues: usize, partitions: u16) -> Result<Idle, Fa
     worker.await_worker(&site.store).await?;
     tokio::time::sleep(SETTLE).await;
     let (before, worker_before) = (site.meter.read().await?, cpu_s(worker.pid())?);
-    let (calls, lists) = monitor(&site, Duration::from_secs_f64(bench.ground.size.idle_s())).await?;
+    let (calls, commands, lists) = monitor(&site, Duration::from_secs_f64(bench.ground.size.idle_s())).await?;
     let (after, worker_after) = (site.meter.read().await?, cpu_s(worker.pid())?);
     let seconds = (after.at - before.at).as_secs_f64();
     worker.stop().await?;
     site.close().await?;
     Ok(Idle {
         calls,
+        commands,
         lists,
         cpu: (worker_after - worker_before) / seconds,
         redis_cpu: (after.cpu_us - before.cpu_us) / 1e6 / seconds,
     })
 }
 
-/// The calls a second that arrive at Redis, those inside scripts left out, and the number of lists that are waited on.
-async fn monitor(site: &Site, time: Duration) -> Result<(f64, f64), Failure> {
+/// The calls a second that arrive at Redis, those inside scripts left out: all, the commonest by command, and the number
+/// of lists that are waited on.
+async fn monitor(site: &Site, time: Duration) -> Result<(f64, String, f64), Failure> {
     let mut monitor = site.meter.client().get_async_monitor().await.map_err(fault)?;
-    let (begun, mut calls, mut lists) = (Instant::now(), 0_u32, BTreeSet::new());
+    let (begun, mut lists) = (Instant::now(), BTreeSet::new());
+    let mut calls: BTreeMap<String, u32> = BTreeMap::new();
     let mut messages = monitor.on_message::<String>();
     while let Ok(Some(line)) = tokio::time::timeout(time.saturating_sub(begun.elapsed()), messages.next()).await {
         // 1700000000.123456 [0 127.0.0.1:40000] "command" "argument"…; inside a script: [0 lua].
@@ -81,11 +89,15 @@ async fn monitor(site: &Site, time: Duration) -> Result<(f64, f64), Failure> {
         if head.ends_with(" lua") {
             continue;
         }
-        calls += 1;
-        let words: Vec<&str> = command.split(' ').map(|word| word.trim_matches('"')).collect();
-        if BLOCKING.iter().any(|blocking| words[0].eq_ignore_ascii_case(blocking)) {
-            lists.insert(words.get(1).copied().unwrap_or_default().to_owned());
+        let words: Vec<String> = command.split(' ').map(|word| word.trim_matches('"').to_lowercase()).collect();
+        if BLOCKING.contains(&words[0].as_str()) {
+            lists.extend(words.get(1).cloned());
         }
+        *calls.entry(words[0].clone()).or_default() += 1;
     }
-    Ok((f64::from(calls) / begun.elapsed().as_secs_f64(), lists.len() as f64))
+    let seconds = begun.elapsed().as_secs_f64();
+    let mut by_count: Vec<(&String, f64)> = calls.iter().map(|(name, n)| (name, f64::from(*n) / seconds)).collect();
+    by_count.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let shown: Vec<String> = by_count.iter().take(SHOWN).map(|(name, rate)| format!("{name} {rate:.1}/s")).collect();
+    Ok((by_count.iter().map(|(_, rate)| rate).sum(), shown.join(", "), lists.len() as f64))
 }
