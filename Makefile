@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up test faults fuzz check build next deploy-test
+.PHONY: help demo up test bench faults fuzz check build next deploy-test
 
 # Where rustup puts cargo, for shells that have not read its settings yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -29,6 +29,11 @@ test: ## Install what the tests need, build, and run them all.
 	$(TOOLS) cargo cc redis python3 venv node chromium
 	$(MAKE) --no-print-directory build next
 	cargo test --release --workspace --locked
+
+bench: ## Measure Leasehold against its speed goals, as in BENCH_ARGS="--quick --only 3,memory"; see docs/performance.md.
+	$(TOOLS) cargo cc redis
+	cargo build --release --locked -p leasehold-cli -p leasehold-api -p leasehold-worker
+	$(TARGET_DIR)/release/leasehold bench $(BENCH_ARGS)
 
 # Where the rows of the fault matrix leave their lines.
 FAULTS := $(TARGET_DIR)/faults

@@ -2,6 +2,8 @@
 //! HTTP API or, for operators, Redis itself.
 mod arguments;
 mod backend;
+#[cfg(feature = "bench")]
+mod bench;
 mod completions;
 mod demo;
 mod doctor;
@@ -74,6 +76,13 @@ enum Command {
     Partitions(partitions::Command),
     /// Prepare the jobs in Redis for this version, once every API and worker of an earlier one is stopped.
     Migrate(migrate::Arguments),
+    /// Measure Leasehold against its speed goals, on a private Redis.
+    #[cfg(feature = "bench")]
+    Bench(bench::Arguments),
+    /// A program that only a measurement starts.
+    #[cfg(feature = "bench")]
+    #[command(subcommand, hide = true)]
+    BenchRole(bench::role::Role),
     /// Ask an API or a worker whether it is ready; for health checks of containers.
     Health(health::Arguments),
     /// Print the settings in effect, and where each comes from.
@@ -87,6 +96,10 @@ fn main() -> ExitCode {
     leasehold::init::leave_process_one();
     let arguments = Arguments::parse();
     rustls::crypto::ring::default_provider().install_default().expect("the first call in this process");
+    #[cfg(feature = "bench")]
+    if let Command::BenchRole(role) = &arguments.command {
+        return bench::role::play(role);
+    }
     // One thread: children are killed with the thread that forked them, so it must be the one that never ends.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime.map_err(Failure::from).and_then(|runtime| runtime.block_on(run(arguments.command))) {
@@ -107,6 +120,10 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Doctor(arguments) => doctor::run(arguments).await,
         Command::Partitions(command) => partitions::run(&command).await,
         Command::Migrate(arguments) => migrate::run(&arguments).await,
+        #[cfg(feature = "bench")]
+        Command::Bench(arguments) => bench::run(arguments).await,
+        #[cfg(feature = "bench")]
+        Command::BenchRole(_) => unreachable!("it is played in main"),
         Command::Health(arguments) => health::run(arguments).await,
         Command::Config(arguments) => settings::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, &mut Arguments::command()),
