@@ -24,6 +24,7 @@ app.conf.update(
     task_default_queue="bench",
     worker_prefetch_multiplier=64,  # Short tasks: the guide says 64 or more.
     worker_hijack_root_logger=False,
+    worker_redirect_stdouts=False,
     worker_send_task_events=False,
 )
 
@@ -49,9 +50,15 @@ def say(**line):
     print(json.dumps(line), flush=True)
 
 
+def hear():
+    """Waits for the driver's next line. Not through sys.stdin: a forked process would wait for its lock."""
+    while (byte := os.read(0, 1)) and byte != b"\n":
+        pass
+
+
 def ready():
     say(ready=f"Celery {celery.__version__}, redis-py {redis.__version__}, Python {sys.version.split()[0]}")
-    sys.stdin.readline()
+    hear()
 
 
 def enqueue(how, count):
@@ -85,7 +92,7 @@ def drain(slots):
 
     def watch():
         stopped = threading.Event()
-        threading.Thread(target=lambda: (sys.stdin.readline(), stopped.set()), daemon=True).start()
+        threading.Thread(target=lambda: (hear(), stopped.set()), daemon=True).start()
         reported = 0
         while not stopped.wait(REPORT_S):
             if executed.value > reported:

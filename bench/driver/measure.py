@@ -11,7 +11,7 @@ from .systems import environment
 PAYLOAD = json.dumps({"user": 4711, "text": "x" * 177}, separators=(",", ":"))
 assert len(PAYLOAD) == 200
 # Seconds until a program must have answered: a run on a slow machine is slow, and not wrong.
-READY_LIMIT, ANSWER_LIMIT = 120, 600
+READY_LIMIT, ANSWER_LIMIT = 120, 300
 
 
 class Round:
