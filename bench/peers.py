@@ -152,7 +152,8 @@ def conclude(given, run):
     if given.docs:
         page = ROOT / "docs/performance.md"
         report.into_page(page, report.markdown(systems, summaries, run["versions"], about(run) + ".", lines))
-        (ROOT / "docs/peers.svg").write_text(report.chart(systems, summaries, about(run)))
+        caption = f"{run['date']}, {run['machine']['cores']} cores, Redis {run['redis']}, everysec; see docs/performance.md"
+        (ROOT / "docs/peers.svg").write_text(report.chart(systems, summaries, caption))
     return 0 if all(goal["met"] for goal in judged) else 1
 
 

@@ -21,6 +21,8 @@ class Round:
         self.processes, self.programs, self.system, self.sizes = processes, programs, system, sizes
         self.redis_program, self.redis_config = redis_program, redis_config
         self.versions = ""
+        # Of the first jobs of a program, which are not measured.
+        self.warm_up = max(20, int(sizes.warm_up * system.share))
 
     def run(self):
         figures = {}
@@ -34,7 +36,7 @@ class Round:
         for workers in (1, 2):
             with self.redis() as redis:
                 filled.append(self.enqueue(redis, fill, jobs))
-                rate, cpu = self.drain(redis, workers, jobs + self.sizes.warm_up)
+                rate, cpu = self.drain(redis, workers, jobs + self.warm_up)
                 figures[f"drain_{workers}"], figures[f"drain_{workers}_us"] = rate, cpu
         if self.system.has_bulk:
             figures["enqueue_bulk"], figures["enqueue_bulk_us"] = map(statistics.mean, zip(*filled))
@@ -47,7 +49,7 @@ class Round:
 
     def program(self, redis, *words):
         command = [*self.programs.command(self.system), *map(str, words)]
-        variables = environment(redis, self.sizes.warm_up, PAYLOAD)
+        variables = environment(redis, self.warm_up, PAYLOAD)
         return Program(self.processes, command, variables, f"{self.system.title}, {' '.join(map(str, words))}")
 
     def enqueue(self, redis, how, count):

@@ -1,5 +1,4 @@
 """The table for the terminal and the page, and the chart."""
-import re
 import statistics
 from html import escape
 
@@ -68,7 +67,7 @@ def terminal(systems, summaries):
 
 
 def markdown(systems, summaries, versions, about, judged):
-    lines = [f"![Drain rate of each system](peers.svg)", "", about, ""]
+    lines = ["![Jobs a second in a drain, by system](peers.svg)", "", about, ""]
     lines += ["| " + " | ".join(HEAD) + " |", "|---|" + "--:|" * (len(HEAD) - 2) + "---|"]
     lines += ["| " + " | ".join(row) + " |" for row in rows(systems, summaries)]
     lines += ["", "Versions and settings:", ""]
@@ -81,8 +80,8 @@ def markdown(systems, summaries, versions, about, judged):
 def into_page(page, text):
     """Replaces what is between the markers of a page."""
     old = page.read_text()
-    if old.count(BEGIN) != 1 or old.count(END) != 1:
-        raise ValueError(f"{page.name} must have {BEGIN} and {END} once each; the table goes between them")
+    if old.count(BEGIN) != 1 or old.count(END) != 1 or old.index(BEGIN) > old.index(END):
+        raise ValueError(f"{page.name} must have {BEGIN} and {END} once each, in this order: the table goes between them")
     head, rest = old.split(BEGIN)
     page.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}")
 
@@ -98,7 +97,7 @@ STYLE = """
 """
 
 
-def chart(systems, summaries, about):
+def chart(systems, summaries, caption):
     """Two bars a system, jobs a second with one worker and with two. Readable on light and dark backgrounds."""
     left, width, bar, gap, top = 170, 520, 16, 16, 52
     largest = max(summaries[system.key][f"drain_{n}"]["median"] for system in systems for n in (1, 2))
@@ -124,5 +123,5 @@ def chart(systems, summaries, about):
             out.append(f'<text class="small" x="{left + length + 6:.0f}" y="{at_y + 11}">{value:,.0f}</text>')
         out.append("</g>")
     out.append(f'<line class="axis" x1="{left}" y1="{top - 4}" x2="{left}" y2="{height - 26}"/>')
-    out.append(f'<text class="small" x="8" y="{height - 8}">{escape(re.sub(r"[`*]", "", about))}</text></svg>')
+    out.append(f'<text class="small" x="8" y="{height - 8}">{escape(caption)}</text></svg>')
     return "\n".join(out) + "\n"

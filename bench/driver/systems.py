@@ -42,38 +42,38 @@ SYSTEMS = [
     System(
         "leasehold", "Leasehold", "leasehold", 300,
         "Rust client and worker library, 300 slots a worker",
-        "–",
+        "a job runs only once (none of these systems guarantees that)",
     ),
     System(
         "bullmq", "BullMQ", "bullmq", 300,
         "finished jobs are kept (its default), concurrency 300 a worker, addBulk",
-        "no bound on a job that crashes its worker by time or count other than maxStalledCount; no result listing by kind",
+        "a lock that outlasts a busy event loop: a handler that blocks it loses its lock, and the job runs twice; tokens "
+        "whose order a database could check",
     ),
     System(
         "sidekiq", "Sidekiq (free)", "sidekiq", 10,
         "its basic fetch, 10 threads a worker (its default), push_bulk",
-        "loses the jobs in progress when a worker crashes; no lease, no fencing, no record of a finished job",
+        "that a job survives the crash of its worker; a lease, fencing, or a record of a finished job",
         keeps=False,
     ),
     System(
         "celery", "Celery", "celery", 2,
-        "late acknowledgement, results kept, 2 processes a worker, prefetch 64 a process",
-        "no fencing and no lease: a lost worker's jobs return after an hour (visibility timeout), and so do long ones; "
-        "no list of jobs",
+        "late acknowledgement, results kept for a day, 2 processes a worker, prefetch 64 a process; a twentieth of the jobs",
+        "fencing or a lease: jobs of a lost worker wait for the visibility timeout, an hour, and a job that takes longer "
+        "runs twice; a list of jobs",
         has_bulk=False, share=0.05,
     ),
     System(
         "apalis", "apalis, with locks", "apalis", 100,
-        "apalis-redis with its default locks, batches of 100, a backlog of 7,000 (a larger one slows it down)",
-        "no fencing; a worker stops on an error of Redis, and with 8,000 or more jobs waiting unless they are moved "
-        "by hand",
+        "apalis-redis with its default locks, batches of 100, polls each 10 ms; a backlog of at most 7,000 (with more it is slower)",
+        "fencing of attempts; that a worker outlives an error of Redis, or a backlog of 8,000 jobs that are not moved by hand",
         jobs_max=7_000,
     ),
     System(
         "apalis-without-locks", "apalis, without locks", "apalis", 100,
-        "apalis-redis with lock_tasks(false), batches of 100, the backlog moved to its active list beforehand",
-        "no lock, no lease, no fencing: a job may run twice at once; a worker stops on an error of Redis, and with 8,000 or "
-        "more jobs waiting unless they are moved by hand",
+        "apalis-redis with lock_tasks(false), batches of 100, polls each 10 ms; the backlog is moved to its active list beforehand",
+        "a lock, a lease or fencing; that a worker outlives an error of Redis, or a backlog of 8,000 jobs that are not moved by "
+        "hand",
         words=("without-locks",),
     ),
 ]

@@ -18,6 +18,14 @@ const QUEUE: &str = "bench";
 /// apalis-redis 1.0 polls: its wake-up by pub/sub is not sent for jobs that were pushed.
 const POLL: Duration = Duration::from_millis(10);
 
+/// The version of a crate, by the lock file.
+fn version(name: &str) -> String {
+    let of_crate =
+        include_str!("../Cargo.lock").split("[[package]]").find(|part| part.contains(&format!("name = \"{name}\"\n")));
+    let version = of_crate.and_then(|part| part.split("version = \"").nth(1)).and_then(|rest| rest.split('"').next());
+    format!("{name} {}", version.unwrap_or("of an unknown version"))
+}
+
 async fn work(_: Value) -> Result<(), BoxDynError> {
     protocol::executed();
     Ok(())
@@ -80,6 +88,7 @@ async fn main() {
     if !locks {
         words.remove(0);
     }
+    let versions = format!("{}, {}", version("apalis"), version("apalis-redis"));
     let number = |word: &str| word.parse::<u64>().expect("a number");
     let payload: Value = serde_json::from_str(&protocol::given("PEER_PAYLOAD")).expect("JSON");
     let mut connection = apalis_redis::connect(protocol::given("PEER_REDIS_URL")).await.expect("Redis");
@@ -87,20 +96,18 @@ async fn main() {
     let config = Config::default().queue(QUEUE).batch_size(batch).lock_tasks(locks);
     let mut storage = RedisStorage::<Value>::new(connection.clone()).with_config(config);
     let context = WorkerContext::new(&format!("worker-{}", std::process::id()));
-    let worker = WorkerBuilder::new(context.clone())
-        .backend(storage.clone().poll_with_interval(POLL))
-        .build(work);
+    let worker = WorkerBuilder::new(context.clone()).backend(storage.clone().poll_with_interval(POLL)).build(work);
     match words[..] {
         ["enqueue", how, count] => {
             for _ in 0..number(&protocol::given("PEER_WARM_UP")) {
                 storage.push(payload.clone()).await.expect("pushed");
             }
-            protocol::ready("").await;
+            protocol::ready(&versions).await;
             enqueue(storage, payload, how, number(count)).await;
         }
         ["drain", _] => {
             move_backlog(&mut connection).await;
-            protocol::ready("").await;
+            protocol::ready(&versions).await;
             let worker = tokio::spawn(worker.run());
             protocol::report_until_stop().await;
             context.stop().expect("running");
@@ -109,7 +116,7 @@ async fn main() {
         }
         ["latency", samples] => {
             let worker = tokio::spawn(worker.run());
-            protocol::ready("").await;
+            protocol::ready(&versions).await;
             let submit = || {
                 let (mut storage, payload) = (storage.clone(), payload.clone());
                 async move { storage.push(payload).await.expect("pushed") }
