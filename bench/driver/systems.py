@@ -45,8 +45,8 @@ SYSTEMS = [
         "a job runs only once (none of these systems guarantees that)",
     ),
     System(
-        "bullmq", "BullMQ", "bullmq", 300,
-        "finished jobs are kept (its default), concurrency 300 a worker, addBulk",
+        "bullmq", "BullMQ", "bullmq", 100,
+        "finished jobs are kept (its default), concurrency 100 a worker, addBulk",
         "a lock that outlasts a busy event loop: a handler that blocks it loses its lock, and the job runs twice; tokens "
         "whose order a database could check",
     ),
