@@ -62,7 +62,7 @@ next: ## Build the API and the worker of a next version, for the test of a rolli
 	cargo build --profile demo --locked -p leasehold-api -p leasehold-worker --no-default-features \
 	  --features leasehold-api/next-record,leasehold-worker/next-record --target-dir $(TARGET_DIR)/next
 
-bench-peers: ## Compare with BullMQ, Sidekiq, Celery and apalis, and write docs/peers.svg and the table. ARGS=--quick, '--only bullmq,leasehold' or --help.
+bench-peers: ## Compare with other queues on Redis, and write the tables and the chart into README.md and docs/. ARGS=--help lists options.
 	$(TOOLS) cargo cc redis python3 venv node sidekiq
 	cargo build --release --locked -p leasehold-worker --example peer
 	python3 bench/peers.py $(or $(ARGS),--docs)

@@ -71,7 +71,7 @@ def arguments():
     parser.add_argument("--rounds", type=positive, help="rounds; the median counts")
     parser.add_argument("--jobs", type=positive, help="jobs of a drain; Celery has a twentieth of them")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures into this file, too")
-    parser.add_argument("--docs", action="store_true", help="write the table and the chart into docs/")
+    parser.add_argument("--docs", action="store_true", help="write the tables and the chart into README.md and docs/")
     parser.add_argument("--report", type=Path, metavar="FILE", help="measure nothing: report what --json has written")
     parser.add_argument("--cache", type=Path, default=target / "peers", help="folder for the packages; it is kept")
     parser.add_argument(
@@ -99,6 +99,9 @@ def measure(given):
     programs = Programs(given.cache.resolve(), given.leasehold.resolve())
     programs.prepare(systems)
     redis_program = os.environ.get("LEASEHOLD_REDIS_SERVER") or "redis-server"
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        print(f"warning: the machine is busy (load {load:.1f}): the figures will be lower, and further apart", flush=True)
     rounds, versions = [], {}
     with Processes() as processes:
         with Redis(processes, redis_program, ROOT / "redis.conf") as redis:
@@ -120,15 +123,16 @@ def measure(given):
             rounds.append(figures)
     return {
         "date": time.strftime("%Y-%m-%d"), "machine": machine(), "redis": redis_version, "versions": versions,
-        "sizes": dataclasses.asdict(sizes), "rounds": rounds,
+        "sizes": dataclasses.asdict(sizes), "load": load, "rounds": rounds,
     }
 
 
 def about(run):
     sizes, where = run["sizes"], run["machine"]
+    busy = f"; other work ran meanwhile (load {run['load']:.0f} before it)" if run["load"] >= 1 else ""
     return (
         f"{run['date']}, {where['cores']} cores ({where['processor']}) for workers and Redis {run['redis']} together, "
-        f"`appendfsync everysec`, {sizes['jobs']:,} jobs of 200 bytes, medians of {sizes['rounds']} rounds"
+        f"`appendfsync everysec`, {sizes['jobs']:,} jobs of 200 bytes, medians of {sizes['rounds']} rounds{busy}"
     )
 
 
@@ -152,6 +156,7 @@ def conclude(given, run):
     if given.docs:
         page = ROOT / "docs/performance.md"
         report.into_page(page, report.markdown(systems, summaries, run["versions"], about(run) + ".", lines))
+        report.into_page(ROOT / "README.md", report.short(systems, summaries, about(run) + "."))
         caption = f"{run['date']}, {run['machine']['cores']} cores, Redis {run['redis']}, everysec; see docs/performance.md"
         (ROOT / "docs/peers.svg").write_text(report.chart(systems, summaries, caption))
     return 0 if all(goal["met"] for goal in judged) else 1

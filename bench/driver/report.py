@@ -77,6 +77,21 @@ def markdown(systems, summaries, versions, about, judged):
     return "\n".join(lines + [f"- {goal}" for goal in judged])
 
 
+def short(systems, summaries, about):
+    """The table for the front page."""
+    lines = [
+        "![Jobs a second in a drain, by system](docs/peers.svg)", "",
+        "| | drain jobs/s, one worker / two | enqueue in bulk, jobs/s | start latency p50, µs | what it does not guarantee |",
+        "|---|--:|--:|--:|---|",
+    ]
+    for system in systems:
+        of = summaries[system.key]
+        drains = f"{rate(of, 'drain_1')} / {rate(of, 'drain_2')}"
+        cells = [system.title, drains, rate(of, "enqueue_bulk"), rate(of, "latency_p50"), system.lacks]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", about])
+
+
 def into_page(page, text):
     """Replaces what is between the markers of a page."""
     old = page.read_text()
