@@ -27,6 +27,9 @@ class Processes:
         return self
 
     def __exit__(self, *_):
+        # A second Ctrl-C must not leave anything behind.
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, signal.SIG_IGN)
         for process in reversed(self.running):
             end(process)
         shutil.rmtree(self.folder, ignore_errors=True)
