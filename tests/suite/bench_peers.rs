@@ -71,7 +71,8 @@ fn run_with(drain: f64) -> Value {
     });
     json!({
         "date": "2026-11-27", "machine": { "cores": 2, "processor": "a processor" }, "redis": "7.0.15",
-        "versions": { "bullmq": "BullMQ 6.7.0" }, "sizes": { "jobs": 1_000, "rounds": 3 }, "load": 0.1, "rounds": [round, round, round],
+        "versions": { "bullmq": "BullMQ 6.7.0" }, "sizes": { "jobs": 1_000, "rounds": 3 }, "load": 0.1,
+        "rounds": [round, round, round],
     })
 }
 
