@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up test bench faults fuzz check build next deploy-test
+.PHONY: help demo up test bench bench-peers faults fuzz check build next deploy-test
 
 # Where rustup puts cargo, for shells that have not read its settings yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -66,6 +66,11 @@ build: ## Build all binaries for speed, into target/release.
 next: ## Build the API and the worker of a next version, for the test of a rolling upgrade.
 	cargo build --profile demo --locked -p leasehold-api -p leasehold-worker --no-default-features \
 	  --features leasehold-api/next-record,leasehold-worker/next-record --target-dir $(TARGET_DIR)/next
+
+bench-peers: ## Compare with other queues on Redis, and write the tables and the chart into README.md and docs/. ARGS=--help lists options.
+	$(TOOLS) cargo cc redis python3 venv node sidekiq
+	cargo build --release --locked -p leasehold-worker --example peer
+	python3 bench/peers.py $(or $(ARGS),--docs)
 
 deploy-test: ## Run the image, the compose file and the Kubernetes manifests with podman; needs root. BINARIES=folder skips the build.
 	$(TOOLS) $(if $(BINARIES),,cargo cc) python3 venv node containers

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes sure of the tools named as arguments: make, cc, cargo, lint, redis, python3, venv,
-# node, chromium, containers.
+# node, chromium, containers, sidekiq.
 #
 # What is missing comes from the system's packages (apt-get, through sudo when not root). Where that
 # cannot be done, the command that mends it is named, and nothing is changed.
@@ -122,6 +122,13 @@ need_containers() {
     [ -e /usr/lib/podman/aardvark-dns ] || apt_install aardvark-dns
 }
 
+# Debian's Sidekiq, for its own Ruby.
+need_sidekiq() {
+    local ruby=/usr/bin/ruby
+    [ -x "$ruby" ] || ruby=ruby
+    has "$ruby" && "$ruby" -e 'require "sidekiq"' 2>/dev/null || apt_install ruby-sidekiq
+}
+
 need_chromium() {
     local name
     for name in chromium chromium-browser google-chrome google-chrome-stable; do
@@ -134,7 +141,7 @@ for tool in "$@"; do
     case $tool in
     make | python3) has "$tool" || apt_install "$tool" ;;
     cc) has cc || apt_install build-essential ;;
-    cargo | chromium | containers | lint | node | redis | venv) "need_$tool" ;;
+    cargo | chromium | containers | lint | node | redis | sidekiq | venv) "need_$tool" ;;
     *) fail "no such tool: $tool" ;;
     esac
 done

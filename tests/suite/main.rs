@@ -6,6 +6,7 @@ mod api;
 mod batch_cascades;
 mod batches;
 mod bench;
+mod bench_peers;
 mod built_in_kinds;
 mod chaos;
 mod cli;
