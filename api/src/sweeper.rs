@@ -33,10 +33,10 @@ async fn sweep(store: &Store, config: &Config, probe: u16) -> Result<Duration, E
     let (every, max_crashes) = (config.worker.sweep_ms, config.max_crashes);
     let lease_ms = store.published().await?.lease_ms.unwrap_or(config.lease_ms);
     let request = SweepRequest { lease_ms, max_crashes, interval_ms: 0 };
-    // Silence and pause together are at most half of what the clock takes for an outage, after which no lease would be
-    // reclaimed for a while: a busy machine adds to both.
+    // A worker renews every half of what the clock takes for an outage, after which no lease would be reclaimed for a
+    // while. Silence and pause together are shorter than that: a busy machine adds to both.
     let gap_ms = request.gap_max_ms();
-    let (silence_ms, pause_ms) = ((INTERVALS * every).min(gap_ms / 3), every.min(gap_ms / 6));
+    let (silence_ms, pause_ms) = ((INTERVALS * every).min(gap_ms * 3 / 5), every.min(gap_ms / 6));
     let mut more = false;
     for partition in store.silent_partitions(probe, silence_ms).await? {
         // In a cluster its node may be away: the others are swept nevertheless.

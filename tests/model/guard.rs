@@ -8,7 +8,7 @@ pub enum Guard {
     UnsealedItems,
     ReservedClaim,
     QueuedClaim,
-    LeasedClaim,
+    NumberedClaim,
     FreshTokenClaim,
     OutrunClaim,
     SeenClaim,
@@ -18,7 +18,6 @@ pub enum Guard {
     HolderSettle,
     SettledSettle,
     FlaggedSettle,
-    NotHeldRecover,
     QueuedRecover,
     EmptyRecover,
     GoneRecover,
@@ -45,7 +44,6 @@ pub enum Guard {
     Named,
     Audited,
     Unanswered,
-    GivenBack,
     Heard,
     Prompt,
 }
@@ -57,7 +55,7 @@ pub const GUARDS: &[(&str, &str)] = &[
     ("unsealed", "items"),
     ("reserved", "claim"),
     ("queued", "claim"),
-    ("leased", "claim"),
+    ("numbered", "claim"),
     ("fresh-token", "claim"),
     ("outrun", "claim"),
     ("seen", "claim"),
@@ -67,7 +65,6 @@ pub const GUARDS: &[(&str, &str)] = &[
     ("holder", "settle"),
     ("settled", "settle"),
     ("flagged", "settle"),
-    ("not-held", "recover"),
     ("queued", "recover"),
     ("empty", "recover"),
     ("gone", "recover"),
@@ -93,7 +90,7 @@ pub const GUARDS: &[(&str, &str)] = &[
 ];
 
 /// The rules that the worker keeps; no script can.
-pub const RULES: &[&str] = &["registered", "named", "audited", "unanswered", "given-back", "heard", "prompt"];
+pub const RULES: &[&str] = &["registered", "named", "audited", "unanswered", "heard", "prompt"];
 
 /// The guards that hold in a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,7 +21,7 @@
 //! | a sealed parent takes no new items | unsealed | items | `submit` (parent/scripts) |
 //! | a reservation is leased only if it is in this worker's list | reserved | claim | `claim` (lease/scripts) |
 //! | a job is leased only if it is queued | queued | claim | `claim` |
-//! | an id that this worker has on lease stays in its list when another copy of it is refused | leased | claim | `claim` |
+//! | a claim that is sent again leases nothing more, and is given what it leased the first time | numbered | claim | `lose_call`, `arrive` (lease/worker) |
 //! | each claim takes a larger token | fresh-token | claim | `claim`, and `claim` (token/model) |
 //! | a token is at least the clock: a counter that was rolled back is behind | outrun | claim | `claim` (token/model) |
 //! | and larger than any that the claiming worker has seen | seen | claim | `claim` (token/model) |
@@ -31,8 +31,7 @@
 //! | a settle counts only under the running record's worker and token | holder | settle | `settle` |
 //! | the same token gets the same answer until the next claim | settled | settle | `settle` |
 //! | a fail or release of a flagged job ends cancelled | flagged | settle | `settle` |
-//! | an entry on lease by its list's worker is not recovered | not-held | recover | `recover` (lease/sweep) |
-//! | a recovered id is pushed only if its job is queued | queued | recover | `recover` |
+//! | a recovered id is pushed only if its job is queued | queued | recover | `recover` (lease/sweep) |
 //! | a worker is forgotten only with an empty list | empty | recover | `drop_worker` (lease/sweep) |
 //! | and only long after it was seen, grace aside | gone | recover | `strike`: `FalseDrop` (lease/protocol) |
 //! | that a lease has run out is checked in the script that takes it back | expired | reclaim | `reclaim` (lease/sweep) |
@@ -61,13 +60,10 @@
 //! |---|---|---|
 //! | it registers before its first pop | registered | `Action::Register` (lease/protocol) |
 //! | it renews the (id, token) of what runs, not all of its own | named | `beat` (lease/worker), `is_abandoned` (lease/sweep) |
-//! | it gives back what is in its list and not held, on the second look | audited | `audit` (lease/worker) |
+//! | it recovers what is in its list, on the second look | audited | `audit` (lease/worker) |
 //! | but not before the claim calls that were open at the first look are answered or given up | unanswered | `audit` |
-//! | it does not start what it gave back | given-back | `intake` (lease/worker) |
-//! | a mark falls when a claim's answer names its id, and when the give-back is answered | heard | `intake`, `give_back` |
-//! | it does not start what was claimed too long ago | prompt | `intake` |
-//!
-//! `given-back` is a second line: as long as the audit waits, nothing breaks without it.
+//! | a mark falls when a claim's answer names its id, and when the recovery is answered | heard | `intake`, `give_back` |
+//! | it does not start what was claimed too long ago | prompt | `intake` (lease/worker) |
 //!
 //! Not modelled: priorities, parking, suspects and limits (a queue is a bag: any order of its ids is explored),
 //! remove and prune, several partitions (nothing passes between them).

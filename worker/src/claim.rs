@@ -139,7 +139,8 @@ impl Claimer {
                 biased;
                 () = running.shutdown.begun.cancelled() => {}
                 event = self.events.recv() => if let Some(event) = event { self.handle(event) },
-                () = running.slots.freed() => {}
+                // Other tasks that can run now may free more: one claim for all of them.
+                () = running.slots.freed() => tokio::task::yield_now().await,
                 () = tokio::time::sleep_until(next.into()) => {}
             }
         }

@@ -76,8 +76,8 @@ async fn watch(bench: &Bench, queues: usize, partitions: u16) -> Result<Idle, Fa
     })
 }
 
-/// The calls a second that arrive at Redis, those inside scripts left out: all, the commonest by command, and the number
-/// of lists that are waited on.
+/// The calls a second that arrive at Redis, those inside scripts left out: all, the commonest by command, and the
+/// number of lists that are waited on.
 async fn monitor(site: &Site, time: Duration) -> Result<(f64, String, f64), Failure> {
     let mut monitor = site.meter.client().get_async_monitor().await.map_err(fault)?;
     let (begun, mut lists) = (Instant::now(), BTreeSet::new());

@@ -1,12 +1,10 @@
 //! Claim: how a worker acquires jobs. `pop` waits for their ids, `renew` keeps their leases.
-use std::collections::HashMap;
-
 use redis::Value;
 
 use super::Store;
 use super::pop::Reservation;
 use super::record::{files_of, items_of};
-use super::wire::reply::{array, number, text};
+use super::wire::reply::{array, number, str_of, text};
 use super::wire::{Args, Repeat, scripts};
 use crate::files::FileEntry;
 use crate::job::Items;
@@ -74,6 +72,8 @@ pub struct ClaimedJob {
     pub items: Option<Items>,
     /// The files that came with its submit.
     pub files: Vec<FileEntry>,
+    /// It has never been claimed before, so no earlier attempt has left anything.
+    pub is_first: bool,
     /// Time from due to this claim, ms, by Redis's clock; only for a first claim, and not for a parent, which
     /// waited for its items.
     pub waited_ms: Option<u64>,
@@ -95,8 +95,9 @@ pub struct Claimed {
 }
 
 impl Store {
-    /// Leases what the pops reserved and as many more as there are free slots. On an unknown outcome it must be sent
-    /// again with the same number, until it is answered: only the answer names the jobs that it may have leased.
+    /// Leases what the pops reserved and as many more as there are free slots. On an unknown outcome the caller must
+    /// send it again with the same number, until it is answered: only the answer names the jobs that it may have leased.
+    /// It may do so with fewer slots, if the answer was too large for a slow link: the other jobs are released.
     ///
     /// # Errors
     /// Those of any call.
@@ -122,7 +123,7 @@ impl Store {
         for (kind, max_running) in request.kinds {
             args = args.text(kind.as_str()).number(*max_running);
         }
-        let reply = self.inner.wire.run(&scripts::CLAIM, partition, &args, Repeat::Safe).await?;
+        let reply = self.inner.wire.run(&scripts::CLAIM, partition, &args, Repeat::Never).await?;
         let reply = array(&reply);
         let now = reply.get(2).and_then(number).unwrap_or(0);
         // An unreadable job is left until its lease expires; the others run.
@@ -139,8 +140,10 @@ fn claimed_job(partition: u16, now: i64, reply: &Value) -> Result<ClaimedJob> {
     let (fields, proof) = array(reply).split_at(array(reply).len().saturating_sub(3));
     let word = |at: usize| proof.get(at).map(text).unwrap_or_default();
     let corrupt = |reason: String| Error::Corrupt { key: format!("job {} in partition {partition}", word(0)), reason };
-    let fields: HashMap<String, String> = fields.chunks_exact(2).map(|pair| (text(&pair[0]), text(&pair[1]))).collect();
-    let field = |name: &str| fields.get(name).map(String::as_str);
+    // A handful of fields: searching them in a row is faster than to build a map.
+    let fields: Vec<(&str, &str)> =
+        fields.chunks_exact(2).filter_map(|pair| Some((str_of(&pair[0])?, str_of(&pair[1])?))).collect();
+    let field = |name: &str| fields.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
     let count = |name: &str| field(name).and_then(|v| v.parse().ok());
     let due = ["scheduled_at", "created_at"].into_iter().find_map(|name| field(name)?.parse::<i64>().ok());
     let is_first = ["token", "crashes", "items_total"].into_iter().all(|name| field(name).is_none());
@@ -162,6 +165,7 @@ fn claimed_job(partition: u16, now: i64, reply: &Value) -> Result<ClaimedJob> {
         parent: field("parent").and_then(|v| JobId::parse(v).ok()),
         items: items_of(field),
         files: field("files").map_or_else(Vec::new, files_of),
+        is_first: field("token").is_none(),
         waited_ms,
         version: field("version").map_or(1, |version| version.parse().unwrap_or(u32::MAX)),
         partition,

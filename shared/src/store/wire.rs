@@ -5,6 +5,7 @@
 //! with its `pool`, `address` how it is reached, `fault` what its errors mean. `keys` names every key, `scripts` every
 //! script, `permissions` what a user must be allowed; `reply` reads what comes back; `metrics` counts it all.
 pub(super) mod address;
+mod args;
 mod call;
 mod cluster;
 pub(super) mod connection;
@@ -20,7 +21,8 @@ pub(super) mod reply;
 pub(super) mod scripts;
 mod sentinel;
 
-pub(super) use call::{Args, Wire};
+pub(super) use args::Args;
+pub(super) use call::Wire;
 pub(super) use group::{Groups, split};
 pub(super) use keys::Home;
 pub(super) use node::Node;

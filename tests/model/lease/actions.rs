@@ -16,6 +16,8 @@ pub enum Action {
     /// The claim script runs: the reservation, and those it moves itself.
     Claim(usize, [bool; JOBS]),
     Intake(usize),
+    /// A claim whose reply was lost is sent again.
+    Again(usize),
     Settle(usize, usize, Verdict),
     Report(usize, usize),
     /// Renewal; and audit, where the reply is as fast.
@@ -40,7 +42,7 @@ pub enum Action {
 pub enum Fault {
     SubmitReplyLost(usize),
     CallReplyLost(usize),
-    /// The worker gives up the claim call before it has run.
+    /// The claim call is delayed on its way: the worker sends it again, and this copy runs when it will.
     CallLate(usize),
     SettleReplyLost(usize, usize, Verdict),
     SettleLate(usize, usize, Verdict),
@@ -108,6 +110,7 @@ impl Protocol {
             Call::None => {}
             Call::Moved(_) => open_claims(state, worker, free, true, out),
             Call::Claimed(_) => out.push(Action::Intake(worker)),
+            Call::Unanswered(_) => out.push(Action::Again(worker)),
         }
         for slot in 0..SLOTS {
             for verdict in self.verdicts(state, worker, slot) {
@@ -165,7 +168,7 @@ impl Protocol {
                 add(Fault::CrashArmed(worker));
             }
         }
-        if memory.call != Call::None {
+        if matches!(memory.call, Call::Moved(_) | Call::Claimed(_)) {
             add(Fault::CallReplyLost(worker));
         }
         if self.wide && matches!(memory.call, Call::Moved(_)) && state.late.is_none() {

@@ -73,6 +73,7 @@ impl Protocol {
             }
             Action::Claim(worker, take) => state.send_claim(guards, worker, take),
             Action::Intake(worker) => state.intake(guards, worker),
+            Action::Again(worker) => state.claim_again(worker),
             Action::Settle(worker, slot, verdict) => {
                 self.settle(state, worker, slot, verdict);
                 state.drop_hold(worker, slot);
@@ -109,12 +110,12 @@ impl Protocol {
         state.faults -= 1;
         match fault {
             Fault::SubmitReplyLost(job) => state.submit(guards, job, self.delayed[job]),
-            Fault::CallReplyLost(worker) => state.lose_call(worker),
+            Fault::CallReplyLost(worker) => state.lose_call(guards, worker),
             Fault::CallLate(worker) => {
                 if let Call::Moved(job) = state.workers[worker].call {
                     state.late = Some(Late::Claim { worker: worker as u8, job });
                 }
-                state.answered(worker);
+                state.given_up(worker);
             }
             Fault::SettleReplyLost(worker, slot, verdict) => {
                 self.settle(state, worker, slot, verdict);

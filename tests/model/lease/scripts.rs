@@ -28,18 +28,16 @@ impl State {
 
     /// claim.lua, for one id.
     pub fn claim(&mut self, guards: Guards, worker: usize, job: usize, origin: Origin) -> Option<Grant> {
-        let reserved = origin == Origin::Reserved;
-        if reserved && self.claimed[worker][job] == 0 && guards.on(Guard::ReservedClaim) {
+        if origin == Origin::Reserved && self.claimed[worker][job] == 0 && guards.on(Guard::ReservedClaim) {
             return None;
         }
-        self.queue[job] -= u8::from(!reserved);
+        match origin {
+            Origin::Reserved => self.drop_claimed(worker, job),
+            Origin::Queue => self.queue[job] -= 1,
+        }
         if self.jobs[job].place != Place::Queued && guards.on(Guard::QueuedClaim) {
-            if reserved && (self.leased(worker, job) == 0 || !guards.on(Guard::LeasedClaim)) {
-                self.drop_claimed(worker, job);
-            }
             return None;
         }
-        self.claimed[worker][job] += u8::from(!reserved);
         self.move_to(job, Verb::Claim, Place::Running);
         let record = &mut self.jobs[job];
         record.token = if guards.on(Guard::FreshTokenClaim) { record.token + 1 } else { 1 };
@@ -100,19 +98,12 @@ impl State {
             Verdict::Fail => Place::Retrying,
             Verdict::Release => Place::Queued,
         };
-        self.end_lease(job);
+        self.jobs[job].lease = None;
         self.queue[job] += u8::from(place == Place::Queued);
         self.jobs[job].attempts = attempts;
         self.jobs[job].settled = Some((call.token, Answer::Now(place)));
         self.move_to(job, Verb::Settle(call.verdict), place);
         Answer::Now(place)
-    }
-
-    /// Takes a lease, and the entry of its holder's list.
-    pub fn end_lease(&mut self, job: usize) {
-        if let Some(lease) = self.jobs[job].lease.take() {
-            self.drop_claimed(usize::from(lease.worker), job);
-        }
     }
 
     /// `LREM claimed:<worker> 1 id`

@@ -25,6 +25,8 @@ pub enum Call {
     Moved(u8),
     /// The claim script has run, the reply is on its way.
     Claimed([Option<Grant>; JOBS]),
+    /// The claim script has run, and its reply is lost: the claim is sent again.
+    Unanswered([Option<Grant>; JOBS]),
 }
 
 /// A job that a worker holds.
@@ -37,18 +39,15 @@ pub struct Hold {
     pub sent: Option<Verdict>,
 }
 
-/// What the audit remembers of an entry of the claimed list that is not held. Token 0: none.
+/// What the audit remembers of a reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Mark {
     None,
     /// Seen once; `waits` while a claim call that was unanswered then still is.
     Seen {
-        token: u8,
         waits: bool,
     },
-    GivenBack {
-        token: u8,
-    },
+    GivenBack,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -68,10 +67,10 @@ pub struct Worker {
     pub call: Call,
     pub holds: [Option<Hold>; SLOTS],
     pub marks: [Mark; JOBS],
-    /// The give-back on its way: job, token (0: recover).
-    pub back: Option<(u8, u8)>,
-    /// The renewal's reply on its way: the token of each id in the claimed list (0: no lease of this worker's).
-    pub found: Option<[Option<u8>; JOBS]>,
+    /// The recovery on its way.
+    pub back: Option<u8>,
+    /// The renewal's reply on its way: which ids are reserved.
+    pub found: Option<[bool; JOBS]>,
 }
 
 /// A settle call.

@@ -6,10 +6,9 @@ use super::state::{Life, Read, State, Worker};
 use crate::guard::{Guard, Guards};
 
 impl State {
-    /// recover.lua: an entry of a claimed list that nobody leased goes back to its queue.
+    /// recover.lua: a reservation goes back to its queue.
     pub fn recover(&mut self, guards: Guards, worker: usize, job: usize) {
-        let held = self.leased(worker, job) != 0 && guards.on(Guard::NotHeldRecover);
-        if held || self.claimed[worker][job] == 0 {
+        if self.claimed[worker][job] == 0 {
             return;
         }
         self.drop_claimed(worker, job);
@@ -43,7 +42,7 @@ impl State {
             }
             _ => {}
         }
-        self.end_lease(job);
+        self.jobs[job].lease = None;
         let record = &mut self.jobs[job];
         record.crashes += 1;
         let place = match record.flagged && guards.on(Guard::FlaggedReclaim) {
@@ -87,7 +86,7 @@ impl State {
         if place == Place::Absent || (guards.on(Guard::EndedRetry) && !ended) {
             return;
         }
-        self.end_lease(job);
+        self.jobs[job].lease = None;
         self.queue[job] += 1;
         self.move_to(job, Verb::Retry, Place::Queued);
         let record = &mut self.jobs[job];

@@ -53,19 +53,13 @@ fn an_audit_that_keeps_its_marks_through_a_claim_is_caught() {
     assert_every_run_ends(&Protocol::any(0).without(ENDLESS[0]));
 }
 
-/// So this rule is a second line, and no more: see also `an_audit_that_neither_waits_nor_remembers`.
-#[test]
-fn an_audit_that_waits_needs_no_memory_of_what_it_gave_back() {
-    assert_holds(Protocol::any(1).without(&[GivenBack]), 70_000);
-}
-
 twins! {
     Protocol::twin;
     a_submit_that_is_not_idempotent_is_caught: [OnceSubmit], LIFECYCLE, 8;
     a_claim_of_what_is_not_in_the_list_is_caught: [ReservedClaim], ONE_LEASE, 8;
     a_claim_of_what_is_not_queued_is_caught: [QueuedClaim], LIFECYCLE, 8;
     an_activation_without_check_is_caught: [ReservedClaim, QueuedClaim], LIFECYCLE, 8;
-    a_claim_that_drops_its_own_lease_is_caught: [LeasedClaim], ONE_LEASE, 8;
+    a_claim_that_is_not_answered_twice_is_caught: [NumberedClaim], CAUSED, 8;
     a_token_that_a_claim_does_not_advance_is_caught: [FreshTokenClaim], FENCED, 8;
     a_renewal_without_fence_is_caught: [HolderRenew], HELD, 8;
     a_report_without_fence_is_caught: [HolderReport], FENCED, 8;
@@ -73,7 +67,6 @@ twins! {
     a_settle_that_forgets_its_answer_is_caught: [SettledSettle], SAME_ANSWER, 8;
     a_fail_that_ignores_a_cancel_is_caught: [FlaggedSettle], CANCEL_KEPT, 8;
     a_reclaim_that_ignores_a_cancel_is_caught: [FlaggedReclaim], CANCEL_KEPT, 8;
-    a_recover_of_what_is_leased_is_caught: [NotHeldRecover], ONE_LEASE, 8;
     a_recover_of_what_is_not_queued_is_caught: [QueuedRecover], LIFECYCLE, 8;
     a_reclaim_that_reads_first_and_pushes_later_is_caught: [ExpiredReclaim], LIFECYCLE, 8;
     a_promote_that_reads_first_and_pushes_later_is_caught: [DuePromote], LIFECYCLE, 8;
@@ -86,6 +79,5 @@ twins! {
     a_renewal_of_all_of_mine_without_audit_is_caught: [Named, Audited], NOT_STUCK, 8;
     reservations_without_audit_are_caught: [Audited], NOT_STUCK, 8;
     an_audit_that_does_not_wait_is_caught: [Unanswered], CAUSED, 8;
-    an_audit_that_neither_waits_nor_remembers_is_caught: [Unanswered, GivenBack], EXECUTIONS, 8;
     a_job_started_long_after_its_claim_is_caught: [Prompt], EXECUTIONS, 8;
 }

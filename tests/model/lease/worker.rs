@@ -28,12 +28,8 @@ impl Worker {
 
     /// Whether a reply on its way brings this job under this token.
     pub fn awaits(&self, job: usize, token: u8) -> bool {
-        matches!(self.call, Call::Claimed(grants) if grants[job].is_some_and(|grant| grant.token == token))
-    }
-
-    /// Whether its give-back is on its way, or a reply that brings what was given back.
-    pub fn gives_back(&self, job: usize, token: u8) -> bool {
-        self.back == Some((job as u8, token)) || self.awaits(job, token)
+        let (Call::Claimed(grants) | Call::Unanswered(grants)) = self.call else { return false };
+        grants[job].is_some_and(|grant| grant.token == token)
     }
 
     /// Slots that neither a hold nor a grant on its way fills.
@@ -42,7 +38,7 @@ impl Worker {
         let coming = match self.call {
             Call::None => 0,
             Call::Moved(_) => 1,
-            Call::Claimed(grants) => grants.iter().flatten().count(),
+            Call::Claimed(grants) | Call::Unanswered(grants) => grants.iter().flatten().count(),
         };
         SLOTS.saturating_sub(held + coming)
     }
@@ -62,17 +58,25 @@ impl State {
         self.workers[worker].call = Call::Claimed(grants);
     }
 
-    /// The reply arrives. What was given back since, or comes too late, is not started.
+    /// A claim is sent again with its number: Redis answers with what it still has on lease from the first.
+    pub fn claim_again(&mut self, worker: usize) {
+        let Call::Unanswered(mut grants) = self.workers[worker].call else { return };
+        for (job, grant) in grants.iter_mut().enumerate() {
+            *grant = grant.filter(|grant| self.is_holder(worker, job, grant.token));
+        }
+        self.workers[worker].call = Call::Claimed(grants);
+    }
+
+    /// The reply arrives. What comes too late is not started.
     pub fn intake(&mut self, guards: Guards, worker: usize) {
         let Call::Claimed(grants) = self.workers[worker].call else {
             return;
         };
         self.answered(worker);
         for (job, grant) in grants.into_iter().enumerate().filter_map(|(job, grant)| Some((job, grant?))) {
-            let back = self.workers[worker].marks[job] == Mark::GivenBack { token: grant.token };
             let prompt =
                 self.jobs[job].lease.is_some_and(|lease| !lease.expired) && self.is_holder(worker, job, grant.token);
-            if back && guards.on(Guard::GivenBack) || !back && !prompt && guards.on(Guard::Prompt) {
+            if !prompt && guards.on(Guard::Prompt) {
                 continue;
             }
             if guards.on(Guard::Heard) {
@@ -90,31 +94,34 @@ impl State {
         let worker = &mut self.workers[worker];
         worker.marks[job] = Mark::None;
         if let Some(found) = &mut worker.found {
-            found[job] = None;
+            found[job] = false;
         }
     }
 
-    /// No claim call is on its way any more, answered or given up.
+    /// No call is on its way any more.
     pub fn answered(&mut self, worker: usize) {
-        let worker = &mut self.workers[worker];
-        worker.call = Call::None;
-        for mark in &mut worker.marks {
-            if let Mark::Seen { waits, .. } = mark {
+        self.workers[worker].call = Call::None;
+        self.given_up(worker);
+    }
+
+    /// The audit waits no longer for the call that was on its way.
+    pub fn given_up(&mut self, worker: usize) {
+        for mark in &mut self.workers[worker].marks {
+            if let Mark::Seen { waits } = mark {
                 *waits = false;
             }
         }
     }
 
     /// A reply that was on its way is lost with its connection.
-    pub fn lose_call(&mut self, worker: usize) {
-        if let Call::Claimed(grants) = self.workers[worker].call {
-            for (job, grant) in grants.into_iter().enumerate() {
-                if grant.is_some_and(|grant| self.is_holder(worker, job, grant.token)) {
-                    self.excuse(job, false);
-                }
-            }
-        }
+    pub fn lose_call(&mut self, guards: Guards, worker: usize) {
+        let call = self.workers[worker].call;
         self.answered(worker);
+        if let Call::Claimed(grants) = call
+            && guards.on(Guard::NumberedClaim)
+        {
+            self.workers[worker].call = Call::Unanswered(grants);
+        }
     }
 
     fn hold(&mut self, worker: usize, hold: Hold) {
@@ -145,7 +152,7 @@ impl State {
         self.settle(guards, call)
     }
 
-    /// One beat: renews what live handlers run, and asks what the claimed list holds.
+    /// One beat: renews what live handlers run, and asks what is reserved.
     pub fn beat(&mut self, guards: Guards, worker: usize) {
         self.workers[worker].registered = true;
         for slot in 0..SLOTS {
@@ -163,52 +170,41 @@ impl State {
             self.witness(broken::UNHELD, unheld);
         }
         if guards.on(Guard::Audited) {
-            let entry = |job: usize| (self.claimed[worker][job] > 0).then_some(self.leased(worker, job));
-            let found: [Option<u8>; JOBS] = std::array::from_fn(entry);
+            let found: [bool; JOBS] = std::array::from_fn(|job| self.claimed[worker][job] > 0);
             let memory = &mut self.workers[worker];
-            let unheld = |job: usize| found[job].is_some_and(|token| !memory.holds(job, token));
             let marked = memory.marks.iter().any(|&mark| mark != Mark::None);
-            memory.found = (marked || (0..JOBS).any(unheld)).then_some(found);
+            memory.found = (marked || found.contains(&true)).then_some(found);
         }
     }
 
-    /// The audit: an entry that is not held is marked, and given back when seen so again.
+    /// The audit: a reservation is marked, and recovered when seen again.
     pub fn audit(&mut self, guards: Guards, worker: usize) {
         let worker = &mut self.workers[worker];
         let Some(found) = worker.found.take() else { return };
         let on_its_way = guards.on(Guard::Unanswered) && worker.call != Call::None;
-        for (job, entry) in found.into_iter().enumerate() {
-            let entry = entry.filter(|&token| token == 0 || !worker.holds(job, token));
-            worker.marks[job] = match (worker.marks[job], entry) {
-                (Mark::GivenBack { token }, _) if worker.gives_back(job, token) => worker.marks[job],
-                (_, None) => Mark::None,
-                (Mark::Seen { token: seen, waits: false } | Mark::GivenBack { token: seen }, Some(token))
-                    if seen == token && worker.back.is_none() =>
-                {
-                    worker.back = Some((job as u8, token));
-                    Mark::GivenBack { token }
+        for (job, reserved) in found.into_iter().enumerate() {
+            worker.marks[job] = match (worker.marks[job], reserved) {
+                (Mark::GivenBack, _) if worker.back == Some(job as u8) => Mark::GivenBack,
+                (_, false) => Mark::None,
+                (Mark::Seen { waits: false } | Mark::GivenBack, true) if worker.back.is_none() => {
+                    worker.back = Some(job as u8);
+                    Mark::GivenBack
                 }
-                (Mark::Seen { token: seen, waits }, Some(token)) if seen == token => Mark::Seen { token, waits },
-                (_, Some(token)) => Mark::Seen { token, waits: on_its_way },
+                (Mark::Seen { waits }, true) => Mark::Seen { waits },
+                (_, true) => Mark::Seen { waits: on_its_way },
             };
         }
     }
 
-    /// The give-back runs in Redis: a release under the token seen, or a recover.
+    /// The recovery runs in Redis.
     pub fn give_back(&mut self, guards: Guards, worker: usize) {
-        let Some((job, token)) = self.workers[worker].back.take() else {
+        let Some(job) = self.workers[worker].back.take().map(usize::from) else {
             return;
         };
-        let id = usize::from(job);
-        if guards.on(Guard::Heard) && !self.workers[worker].gives_back(id, token) {
-            self.workers[worker].marks[id] = Mark::None;
+        if guards.on(Guard::Heard) {
+            self.workers[worker].marks[job] = Mark::None;
         }
-        if token == 0 {
-            self.recover(guards, worker, id);
-        } else {
-            let claim = self.jobs[id].claims;
-            self.settle(guards, Settle { worker: worker as u8, job, token, claim, verdict: Verdict::Release });
-        }
+        self.recover(guards, worker, job);
     }
 
     /// A call that its sender gave up runs after all.
@@ -218,9 +214,20 @@ impl State {
                 self.settle_by_handler(guards, call);
             }
             Some(Late::Claim { worker, job }) => {
-                let granted = self.claim(guards, usize::from(worker), usize::from(job), Origin::Reserved);
-                if granted.is_some() {
-                    self.excuse(usize::from(job), false);
+                let (worker, waiting) = (usize::from(worker), Call::Moved(job));
+                let job = usize::from(job);
+                let (dead, numbered) = (self.workers[worker].life == Life::Dead, guards.on(Guard::NumberedClaim));
+                // Once another copy has run, this one leases nothing.
+                if numbered && !dead && self.workers[worker].call != waiting {
+                    return;
+                }
+                let grant = self.claim(guards, worker, job, Origin::Reserved);
+                if dead && grant.is_some() {
+                    self.excuse(job, false);
+                } else if numbered && !dead {
+                    let mut grants = [None; JOBS];
+                    grants[job] = grant;
+                    self.workers[worker].call = Call::Unanswered(grants);
                 }
             }
             None => {}

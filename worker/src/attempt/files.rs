@@ -27,7 +27,7 @@ pub(crate) struct Files {
     held: Held,
     input: Vec<FileEntry>,
     bytes_max: u64,
-    /// No earlier attempt has failed or lost its worker.
+    /// There was no earlier attempt.
     is_first: bool,
     /// Files may have been written under the token.
     touched: AtomicBool,
@@ -44,7 +44,7 @@ struct Left {
 
 impl Files {
     pub fn new(store: Option<FileStore>, job: &ClaimedJob, bytes_max: u64) -> Self {
-        let (held, input, is_first) = (job.held.clone(), job.files.clone(), job.attempts == 0 && job.crashes == 0);
+        let (held, input, is_first) = (job.held.clone(), job.files.clone(), job.is_first);
         Self { store, held, input, bytes_max, is_first, touched: AtomicBool::new(false), left: Mutex::default() }
     }
 
@@ -168,8 +168,7 @@ impl Files {
 
     /// Deletes the output files of earlier attempts; this one completed the job.
     pub async fn discard_older(&self) {
-        // A first attempt seldom has any, and a bucket would be listed for each job: they are left to the sweep.
-        if let Some(store) = self.store.as_ref().filter(|store| !(self.is_first && store.is_remote())) {
+        if let Some(store) = self.store.as_ref().filter(|_| !self.is_first) {
             store.remove_outputs_before(&self.held.id, self.held.token).await;
         }
     }

@@ -52,7 +52,8 @@ end
 
 local own = worker_key(worker)
 local before = call('HMGET', own, 'claim', 'claimed')
--- guard: numbered
+-- guard: numbered (a copy that arrives after the next claim does nothing)
+if tonumber(before[1] or '') and tonumber(number) < tonumber(before[1]) then return { {}, 0, now } end
 if before[1] == number then
   local jobs, kept = {}, {}
   for id, token in string.gmatch(before[2] or '', '(%S+) (%d+)') do
@@ -167,7 +168,7 @@ for pass = 1, 2 do
   end
 end
 
-local jobs = {}
+local jobs, mine = {}, {}
 if #picked > 0 then
   -- guard: fresh-token
   local token = last_token()
@@ -179,7 +180,7 @@ if #picked > 0 then
     if job.token then token = math.max(token, token_of(job.token)) end
   end
   redis.call('SET', TOKENS, string.format('%.0f', token + #picked))
-  local leases, records, mine = collected('ZADD', LEASES), collected('HSET', RUNNING), {}
+  local leases, records = collected('ZADD', LEASES), collected('HSET', RUNNING)
   local ends, since = string.format('%.0f', now + lease_ms), ' ' .. worker .. ' ' .. now_text .. ' '
   for i, job in ipairs(picked) do
     local id, given = job.id, string.format('%.0f', token + i)
@@ -195,8 +196,8 @@ if #picked > 0 then
     tell('running', id)
     jobs[i] = answer(job, given)
   end
-  call('HSET', own, 'claim', number, 'claimed', table.concat(mine, ' '))
 end
+call('HSET', own, 'claim', number, 'claimed', table.concat(mine, ' '))
 for list, passed in pairs(examined) do call('LTRIM', list, 0, -passed - 1) end
 flush()
 for _, q in ipairs(queues) do

@@ -80,18 +80,23 @@ end
 local some_exist = redis.call('EXISTS', unpack(keys)) > 0
 local made = {}
 
+-- A job that was just removed counts too, for its submit may be repeated after a lost reply; but an import may bring it
+-- back.
+local function exists(job, imported)
+  return redis.call('EXISTS', job.key) == 1 or not imported and redis.call('EXISTS', gone_key(job.id)) == 1
+end
+
 local replies = {}
 at = 6
 for i = 1, n do
   local job = { id = ARGV[at], kind = ARGV[at + 1], queue = ARGV[at + 2], priority = ARGV[at + 3], key = keys[i] }
-  local due, begins, created_at = ARGV[at + 4], ARGV[at + 5], tonumber(ARGV[at + 6]) and ARGV[at + 6] or now_text
+  local due, begins, imported = ARGV[at + 4], ARGV[at + 5], ARGV[at + 6] ~= ''
+  local created_at = imported and ARGV[at + 6] or now_text
   local key, digest, first = ARGV[at + 7], ARGV[at + 8], at + 10
   at = first + 2 * ARGV[at + 9]
   local reply = key ~= '' and replay(job.kind, key, digest) or nil
   -- guard: once
-  if not reply and (made[job.id] or some_exist and redis.call('EXISTS', job.key, gone_key(job.id)) > 0) then
-    reply = { 'exists', job.id }
-  end
+  if not reply and (made[job.id] or some_exist and exists(job, imported)) then reply = { 'exists', job.id } end
   if not reply and key ~= '' and has_grown() then reply = { 'grown' } end
   if not reply and not known(KINDS, 'kind', job.kind) then reply = { 'names', 'kind' } end
   if not reply and not known(QUEUES, 'queue', job.queue) then reply = { 'names', 'queue' } end

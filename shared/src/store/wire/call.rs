@@ -1,4 +1,4 @@
-//! A call to Redis: its arguments, and its attempts.
+//! A call to Redis, and its attempts.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -6,6 +6,7 @@ use std::time::Duration;
 use redis::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::args::Args;
 use super::connection::Connections;
 use super::fault::classify;
 use super::keys::Home;
@@ -118,7 +119,7 @@ impl Wire {
         let now = self.now();
         let mut patience = Patience::new(self.outage, repeat);
         loop {
-            match patience.attempt(self.connections.eval(script, partition, &now, &args.0, replicas)).await {
+            match patience.attempt(self.connections.eval(script, partition, &now, args, &[], replicas)).await {
                 Err(e) => patience.bear(e).await?,
                 reply => return reply,
             }
@@ -174,7 +175,7 @@ impl Wire {
             let rest = &items[replies.len()..];
             let part = &rest[..most.min(rest.len())];
             let args = args(part);
-            match patience.attempt(self.connections.eval(script, partition, &self.now(), &args.0, 0)).await {
+            match patience.attempt(self.connections.eval(script, partition, &self.now(), &args, &[], 0)).await {
                 Ok(Value::Array(answers)) if !answers.is_empty() => {
                     replies.extend(answers);
                     patience.renew(self.outage);
@@ -201,17 +202,11 @@ impl Wire {
         replicas: u8,
     ) -> Result<Vec<Value>, (Error, Vec<Args>)> {
         let _turn = self.turn_to_wait(replicas).await;
-        let lengths: Vec<usize> = entries.iter().map(|entry| entry.0.len()).collect();
-        let mut args = head.count(entries.len());
-        let first = args.0.len();
-        args.0.extend(entries.into_iter().flat_map(|entry| entry.0));
-        match self.connections.eval(script, partition, &self.now(), &args.0, replicas).await {
+        let head = head.count(entries.len());
+        match self.connections.eval(script, partition, &self.now(), &head, &entries, replicas).await {
             Ok(Value::Array(replies)) => Ok(replies),
             Ok(_) => Ok(Vec::new()),
-            Err(e) => {
-                let mut rest = args.0.split_off(first).into_iter();
-                Err((e, lengths.into_iter().map(|n| Args(rest.by_ref().take(n).collect())).collect()))
-            }
+            Err(e) => Err((e, entries)),
         }
     }
 
@@ -251,35 +246,6 @@ impl Wire {
                 done => return done,
             }
         }
-    }
-}
-
-/// The arguments of a script call, after the time.
-#[derive(Clone, Default, PartialEq)]
-pub(crate) struct Args(Vec<Vec<u8>>);
-
-impl Args {
-    pub(crate) fn text(mut self, text: impl AsRef<str>) -> Self {
-        self.0.push(text.as_ref().as_bytes().to_vec());
-        self
-    }
-
-    pub(crate) fn number(self, number: impl Into<i128>) -> Self {
-        self.text(number.into().to_string())
-    }
-
-    pub(crate) fn count(self, number: usize) -> Self {
-        self.text(number.to_string())
-    }
-
-    pub(crate) fn texts<T: AsRef<str>>(mut self, texts: impl IntoIterator<Item = T>) -> Self {
-        self.0.extend(texts.into_iter().map(|t| t.as_ref().as_bytes().to_vec()));
-        self
-    }
-
-    /// The size of the arguments in bytes.
-    pub(crate) fn bytes(&self) -> usize {
-        self.0.iter().map(Vec::len).sum()
     }
 }
 

@@ -8,6 +8,7 @@ use redis::{PushInfo, RedisError, Value};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::address;
+use super::args::Args;
 use super::cluster::Cluster;
 use super::fault::{classify, doubts_master, ends_connection, refusal};
 use super::keys::{self, Home};
@@ -204,11 +205,12 @@ impl Connections {
         script: &Script,
         partition: u16,
         now: &str,
-        args: &[Vec<u8>],
+        args: &Args,
+        entries: &[Args],
         replicas: u8,
     ) -> Result<Value> {
         let begun = Instant::now();
-        let reply = self.eval_redirected(script, partition, now, args, replicas).await;
+        let reply = self.eval_redirected(script, partition, now, args, entries, replicas).await;
         self.metrics.called(script.name, begun.elapsed(), &reply);
         reply
     }
@@ -218,13 +220,17 @@ impl Connections {
         script: &Script,
         partition: u16,
         now: &str,
-        args: &[Vec<u8>],
+        args: &Args,
+        entries: &[Args],
         replicas: u8,
     ) -> Result<Value> {
         let prefix = keys::prefix(partition);
         let command = |name: &str, body: &str| {
             let mut command = redis::cmd(name);
-            command.arg(body).arg(1).arg(&prefix).arg(now).arg(args);
+            command.arg(body).arg(1).arg(&prefix).arg(now);
+            for arg in args.iter().chain(entries.iter().flat_map(Args::iter)) {
+                command.arg(arg);
+            }
             command
         };
         let (text, sha) = match &self.topology {

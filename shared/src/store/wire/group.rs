@@ -8,7 +8,8 @@ use redis::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::call::{Args, Wire};
+use super::args::Args;
+use super::call::Wire;
 use super::patience::{Pause, is_passing, patience_of, spend};
 use super::scripts::Script;
 use crate::{Error, Result, limits};
@@ -142,6 +143,8 @@ impl Group {
                 if sending.waiting.is_empty() {
                     let Some(first) = receiver.recv().await else { return };
                     sending.waiting.push_back(first);
+                    // What other tasks that can run now will send goes along.
+                    tokio::task::yield_now().await;
                 }
                 while sending.waiting.len() < 2 * limits::BATCH_MAX {
                     let Ok(next) = receiver.try_recv() else { break };

@@ -21,6 +21,15 @@ pub(crate) fn text(value: &Value) -> String {
     }
 }
 
+/// A reply that is text, without a copy; `None` for any other, and for bytes that are no text.
+pub(crate) fn str_of(value: &Value) -> Option<&str> {
+    match value {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
+        Value::SimpleString(text) => Some(text),
+        _ => None,
+    }
+}
+
 /// A reply as a whole number.
 pub(crate) fn number(value: &Value) -> Option<i64> {
     match value {
