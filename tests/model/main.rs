@@ -65,6 +65,8 @@
 //! | a mark falls when a claim's answer names its id, and when the recovery is answered | heard | `intake`, `give_back` |
 //! | it does not start what was claimed too long ago | prompt | `intake` (lease/worker) |
 //!
+//! `reserved` is a second line: as long as a claim asks whether the job is queued, nothing breaks without it.
+//!
 //! Not modelled: priorities, parking, suspects and limits (a queue is a bag: any order of its ids is explored),
 //! remove and prune, several partitions (nothing passes between them).
 

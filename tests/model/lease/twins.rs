@@ -9,35 +9,35 @@ use crate::guard::Guard::{self, *};
 
 const NONE: [bool; JOBS] = [false; JOBS];
 /// What a twin lacks whose runs need not end.
-pub const ENDLESS: &[&[Guard]] = &[&[Heard]];
+pub const ENDLESS: &[&[Guard]] = &[&[Heard], &[Unanswered]];
 
 #[test]
 fn three_everyday_faults_break_nothing() {
-    assert_holds(Protocol { fails: NONE, ..Protocol::everyday(3) }, 1_000_000);
+    assert_holds(Protocol { fails: NONE, ..Protocol::everyday(3) }, 200_000);
 }
 
 #[test]
 fn two_faults_of_any_kind_break_nothing() {
-    assert_holds(Protocol { cancels: NONE, ..Protocol::any(2) }, 1_100_000);
+    assert_holds(Protocol { cancels: NONE, ..Protocol::any(2) }, 200_000);
 }
 
 #[test]
 #[ignore = "a minute or two: jobs that fail, too, and all that three_everyday_faults leaves out"]
 fn three_everyday_faults_break_nothing_of_jobs_that_fail() {
-    assert_holds(Protocol::everyday(3), 3_000_000);
+    assert_holds(Protocol::everyday(3), 600_000);
 }
 
 #[test]
 #[ignore = "a minute or two: cancels, too"]
 fn two_faults_of_any_kind_break_nothing_of_jobs_that_are_cancelled() {
-    assert_holds(Protocol::any(2), 4_000_000);
+    assert_holds(Protocol::any(2), 800_000);
     assert_every_run_ends(&Protocol { cancels: NONE, ..Protocol::any(2) });
 }
 
 #[test]
 fn a_slow_renewal_breaks_nothing() {
     let model = Protocol { slow: true, fails: NONE, cancels: NONE, delayed: NONE, ..Protocol::any(1) };
-    assert_holds(model, 170_000);
+    assert_holds(model, 30_000);
     assert_an_end_is_in_reach(&model);
 }
 
@@ -53,10 +53,21 @@ fn an_audit_that_keeps_its_marks_through_a_claim_is_caught() {
     assert_every_run_ends(&Protocol::any(0).without(ENDLESS[0]));
 }
 
+#[test]
+#[should_panic(expected = "ends badly or never")]
+fn an_audit_that_does_not_wait_is_caught() {
+    assert_every_run_ends(&Protocol::any(0).without(ENDLESS[1]));
+}
+
+/// So this rule is a second line: what has been recovered since is not leased unless it is queued, either.
+#[test]
+fn a_claim_of_what_is_queued_need_not_be_in_the_list() {
+    assert_holds(Protocol::any(1).without(&[ReservedClaim]), 20_000);
+}
+
 twins! {
     Protocol::twin;
     a_submit_that_is_not_idempotent_is_caught: [OnceSubmit], LIFECYCLE, 8;
-    a_claim_of_what_is_not_in_the_list_is_caught: [ReservedClaim], ONE_LEASE, 8;
     a_claim_of_what_is_not_queued_is_caught: [QueuedClaim], LIFECYCLE, 8;
     an_activation_without_check_is_caught: [ReservedClaim, QueuedClaim], LIFECYCLE, 8;
     a_claim_that_is_not_answered_twice_is_caught: [NumberedClaim], CAUSED, 8;
@@ -78,6 +89,5 @@ twins! {
     a_renewal_of_all_of_mine_is_caught: [Named], HELD, 8;
     a_renewal_of_all_of_mine_without_audit_is_caught: [Named, Audited], NOT_STUCK, 8;
     reservations_without_audit_are_caught: [Audited], NOT_STUCK, 8;
-    an_audit_that_does_not_wait_is_caught: [Unanswered], CAUSED, 8;
     a_job_started_long_after_its_claim_is_caught: [Prompt], EXECUTIONS, 8;
 }

@@ -215,7 +215,7 @@ async fn a_slow_link_lets_large_payloads_through() {
     assert_eq!(answer.status, 200, "{}", answer.text);
     let worker = system.worker(&environment);
     eventually(6 * LIMIT, "all are completed", async || {
-        let state: usize = system.redis().command(&["ZCARD", "lh:{0}:completed"]).await;
+        let state: usize = system.redis().command(&["ZCARD", "lh:{0}:finished:big:completed"]).await;
         (state == 2 * JOBS).then_some(()).ok_or(state)
     })
     .await;

@@ -22,7 +22,7 @@ impl Args {
     }
 
     pub(crate) fn count(self, number: usize) -> Self {
-        self.number(u64::try_from(number).expect("a usize is no larger"))
+        self.number(u64::try_from(number).expect("a usize fits"))
     }
 
     pub(crate) fn texts<T: AsRef<str>>(self, texts: impl IntoIterator<Item = T>) -> Self {

@@ -7,7 +7,7 @@ use redis::{AsyncConnectionConfig, RedisError, Value};
 
 /// A pooled connection that was used within this time is taken without a round trip to ask whether it still works: one
 /// that fails is dropped, and its call is repeated if that is safe.
-const ASK_AFTER: Duration = Duration::from_millis(100);
+const ASK_AFTER: Duration = Duration::from_millis(2);
 
 /// Connections to one server.
 pub(crate) type Pool = managed::Pool<Opener>;
