@@ -96,8 +96,8 @@ pub struct Claimed {
 
 impl Store {
     /// Leases what the pops reserved and as many more as there are free slots. On an unknown outcome the caller must
-    /// send it again with the same number, until it is answered: only the answer names the jobs that it may have leased.
-    /// It may do so with fewer slots, if the answer was too large for a slow link: the other jobs are released.
+    /// send it again with the same number until it is answered: only the answer names the jobs that it may have
+    /// leased. It may do so with fewer slots, if the answer was too large for a slow link: the others are released.
     ///
     /// # Errors
     /// Those of any call.

@@ -168,8 +168,8 @@ local function write_unusual(job)
 end
 
 -- The running record `<token> <worker> <started_at> <kind> <parent> <permit> <again>` holds what a settle must know, so
--- that it need not read the job: the job's kind, its batch, the kind of which it holds a permit (`-`: none), and 1 if it
--- has been claimed before. 0.1 wrote only the first three, and the permit.
+-- that it need not read the job: the job's kind, its batch, the kind of which it holds a permit (`-`: none), and 1 if
+-- it has been claimed before. 0.1 wrote only the first three, and the permit.
 local RECORD = '^(%d+) (%S+) (%d+) (%S+) (%S+) (%S+) ([01])$'
 local function record_of(text)
   if not text then return nil end

@@ -3,8 +3,8 @@
 -- with its number, because its reply was lost, gets the jobs of the first, up to its slots: the others are released.
 -- Transition: claim
 -- KEYS: the partition. ARGV: now, worker, number (of this claim among the worker's), lease_ms, slots, suspects (how
---   many more this worker may run), scan (ids to examine), seen (the highest token this worker has seen), n reservations:
---   (queue, id)…, n queues: (queue, budget)…, n kinds: (kind, max_running or 0)…
+--   many more this worker may run), scan (ids to examine), seen (the highest token this worker has seen),
+--   n reservations: (queue, id)…, n queues: (queue, budget)…, n kinds: (kind, max_running or 0)…
 -- Returns: {paused queues, more (1: there are further ids), server time ms, {field, value, … id, token, kind to run}…}
 local worker, number, lease_ms, slots, suspects, scan, seen = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]),
   tonumber(ARGV[6]), tonumber(ARGV[7]), token_of(ARGV[8])

@@ -83,8 +83,8 @@ local function complete_first(i, token, result, skipped, output)
   if given ~= token or holder ~= worker or again ~= '0' or (flags and flags[i] == 1) then return nil end
   local id, key = ids[i], keys[i]
   if not all_there and redis.call('EXISTS', key) == 0 then return nil end
-  local written = redis.pcall('HSET', key, 'state', 'completed', 'finished_at', now_text, 'result', result, 'token', token,
-    'worker', worker, 'started_at', started_at)
+  local written = redis.pcall('HSET', key, 'state', 'completed', 'finished_at', now_text, 'result', result,
+    'token', token, 'worker', worker, 'started_at', started_at)
   if type(written) == 'table' then return nil end
   if skipped ~= '' then redis.call('HSET', key, 'skipped', skipped) end
   if output ~= '' then redis.call('HSET', key, 'output', output) end
