@@ -34,6 +34,7 @@ mod prune;
 mod record;
 mod renew;
 mod repair;
+mod running;
 mod server;
 mod settle;
 mod sizes;

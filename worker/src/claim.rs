@@ -6,21 +6,23 @@
 //! waits and returns within a millisecond, but watches a single list, and the job it moves is only a reservation until
 //! the script leases it.
 mod budget;
+mod partition;
 mod pops;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use leasehold::store::{ClaimRequest, Claimed, Reservation};
+use leasehold::store::{ClaimRequest, Claimed};
 use leasehold::{Error, QueueName, limits};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::attempt::Attempt;
 use crate::event::{Event, Popped};
 use crate::lease::leases::Call;
-use crate::outage::{Backoff, is_outage};
+use crate::outage::is_outage;
 use crate::running::Running;
 use budget::Budgets;
+use partition::Partition;
 use pops::{List, Pops};
 
 /// How often a list without a pop is looked at.
@@ -35,56 +37,6 @@ const STALE_EVERY: Duration = Duration::from_secs(1);
 /// How long a shutdown waits for its pops to return before it drops their connections: longer than a pop blocks, since
 /// over a slow link the call that unblocks them may first need a connection.
 const UNBLOCK_WITHIN: Duration = Duration::from_millis(limits::POP_MS_MAX + 500);
-
-/// The claim loop's state of one partition.
-struct Partition {
-    /// The claim script should be called.
-    due: bool,
-    /// Its lists should be looked at, to see whether it is due: cheaper than a claim, which an idle worker with many
-    /// partitions would call for each of them.
-    look: bool,
-    /// When they should be looked at at the latest.
-    look_at: Option<Instant>,
-    /// The earliest time of the next call, after a failed one.
-    not_before: Instant,
-    /// Spaces out the calls after failures: in a cluster another partition's server may work.
-    backoff: Backoff,
-    /// The most jobs to ask for: fewer after a claim whose reply did not arrive in time, as over a slow link.
-    most: usize,
-    /// Reservations made by pops, each with the call that ends once it is leased.
-    reserved: Vec<(Reservation, Call)>,
-    /// The number of the last claim.
-    number: u64,
-    /// When that claim was first sent, if it has not been answered: it may have leased jobs, so it is sent again.
-    unanswered: Option<Instant>,
-}
-
-impl Partition {
-    fn new() -> Self {
-        Self {
-            due: true,
-            look: false,
-            look_at: None,
-            not_before: Instant::now(),
-            backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(1)),
-            most: limits::SLOTS_MAX,
-            reserved: Vec::new(),
-            number: 0,
-            unanswered: None,
-        }
-    }
-
-    /// The number of the claim to send, and when it was first sent.
-    fn next_claim(&mut self) -> (u64, Instant) {
-        let sent = self.unanswered.take();
-        self.number += u64::from(sent.is_none());
-        (self.number, sent.unwrap_or_else(Instant::now))
-    }
-
-    fn look_by(&mut self, by: Instant) {
-        self.look_at = Some(self.look_at.map_or(by, |at| at.min(by)));
-    }
-}
 
 /// The claim loop of one worker.
 pub(crate) struct Claimer {
