@@ -124,6 +124,25 @@ async fn a_claim_whose_reply_was_lost_is_sent_again_and_gets_the_same_job() {
 }
 
 #[tokio::test]
+async fn a_claim_whose_reply_was_lost_is_sent_again_after_an_outage() {
+    let work = Work::start(&[("LEASEHOLD_LEASE_MS", "20000")]).await;
+    work.open_gate();
+    let (api, proxy) = (work.system.api(&[]).await, proxied(&work).await);
+    let _worker = work.system.worker(&[(URL, &proxy.url())]);
+    work.workers(1).await;
+    let lose = |id: &JobId| proxy.drop_reply_to(script_about("claim", id), 1, Then::Cut);
+    let id = struck_at_its_claim(&work, &api, lose).await;
+    proxy.accept(false).await;
+    proxy.cut();
+    // Meanwhile it is refused a few times.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    proxy.accept(true).await;
+    let job = work.completed(&id).await;
+    assert_eq!((work.count("begin", &id), job.attempt, job.crashes), (1, 1, 0));
+    work.system.finish().await;
+}
+
+#[tokio::test]
 async fn a_settle_whose_reply_was_lost_has_one_effect() {
     runs_once_although(async |proxy, id| proxy.drop_reply_to(script_about("settle", id), 1, Then::Cut), true).await;
 }

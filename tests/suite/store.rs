@@ -364,6 +364,44 @@ on_ground! {
         assert!(g.store.get(&id).await.unwrap().is_none());
     }
 
+    async fn a_claim_that_is_sent_again_with_fewer_slots_releases_the_others(g: &Ground) {
+        let parent = g.submit(batch(4)).await;
+        let partition = g.store.partition_of(&parent);
+        g.renew("w1", &[]).await;
+        let claim = async |number: u64, slots: usize| {
+            let (name, queues, kinds) = (worker("w1"), [(queue("default"), slots)], [(kind("work"), 0)]);
+            let request = leasehold::store::ClaimRequest {
+                worker: &name,
+                number,
+                lease_ms: LEASE,
+                slots,
+                suspects: 1,
+                seen: 0,
+                reservations: &[],
+                queues: &queues,
+                kinds: &kinds,
+            };
+            g.store.claim(partition, &request).await.unwrap().jobs.into_iter().map(|j| j.held).collect::<Vec<_>>()
+        };
+        let first = claim(7, 4).await;
+        assert_eq!(first.len(), 4);
+        g.store.cancel(std::slice::from_ref(&first[1].id)).await.unwrap()[0].clone().unwrap();
+        assert_eq!(claim(7, 1).await, first[..1]);
+        assert_eq!(claim(7, 4).await, first[..1], "what was released is not brought again");
+        let states = [g.state(&first[1].id).await, g.state(&first[2].id).await, g.state(&first[3].id).await];
+        assert_eq!(states, [State::Running, State::Queued, State::Queued], "a flagged job ends with its lease");
+        assert_eq!(g.settle("w1", complete(&first[2])).await, Settled::Stale);
+        let next = claim(8, 4).await;
+        let ids: Vec<_> = next.iter().map(|held| &held.id).collect();
+        assert_eq!(ids, [&first[2].id, &first[3].id], "in their order");
+        for held in [&first[0], &next[0], &next[1]] {
+            assert_eq!(g.settle("w1", complete(held)).await, Settled::To(State::Completed));
+        }
+        g.elapse(2 * LEASE as i64).await;
+        g.sweep().await;
+        assert_eq!(g.state(&first[1].id).await, State::Cancelled);
+    }
+
     async fn a_claim_that_is_sent_again_gets_the_jobs_of_the_first(g: &Ground) {
         let ids = [g.submit(job()).await, g.submit(job()).await];
         g.renew("w1", &[]).await;

@@ -254,6 +254,7 @@ impl Claimer {
             Ok(claimed) => {
                 running.redis.answered_in(Some(partition));
                 self.partitions[share].backoff.reset();
+                self.partitions[share].unanswered = None;
                 if sent.elapsed() < Duration::from_millis(running.config.redis.response_ms / 4) {
                     self.partitions[share].most = (self.partitions[share].most * 2).min(limits::SLOTS_MAX);
                 }
@@ -266,13 +267,13 @@ impl Claimer {
                 if matches!(e, Error::OutcomeUnknown(_)) {
                     share.most = (slots / 2).max(1);
                 }
-                match e {
+                let may_have_run = !matches!(e, Error::Unavailable(_));
+                share.claim_failed(sent, may_have_run);
+                if may_have_run {
+                    calls.into_iter().for_each(Call::lost);
+                } else {
                     // The call was not sent, so the reservations are still valid.
-                    Error::Unavailable(_) => share.reserved.extend(reservations.into_iter().zip(calls)),
-                    _ => {
-                        share.unanswered = Some(sent);
-                        calls.into_iter().for_each(Call::lost);
-                    }
+                    share.reserved.extend(reservations.into_iter().zip(calls));
                 }
             }
         }
@@ -361,7 +362,7 @@ impl Claimer {
             running.leases.begin_call(0).lost();
         }
         for partition in 0..u16::try_from(self.partitions.len()).expect("partitions are u16") {
-            if self.partitions[usize::from(partition)].unanswered.is_some() {
+            if self.partitions[usize::from(partition)].unanswered.is_some() && Instant::now() < end {
                 // What it brings is released at once.
                 self.claim(partition).await;
             }

@@ -45,14 +45,45 @@ impl Partition {
         }
     }
 
-    /// The number of the claim to send, and when it was first sent.
+    /// The number of the claim to send, and when it was first sent. Until it is answered, `unanswered` must stay set if
+    /// one of its copies may have run.
     pub fn next_claim(&mut self) -> (u64, Instant) {
-        let sent = self.unanswered.take();
-        self.number += u64::from(sent.is_none());
-        (self.number, sent.unwrap_or_else(Instant::now))
+        if let Some(sent) = self.unanswered {
+            return (self.number, sent);
+        }
+        self.number += 1;
+        (self.number, Instant::now())
+    }
+
+    /// Notes that the claim that was first sent at `sent` failed, and perhaps ran. A copy that did not run says nothing
+    /// about the one before.
+    pub fn claim_failed(&mut self, sent: Instant, may_have_run: bool) {
+        if may_have_run {
+            self.unanswered = Some(sent);
+        }
     }
 
     pub fn look_by(&mut self, by: Instant) {
         self.look_at = Some(self.look_at.map_or(by, |at| at.min(by)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_keeps_its_number_until_it_is_answered() {
+        let mut share = Partition::new();
+        let (first, sent) = share.next_claim();
+        share.claim_failed(sent, false);
+        let (second, sent) = share.next_claim();
+        assert!(second > first, "the first has not run");
+        share.claim_failed(sent, true);
+        assert_eq!(share.next_claim(), (second, sent));
+        share.claim_failed(sent, false);
+        assert_eq!(share.next_claim(), (second, sent), "that its copy has not run says nothing about the claim itself");
+        share.unanswered = None;
+        assert!(share.next_claim().0 > second);
     }
 }

@@ -55,7 +55,7 @@ local before = call('HMGET', own, 'claim', 'claimed')
 -- guard: numbered (a copy that arrives after the next claim does nothing)
 if tonumber(before[1] or '') and tonumber(number) < tonumber(before[1]) then return { {}, 0, now } end
 if before[1] == number then
-  local jobs, kept = {}, {}
+  local jobs, kept, released = {}, {}, {}
   for id, token in string.gmatch(before[2] or '', '(%S+) (%d+)') do
     local record = running(id)
     local job = record and record.token == token and record.worker == worker and whole(id)
@@ -64,9 +64,13 @@ if before[1] == number then
       jobs[#jobs + 1] = answer(job, token)
     elseif job and call('SISMEMBER', CANCELLING, id) == 0 then
       stop_running(id, record)
-      push(job, true)
-      tell('queued', id)
+      released[#released + 1] = job
     end
+  end
+  -- Each goes to the front, so the first of them goes last.
+  for i = #released, 1, -1 do
+    push(released[i], true)
+    tell('queued', released[i].id)
   end
   call('HSET', own, 'claimed', table.concat(kept, ' '))
   flush()
