@@ -364,6 +364,21 @@ on_ground! {
         assert!(g.store.get(&id).await.unwrap().is_none());
     }
 
+    async fn a_settle_of_a_job_that_is_gone_writes_nothing(g: &Ground) {
+        let ids = [g.submit(job()).await, g.submit(job()).await];
+        let held: Vec<_> = g.claim("w1", 2).await.into_iter().map(|job| job.held).collect();
+        let key = format!("lh:{{{}}}:job:{}", g.store.partition_of(&ids[0]), ids[0]);
+        g.redis.command::<()>(&["DEL", &key]).await;
+        let settles: Vec<_> = ids.iter().map(|id| complete(held.iter().find(|held| held.id == *id).unwrap())).collect();
+        let settled = g.store.settle_many(&worker("w1"), &settles).await.unwrap();
+        assert_eq!(settled, [Settled::Missing, Settled::To(State::Completed)]);
+        assert!(!g.redis.command::<bool>(&["EXISTS", &key]).await);
+        for finding in g.store.check().await.unwrap() {
+            assert_eq!(finding.subject, ids[0].to_string());
+            g.store.repair(&finding).await.unwrap();
+        }
+    }
+
     async fn a_claim_that_is_sent_again_with_fewer_slots_releases_the_others(g: &Ground) {
         let parent = g.submit(batch(4)).await;
         let partition = g.store.partition_of(&parent);
