@@ -27,7 +27,7 @@ pub const DRAIN_MS: u64 = 2_000;
 pub const BODY_FREE_BYTES: usize = 16 << 10;
 /// Kinds, and queues, in a partition.
 pub const NAMES_MAX: usize = 1_000;
-/// Kinds of which one sweep of a partition looks whether the retention of jobs has passed, chosen anew by each.
+/// Kinds of which one sweep of a partition looks whether the retention of jobs has passed, chosen at random each time.
 pub const KINDS_WINDOW: usize = 20;
 /// Ids that one claim examines beyond its free slots: cancelled and parked ids count.
 pub const CLAIM_SCAN: usize = 200;

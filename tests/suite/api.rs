@@ -14,7 +14,7 @@ mod tokens;
 
 use std::time::Duration;
 
-use crate::clocked_store::next_number;
+use crate::clocked_store::claim_of;
 use leasehold::store::{ClaimRequest, Outcome, RenewRequest, Settle, WorkerInfo};
 use leasehold::{Config, Kind, QueueName, Store, Timestamp, WorkerId};
 use leasehold_tests::{Answer, Api, System};
@@ -105,17 +105,8 @@ impl Hand {
     async fn claim(&self) -> leasehold::store::Held {
         let queues = [(QueueName::parse("default").unwrap(), 1)];
         let kinds = [(Kind::parse("echo").unwrap(), 0)];
-        let request = ClaimRequest {
-            worker: &self.worker,
-            number: next_number(),
-            lease_ms: 30_000,
-            slots: 1,
-            suspects: 1,
-            seen: 0,
-            reservations: &[],
-            queues: &queues,
-            kinds: &kinds,
-        };
+        let claim = claim_of(&self.worker, 1);
+        let request = ClaimRequest { lease_ms: 30_000, queues: &queues, kinds: &kinds, ..claim };
         self.store.claim(0, &request).await.unwrap().jobs.pop().expect("a job was queued").held
     }
 

@@ -9,17 +9,8 @@ const HOUR: i64 = 3_600_000;
 
 /// Leases one job for `name` with a lease of this length, ms.
 async fn claim_for(g: &Ground, id: &JobId, name: &str, lease_ms: u64) -> leasehold::store::Held {
-    let request = ClaimRequest {
-        worker: &worker(name),
-        number: next_number(),
-        lease_ms,
-        slots: 1,
-        suspects: 1,
-        seen: 0,
-        reservations: &[],
-        queues: &[(queue("default"), 1)],
-        kinds: &[(kind("work"), 0)],
-    };
+    let (worker, queues, kinds) = (worker(name), [(queue("default"), 1)], [(kind("work"), 0)]);
+    let request = ClaimRequest { lease_ms, queues: &queues, kinds: &kinds, ..claim_of(&worker, 1) };
     let claimed = g.store.claim(g.store.partition_of(id), &request).await.unwrap();
     claimed.jobs.into_iter().next().expect("it is queued").held
 }

@@ -64,7 +64,7 @@ pub fn json(text: &str) -> Json {
 }
 
 /// The number of a claim that is no repetition.
-pub fn next_number() -> u64 {
+fn next_number() -> u64 {
     static NUMBER: AtomicU64 = AtomicU64::new(1);
     NUMBER.fetch_add(1, Ordering::Relaxed)
 }
@@ -220,17 +220,8 @@ impl Ground {
 
     pub async fn claim_in(&self, partition: u16, name: &str, slots: usize, kinds: &[(Kind, u32)]) -> Claimed {
         let (name, queues) = (worker(name), [(queue("default"), slots)]);
-        let request = ClaimRequest {
-            worker: &name,
-            number: next_number(),
-            lease_ms: LEASE,
-            slots,
-            suspects: 1,
-            seen: self.seen(name.as_str(), partition),
-            reservations: &[],
-            queues: &queues,
-            kinds,
-        };
+        let seen = self.seen(name.as_str(), partition);
+        let request = ClaimRequest { seen, queues: &queues, kinds, ..claim_of(&name, slots) };
         let claimed = self.store.claim(partition, &request).await.unwrap();
         self.saw(name.as_str(), partition, claimed.jobs.iter().map(|job| job.held.token));
         claimed
@@ -279,5 +270,20 @@ impl Ground {
 
     pub async fn length(&self, partition: u16, suffix: &str) -> usize {
         self.redis.command(&["LLEN", &format!("lh:{{{partition}}}:{suffix}")]).await
+    }
+}
+
+/// A claim with the next number, so far of no queue and no kind.
+pub fn claim_of(worker: &WorkerId, slots: usize) -> ClaimRequest<'_> {
+    ClaimRequest {
+        worker,
+        number: next_number(),
+        lease_ms: LEASE,
+        slots,
+        suspects: 1,
+        seen: 0,
+        reservations: &[],
+        queues: &[],
+        kinds: &[],
     }
 }

@@ -119,17 +119,8 @@ async fn call(store: &Store, scene: &Scene, verb: &str) -> Result<(), Error> {
         "fail" => store.settle(&w1, fail(&scene.running[1], Some(5))).await.map(drop),
         "release" => store.settle(&w1, release(&scene.running[2])).await.map(drop),
         "claim" => {
-            let request = ClaimRequest {
-                worker: &worker("w2"),
-                number: next_number(),
-                lease_ms: LEASE,
-                slots: 3,
-                suspects: 0,
-                seen: 0,
-                reservations: &[],
-                queues: &[(queue("default"), 3)],
-                kinds: &[(kind("work"), 9)],
-            };
+            let (worker, queues, kinds) = (worker("w2"), [(queue("default"), 3)], [(kind("work"), 9)]);
+            let request = ClaimRequest { suspects: 0, queues: &queues, kinds: &kinds, ..claim_of(&worker, 3) };
             store.claim(0, &request).await.map(drop)
         }
         "cancel" => store.cancel(one(&scene.queued)).await.map(drop),

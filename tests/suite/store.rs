@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use leasehold::job::{Due, NewBatch, Priority};
-use leasehold::store::{Cancelled, Removed, Reservation, Retried, Settled};
+use leasehold::store::{Cancelled, ClaimRequest, Removed, Reservation, Retried, Settled};
 use leasehold::{Error, NewJob, Refusal, State, Timestamp};
 
 use crate::clocked_store::*;
@@ -385,17 +385,7 @@ on_ground! {
         g.renew("w1", &[]).await;
         let claim = async |number: u64, slots: usize| {
             let (name, queues, kinds) = (worker("w1"), [(queue("default"), slots)], [(kind("work"), 0)]);
-            let request = leasehold::store::ClaimRequest {
-                worker: &name,
-                number,
-                lease_ms: LEASE,
-                slots,
-                suspects: 1,
-                seen: 0,
-                reservations: &[],
-                queues: &queues,
-                kinds: &kinds,
-            };
+            let request = ClaimRequest { number, queues: &queues, kinds: &kinds, ..claim_of(&name, slots) };
             g.store.claim(partition, &request).await.unwrap().jobs.into_iter().map(|j| j.held).collect::<Vec<_>>()
         };
         let first = claim(7, 4).await;
@@ -426,17 +416,7 @@ on_ground! {
             let here: Vec<_> = ids.iter().filter(|id| g.store.partition_of(id) == partition).collect();
             let claim = async |name: &str, number: u64| {
                 let (name, queues, kinds) = (worker(name), [(queue("default"), 1)], [(kind("work"), 0)]);
-                let request = leasehold::store::ClaimRequest {
-                    worker: &name,
-                    number,
-                    lease_ms: LEASE,
-                    slots: 1,
-                    suspects: 1,
-                    seen: 0,
-                    reservations: &[],
-                    queues: &queues,
-                    kinds: &kinds,
-                };
+                let request = ClaimRequest { number, queues: &queues, kinds: &kinds, ..claim_of(&name, 1) };
                 g.store.claim(partition, &request).await.unwrap().jobs.into_iter().map(|j| j.held).collect::<Vec<_>>()
             };
             let first = claim("w1", 7).await;
@@ -480,17 +460,8 @@ on_ground! {
 
 async fn claim_reserved(g: &Ground, name: &str, reservation: &Reservation) -> Vec<leasehold::store::Held> {
     let (worker, reservations) = (worker(name), [reservation.clone()]);
-    let request = leasehold::store::ClaimRequest {
-        worker: &worker,
-        number: next_number(),
-        lease_ms: LEASE,
-        slots: 1,
-        suspects: 1,
-        seen: 0,
-        reservations: &reservations,
-        queues: &[],
-        kinds: &[(kind("work"), 0)],
-    };
+    let kinds = [(kind("work"), 0)];
+    let request = ClaimRequest { reservations: &reservations, kinds: &kinds, ..claim_of(&worker, 1) };
     let partition = g.store.partition_of(&reservation.id);
     g.store.claim(partition, &request).await.unwrap().jobs.into_iter().map(|j| j.held).collect()
 }

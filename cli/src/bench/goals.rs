@@ -84,7 +84,7 @@ mod tests {
         let numbers = |goals: Vec<Goal>| goals.iter().map(|goal| goal.number).collect::<Vec<_>>();
         assert_eq!(select(&["memory", "3", "6"]).map(numbers), Ok(vec![3, 6]));
         assert_eq!(select(&[]).map(|goals| goals.len()), Ok(GOALS.len()));
-        let refused = select(&["memory", "fast"]).expect_err("there is no such goal");
+        let refused = select(&["memory", "fast"]).expect_err("no goal is called fast");
         assert!(refused.contains("\"fast\"") && refused.contains("6 (memory)"), "{refused}");
     }
 }

@@ -1,5 +1,5 @@
 //! Deaths between the file store and Redis: no job whose files are missing, no file that stays for ever.
-use crate::clocked_store::next_number;
+use crate::clocked_store::claim_of;
 use leasehold::store::{ClaimRequest, Held, Outcome, Settle, Settled, script_sha};
 use leasehold::{FileEntry, FileStore, Json, Kind, QueueName, WorkerId, files::Place};
 use leasehold_tests::Proxy;
@@ -79,17 +79,7 @@ async fn hand(ground: &Ground) -> (Store, WorkerId) {
 
 async fn claim(store: &Store, worker: &WorkerId, id: &JobId, kind: &str) -> Held {
     let (queues, kinds) = ([(QueueName::parse("default").unwrap(), 1)], [(Kind::parse(kind).unwrap(), 0)]);
-    let request = ClaimRequest {
-        worker,
-        number: next_number(),
-        lease_ms: 1_000,
-        slots: 1,
-        suspects: 1,
-        seen: 0,
-        reservations: &[],
-        queues: &queues,
-        kinds: &kinds,
-    };
+    let request = ClaimRequest { lease_ms: 1_000, queues: &queues, kinds: &kinds, ..claim_of(worker, 1) };
     store.claim(store.partition_of(id), &request).await.unwrap().jobs.pop().expect("it was queued").held
 }
 
@@ -155,17 +145,7 @@ async fn what_a_walk_must_not_touch_stays() {
 /// A claim that meets a record it cannot read, which is set aside.
 async fn claim_nothing(store: &Store, worker: &WorkerId, id: &JobId) {
     let (queues, kinds) = ([(QueueName::parse("default").unwrap(), 1)], [(Kind::parse("aside").unwrap(), 0)]);
-    let request = ClaimRequest {
-        worker,
-        number: next_number(),
-        lease_ms: 1_000,
-        slots: 1,
-        suspects: 1,
-        seen: 0,
-        reservations: &[],
-        queues: &queues,
-        kinds: &kinds,
-    };
+    let request = ClaimRequest { lease_ms: 1_000, queues: &queues, kinds: &kinds, ..claim_of(worker, 1) };
     assert!(store.claim(store.partition_of(id), &request).await.unwrap().jobs.is_empty());
     let aside = store.get(id).await.unwrap_err();
     assert!(aside.to_string().contains("was set aside"), "{aside}");

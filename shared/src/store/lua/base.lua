@@ -139,8 +139,8 @@ local function damaged(job)
     end
   end
   job.priority = job.priority or 'normal'
-  if not PRIORITIES[job.priority] then return 'priority is no word of ours' end
-  if job.state and not STATES[job.state] then return 'state is no word of ours' end
+  if not PRIORITIES[job.priority] then return 'priority is unknown' end
+  if job.state and not STATES[job.state] then return 'state is unknown' end
 end
 local function read(id)
   local key = job_key(id)

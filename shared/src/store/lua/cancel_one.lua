@@ -26,7 +26,7 @@ local function drop_id(job)
 end
 
 -- A parent whose items are to be cancelled is answered with their number: `begun <items>`. `quiet`: it is one of many
--- items, whose end is in its record, so that there is no history for each of them.
+-- items, whose end is in its record, so it needs no history of its own.
 local function cancel_one(id, quiet)
   local job = read(id)
   if not job then return 'missing' end

@@ -110,29 +110,39 @@ local function drop_names()
   end
 end
 
--- A different window of a list in each sweep.
-local function window(size, most)
-  return size > most and tonumber(string.sub(redis.sha1hex(tostring(now)), 1, 8), 16) % size or 0
-end
+-- How many ids at each end of a list a sweep looks at.
+local WINDOW = 200
 
--- Drops ids of jobs that have ended or are gone from the lists of one queue, which is any: nobody may claim from it.
+-- Drops ids of jobs that have ended or are gone from the ends of the lists of one queue, which is any: nobody may claim
+-- from it. Those in the middle are not looked for, since the cost would grow with the list.
 local function drop_ended()
   local queue = call('SRANDMEMBER', QUEUES)
   if not queue then return end
   local own = queue_key(queue)
   local lists = { own, own .. ':high', own .. ':low', own .. ':suspect' }
   for _, kind in ipairs(call('SRANDMEMBER', parked_index(queue), 4)) do lists[#lists + 1] = parked_key(queue, kind) end
-  for _, list in ipairs(lists) do
-    local size, dropped = call('LLEN', list), false
-    local from = window(size, 200)
-    for i, id in ipairs(size > 0 and call('LRANGE', list, from, from + 199) or {}) do
-      local job = look('HMGET', job_key(id), 'kind', 'state')
-      if job and (job[2] or not job[1]) then
-        redis.call('LSET', list, from + i - 1, '')
-        dropped = true
-      end
+  -- The ids that stay, in the order in which they are pushed back; nil when all stay.
+  local function staying(ids, first, last, step)
+    local left = {}
+    for i = first, last, step do
+      local job = look('HMGET', job_key(ids[i]), 'kind', 'state')
+      if not job or (job[1] and not job[2]) then left[#left + 1] = ids[i] end
     end
-    if dropped then redis.call('LREM', list, 0, '') end
+    return #left < #ids and left or nil
+  end
+  for _, list in ipairs(lists) do
+    local ids = call('LRANGE', list, -WINDOW, -1)
+    local left = staying(ids, 1, #ids, 1)
+    if left then
+      call('LTRIM', list, 0, -#ids - 1)
+      if #left > 0 then call('RPUSH', list, unpack(left)) end
+    end
+    ids = call('LRANGE', list, 0, WINDOW - 1)
+    left = staying(ids, #ids, 1, -1)
+    if left then
+      call('LTRIM', list, #ids, -1)
+      if #left > 0 then call('LPUSH', list, unpack(left)) end
+    end
   end
 end
 

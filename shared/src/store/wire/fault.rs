@@ -57,9 +57,15 @@ pub(crate) const ACL_ADVICE: &str = "give it all keys, channels and commands of 
 /// What to write for a cluster.
 pub(crate) const CLUSTER_ADVICE: &str = "write redis+cluster://host:port, with more nodes after commas";
 
-/// Whether the connection must not be used again.
+/// Whether the connection must not be used again. Redis closes one after a protocol error, such as a large command
+/// without a password; only a new connection gives its password.
 pub(crate) fn ends_connection(error: &RedisError) -> bool {
-    error.is_io_error() || error.is_timeout() || error.is_unrecoverable_error() || is_of_a_replica(error.code())
+    error.is_io_error()
+        || error.is_timeout()
+        || error.is_unrecoverable_error()
+        || is_of_a_replica(error.code())
+        || error.code() == Some("NOAUTH")
+        || error.to_string().contains("Protocol error")
 }
 
 /// Whether another server may be the master now.

@@ -91,8 +91,8 @@ impl Sending {
         batch
     }
 
-    /// Sends some of what is waiting. After a failure that may pass, whoever has waited too long is told so, and the
-    /// others are sent again.
+    /// Sends some of what is waiting. After a failure that may pass, those that have waited too long get the error,
+    /// and the others are sent again.
     async fn send(&mut self) {
         let mut batch = self.next();
         let Some(first) = batch.first() else { return };

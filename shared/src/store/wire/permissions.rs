@@ -10,7 +10,7 @@ use super::keys;
 const WITH_TWO_KEYS: [&str; 2] = ["RENAME", "RPOPLPUSH"];
 
 /// Every command of the scripts, except those that publish.
-pub(super) const COMMANDS: [&str; 45] = [
+pub(super) const COMMANDS: [&str; 44] = [
     "DEL",
     "EXISTS",
     "GET",
@@ -31,7 +31,6 @@ pub(super) const COMMANDS: [&str; 45] = [
     "LPUSH",
     "LRANGE",
     "LREM",
-    "LSET",
     "LTRIM",
     "PEXPIRE",
     "RENAME",
