@@ -274,7 +274,7 @@ async fn a_submit_repeated_after_its_job_was_removed_does_not_run_it_again() {
     let answer = again.await.unwrap().expect("the repetition is answered");
     assert_eq!(answer.id, held.id);
     assert_eq!(g.store.get(&held.id).await.unwrap().map(|job| job.state), None, "it has run once");
-    let remembered: i64 = g.redis.command(&["PTTL", &format!("lh:{{0}}:gone:{}", held.id)]).await;
+    let remembered: i64 = g.redis.command(&["PTTL", "lh:{0}:gone"]).await;
     assert!((1..=leasehold::limits::RESENT_MS as i64).contains(&remembered), "{remembered}");
     g.end().await;
 }

@@ -137,22 +137,26 @@ fn head(worker: &WorkerId) -> Args {
 }
 
 fn settle_entry(settle: &Settle) -> Args {
+    let entry = |verb| Args::default().texts([verb, settle.held.id.as_str()]).number(settle.held.token);
     let ms = |ms: &Option<u64>| ms.map(|ms| ms.to_string()).unwrap_or_default();
-    let (verb, a, b, c) = match &settle.outcome {
+    match &settle.outcome {
+        Outcome::Complete { result, skipped: None, files } if files.is_empty() => {
+            entry("complete").text(result.as_str())
+        }
         Outcome::Complete { result, skipped, files } => {
             let reason = skipped.as_deref().map(|s| cut(s, limits::MESSAGE_BYTES_MAX));
             // An empty reason still means skipped.
-            let reason = reason.map_or("", |r| if r.is_empty() { " " } else { r }).to_owned();
-            ("complete", result.as_str().to_owned(), reason, output(settle.held.token, files))
+            let reason = reason.map_or("", |r| if r.is_empty() { " " } else { r });
+            entry("finish").texts([result.as_str(), reason, &output(settle.held.token, files)])
         }
         Outcome::Fail { error, retry_ms } => {
             let error =
                 JobError { message: cut(&error.message, limits::MESSAGE_BYTES_MAX).to_owned(), ..error.clone() };
-            ("fail", Json::of(&error).expect("an error is plain JSON").as_str().to_owned(), ms(retry_ms), String::new())
+            let error = Json::of(&error).expect("an error is plain JSON");
+            entry("fail").texts([error.as_str(), &ms(retry_ms)])
         }
-        Outcome::Release { delay_ms } => ("release", String::new(), ms(delay_ms), String::new()),
-    };
-    Args::default().texts([verb, settle.held.id.as_str()]).number(settle.held.token).texts([a, b, c])
+        Outcome::Release { delay_ms } => entry("release").text(ms(delay_ms)),
+    }
 }
 
 /// The record's field for output files; empty without files.

@@ -1,4 +1,6 @@
 //! Submit: new jobs, each at most once. A batch is submitted first and its items follow (`items`).
+use std::borrow::Cow;
+
 use redis::Value;
 
 use super::past::Past;
@@ -276,45 +278,54 @@ fn growing() -> Error {
     Error::Unavailable("the number of partitions is just growing; nothing was done; try again".into())
 }
 
+/// The entry of a job in the script's arguments: its id, its form, and the values of the form's fields.
 fn submit_entry(minted: &Minted) -> Args {
     let job = &minted.job;
     let due = match job.due {
-        Due::Now => String::new(),
+        Due::Now => "-".to_owned(),
         Due::In(ms) => format!("+{ms}"),
         Due::At(time) => time.0.to_string(),
     };
-    let mut fields = vec![("payload", job.payload.as_str().to_owned()), ("max_attempts", job.max_attempts.to_string())];
+    let mut fields =
+        vec![("payload", job.payload.as_str().into()), ("max_attempts", job.max_attempts.to_string().into())];
     if let Some(ms) = job.timeout_ms {
-        fields.push(("timeout_ms", ms.to_string()));
+        fields.push(("timeout_ms", ms.to_string().into()));
     }
     if let Some(batch) = &job.batch {
         fields.push(("items_total", "0".into()));
-        fields.extend(batch.then.as_ref().map(|kind| ("then", kind.to_string())));
+        fields.extend(batch.then.as_ref().map(|kind| ("then", kind.as_str().into())));
     }
     if let Some(uploaded) = job.uploaded.as_ref().filter(|uploaded| !uploaded.files.is_empty()) {
-        fields.push(("files", Json::of(&uploaded.files).expect("a list of files is plain JSON").as_str().to_owned()));
+        let files = Json::of(&uploaded.files).expect("a list of files is plain JSON");
+        fields.push(("files", files.as_str().to_owned().into()));
     }
-    let (mut begins, mut created_at) = (if job.batch.is_some() { "parent" } else { "" }, String::new());
-    let ended;
+    let (mut begins, mut created_at) = (if job.batch.is_some() { "parent" } else { "-" }.to_owned(), "-".to_owned());
     if let Some(past) = &minted.past {
-        fields.extend(past.fields());
+        fields.extend(past.fields().into_iter().map(|(name, value)| (name, Cow::Owned(value))));
         created_at = past.created_at.0.to_string();
-        ended = past.ended();
-        if !ended.is_empty() {
-            begins = &ended;
-        }
+        begins = Some(past.ended()).filter(|ended| !ended.is_empty()).unwrap_or(begins);
     }
-    let key = job.idempotency.as_ref();
-    let args = Args::default()
-        .texts([minted.id.as_str(), job.kind.as_str(), job.queue.as_str(), job.priority.as_str(), &due])
-        .texts([begins, &created_at])
-        .texts([key.map_or("", |k| k.key.as_str()), key.map_or("", |k| k.digest.as_str())])
-        .count(fields.len());
-    fields.into_iter().fold(args, |args, (name, value)| args.text(name).text(value))
+    let (kind, queue, priority) = (job.kind.as_str(), job.queue.as_str(), job.priority.as_str());
+    let keyed = u8::from(job.idempotency.is_some());
+    let mut form = format!("{kind} {queue} {priority} {due} {begins} {created_at} {keyed}");
+    for (name, _) in &fields {
+        form.push(' ');
+        form.push_str(name);
+    }
+    let args = Args::default().texts([minted.id.as_str(), &form]);
+    let args = job.idempotency.iter().fold(args, |args, key| args.texts([key.key.as_str(), key.digest.as_str()]));
+    args.texts(fields.iter().map(|(_, value)| value))
 }
 
 /// `None`: the partitions have grown since.
 fn submit_answer(minted: &Minted, reply: &Value) -> Option<Result<Submitted, Refusal>> {
+    let accepted = |state, created_at, scheduled_at| {
+        let accepted = Accepted { partition: minted.partition, state, created_at, scheduled_at };
+        Submitted { id: minted.id.clone(), replayed: false, accepted: Some(accepted) }
+    };
+    if let Some(created_at) = number(reply) {
+        return Some(Ok(accepted(State::Queued, Timestamp(created_at), None)));
+    }
     let reply = array(reply);
     let word = |at: usize| reply.get(at).map(text).unwrap_or_default();
     let known = || JobId::parse(&word(1)).unwrap_or_else(|_| minted.id.clone());
@@ -327,15 +338,11 @@ fn submit_answer(minted: &Minted, reply: &Value) -> Option<Result<Submitted, Ref
         // `exists` is this submit, repeated after a lost reply.
         word => {
             let time = |at: usize| reply.get(at).and_then(number).map(Timestamp);
-            let accepted = State::parse(word).zip(time(2));
-            debug_assert!(word == "exists" || accepted.is_some());
-            let accepted = accepted.map(|(state, created_at)| Accepted {
-                partition: minted.partition,
-                state,
-                created_at,
-                scheduled_at: time(3),
-            });
-            Ok(Submitted { id: minted.id.clone(), replayed: false, accepted })
+            debug_assert!(word == "exists" || State::parse(word).is_some() && time(2).is_some());
+            Ok(match State::parse(word).zip(time(2)) {
+                Some((state, created_at)) => accepted(state, created_at, time(3)),
+                None => Submitted { id: minted.id.clone(), replayed: false, accepted: None },
+            })
         }
     })
 }

@@ -16,6 +16,7 @@ local now_text = string.format('%.0f', now)
 local LEASES, RUNNING, CANCELLING = P .. ':leases', P .. ':running', P .. ':cancelling'
 local SCHEDULED, RETRYING, WAITING, OPEN = P .. ':scheduled', P .. ':retrying', P .. ':waiting', P .. ':open'
 local EXPIRY, DUE, CASCADES, REMOVALS = P .. ':expiry', P .. ':due', P .. ':cascades', P .. ':removals'
+local GONE = P .. ':gone'
 local TOKENS, CLOCK = P .. ':tokens', P .. ':clock'
 local KINDS, QUEUES, PAUSED, RETENTION = P .. ':kinds', P .. ':queues', P .. ':paused', P .. ':retention'
 local RESERVED, PARTITIONS = P .. ':reserved', P .. ':partitions'
@@ -23,7 +24,6 @@ local WORKERS, QUARANTINE, ASIDE = P .. ':workers', P .. ':quarantine', P .. ':a
 local CHANGES, HINTS = P .. ':changes', P .. ':hints'
 local FINAL, ENDED = { 'completed', 'failed', 'cancelled' }, { 'finished', 'imported', 'items' }
 local function job_key(id) return P .. ':job:' .. id end
-local function gone_key(id) return P .. ':gone:' .. id end
 local function history_key(id) return P .. ':history:' .. id end
 local function queue_key(queue) return P .. ':queue:' .. queue end
 local function parked_index(queue) return P .. ':parked:' .. queue end
@@ -161,10 +161,10 @@ local function read(id)
   return job
 end
 
--- Writes the fields that the record of a new job has only if they are not the usual ones.
-local function write_unusual(job)
-  if RECORD_VERSION > 1 then redis.call('HSET', job.key, 'version', RECORD_VERSION) end
-  if job.priority ~= 'normal' then redis.call('HSET', job.key, 'priority', job.priority) end
+-- Adds the fields that the record of a new job has only if they are not the usual ones.
+local function add_unusual(row, job)
+  if RECORD_VERSION > 1 then row[#row + 1], row[#row + 2] = 'version', RECORD_VERSION end
+  if job.priority ~= 'normal' then row[#row + 1], row[#row + 2] = 'priority', job.priority end
 end
 
 -- The running record `<token> <worker> <started_at> <kind> <parent> <permit> <again>` holds what a settle must know, so

@@ -28,9 +28,10 @@ local function whole(id)
     return nil
   end
   if #row == 0 then return nil end
-  local job = {}
+  -- Naming the fields that nearly all have makes the table large enough at once.
+  local job = { id = id, key = key, row = row, kind = false, queue = false, created_at = false, payload = false,
+    max_attempts = false, priority = false, runs = false }
   for i = 1, #row, 2 do job[row[i]] = row[i + 1] end
-  job.id, job.key, job.row = id, key, row
   local fault = damaged(job)
   if not fault and not job.state and not (job.payload and job.created_at) then
     fault = (job.payload and 'created_at' or 'payload') .. ' is missing'
@@ -186,16 +187,20 @@ if #picked > 0 then
   redis.call('SET', TOKENS, string.format('%.0f', token + #picked))
   local leases, records = collected('ZADD', LEASES), collected('HSET', RUNNING)
   local ends, since = string.format('%.0f', now + lease_ms), ' ' .. worker .. ' ' .. now_text .. ' '
-  for i, job in ipairs(picked) do
-    local id, given = job.id, string.format('%.0f', token + i)
-    local limited = limits[job.runs] > 0
-    if limited then gather('SADD', permits_key(job.runs), id) end
-    local again = job.token or job.settled or job.attempts
-    leases[#leases + 1] = ends
-    leases[#leases + 1] = id
-    records[#records + 1] = id
-    records[#records + 1] = given .. since .. job.kind .. ' ' .. (job.parent or '-') .. ' '
-      .. (limited and job.runs or '-') .. (again and ' 1' or ' 0')
+  local first_of = {} -- the end of the running records of first attempts without batch and permit, by kind
+  for i = 1, #picked do
+    local job = picked[i]
+    local id, kind, given = job.id, job.kind, string.format('%.0f', token + i)
+    local tail = first_of[kind]
+    if not tail or job.runs ~= kind or job.parent or job.token or job.settled or job.attempts then
+      local limited = limits[job.runs] > 0
+      if limited then gather('SADD', permits_key(job.runs), id) end
+      local again = job.token or job.settled or job.attempts
+      tail = kind .. ' ' .. (job.parent or '-') .. ' ' .. (limited and job.runs or '-') .. (again and ' 1' or ' 0')
+      if not (limited or again or job.parent or job.runs ~= kind) then first_of[kind] = tail end
+    end
+    leases[2 * i - 1], leases[2 * i] = ends, id
+    records[2 * i - 1], records[2 * i] = id, given .. since .. tail
     mine[i] = id .. ' ' .. given
     tell('running', id)
     jobs[i] = answer(job, given)

@@ -37,12 +37,13 @@ for first_key = 1, #keys, 1000 do
   end
 end
 
+local unusual = v[3] and { 'timeout_ms', v[3] } or {}
+add_unusual(unusual, parent)
 for _, item in ipairs(items) do
   item.kind, item.queue, item.priority, item.parent = parent.kind, parent.queue, parent.priority, parent_id
-  if v[3] then redis.call('HSET', item.key, 'timeout_ms', v[3]) end
   redis.call('HSET', item.key, 'kind', parent.kind, 'queue', parent.queue, 'created_at', now_text, 'parent', parent_id,
-    'item', item.number, 'max_attempts', v[2], unpack(ARGV, item.first, item.last))
-  write_unusual(item)
+    'item', tostring(item.number), 'max_attempts', v[2], unpack(ARGV, item.first, item.last))
+  if #unusual > 0 then redis.call('HSET', item.key, unpack(unusual)) end
   if item.ended == '' then
     push(item)
     tell('queued', item.id)

@@ -23,10 +23,11 @@ local function lose_one(id, parent, number, state)
   stop_running(id, running(id))
   call('ZREM', SCHEDULED, id)
   call('ZREM', RETRYING, id)
-  local item = { id = id, key = job_key(id), kind = parent.kind, parent = parent.id, priority = parent.priority }
-  redis.call('HSET', item.key, 'kind', parent.kind, 'queue', parent.queue, 'created_at', now, 'parent', parent.id,
-    'item', number, 'max_attempts', 1, 'payload', 'null', 'lost', 1)
-  write_unusual(item)
+  local item = { id = id, key = job_key(id), kind = parent.kind, parent = parent.id }
+  local row = { 'kind', parent.kind, 'queue', parent.queue, 'created_at', now, 'parent', parent.id, 'item', number,
+    'max_attempts', 1, 'payload', 'null', 'lost', 1 }
+  add_unusual(row, parent)
+  redis.call('HSET', item.key, unpack(row))
   end_job(item, state, false, 'error', cjson.encode({
     code = 'bad_payload', message = 'its record ' .. lost .. '; it cannot be retried', at = now,
   }))

@@ -5,7 +5,11 @@ local function erase(job)
   if v[1] or v[2] then with_files[#with_files + 1] = job.id end
   -- Its submit may still be repeated after a lost reply.
   local left = RESENT_MS - math.abs(now - (tonumber(v[3]) or 0))
-  if left > 0 and not job.parent then redis.call('SET', gone_key(job.id), '', 'PX', left) end
+  if left > 0 and not job.parent then
+    call('ZREMRANGEBYSCORE', GONE, '-inf', now)
+    call('ZADD', GONE, now + left, job.id)
+    call('PEXPIRE', GONE, RESENT_MS)
+  end
   redis.call('DEL', job.key, history_key(job.id))
   unlist(job)
   if not job.parent then gather('ZREM', kind_key(job.kind), job.id) end
