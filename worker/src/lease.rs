@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use leasehold::store::{Held, Hint, RenewRequest, WorkerInfo};
 use leasehold::{Config, JobId, Store};
-use tokio::sync::oneshot;
+use tokio::sync::{RwLock, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until};
 
@@ -35,11 +35,11 @@ pub(crate) fn spawn(running: Arc<Running>, info: WorkerInfo) -> Result<oneshot::
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (sender, ended) = oneshot::channel();
     let life = async move {
-        let mut roles = JoinSet::new();
-        roles.spawn(heartbeats(Arc::clone(&running), store.clone(), info.clone()));
+        let (mut roles, beats) = (JoinSet::new(), Arc::new(RwLock::new(())));
+        roles.spawn(heartbeats(Arc::clone(&running), store.clone(), info.clone(), Arc::clone(&beats)));
         roles.spawn(receive_hints(Arc::clone(&running), store.clone()));
         tokio::select! {
-            result = drain::drain(&running, &store, &info) => drop(sender.send(result)),
+            result = drain::drain(&running, &store, &info, &beats) => drop(sender.send(result)),
             // Without this role there are no renewals, or no cancels.
             () = roles::panicked(&mut roles) => drop(sender.send(Err(Error::Panicked))),
             () = running.gone.cancelled() => {}
@@ -58,24 +58,24 @@ fn lease_thread_config(config: &Config) -> Config {
     own
 }
 
-/// A heartbeat for each partition, also for those that are added.
-async fn heartbeats(running: Arc<Running>, store: Store, info: WorkerInfo) {
-    let (mut beating, mut beats) = (0, JoinSet::new());
+/// A heartbeat for each partition, also for those that are added. Each renewal holds a read lock of `beats`.
+async fn heartbeats(running: Arc<Running>, store: Store, info: WorkerInfo, beats: Arc<RwLock<()>>) {
+    let (mut beating, mut hearts) = (0, JoinSet::new());
     loop {
         let partitions = store.partitions();
         for partition in beating..partitions {
-            beats.spawn(heartbeat(Arc::clone(&running), store.clone(), info.clone(), partition));
+            hearts.spawn(heartbeat(Arc::clone(&running), store.clone(), info.clone(), partition, Arc::clone(&beats)));
         }
         beating = partitions;
         tokio::select! {
-            () = roles::panicked(&mut beats) => panic!("a heartbeat panicked"),
+            () = roles::panicked(&mut hearts) => panic!("a heartbeat panicked"),
             _ = store.more_partitions(beating) => {}
         }
     }
 }
 
 /// One partition's heartbeat: every sixth of a lease.
-async fn heartbeat(running: Arc<Running>, store: Store, mut info: WorkerInfo, partition: u16) {
+async fn heartbeat(running: Arc<Running>, store: Store, mut info: WorkerInfo, partition: u16, beats: Arc<RwLock<()>>) {
     let every = running.leases.lease_time() / 6;
     let mut backoff = Backoff::new(Duration::from_millis(100), every.min(Duration::from_secs(1)));
     let (mut next, mut hurried, mut failing) = (Instant::now(), false, false);
@@ -85,8 +85,11 @@ async fn heartbeat(running: Arc<Running>, store: Store, mut info: WorkerInfo, pa
             () = sleep_until(next.into()) => {}
             () = running.leases.renewal_requested(partition) => hurried = true,
         }
+        let beat = beats.read().await;
         let sent = Instant::now();
-        match renew(&running, &store, &mut info, partition).await {
+        let renewed = renew(&running, &store, &mut info, partition).await;
+        drop(beat);
+        match renewed {
             Ok(stray) => {
                 running.redis.answered_in(Some(partition));
                 running.metrics.renewed(Some(sent.duration_since(last)), running.leases.lease_time());

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use leasehold::Store;
 use leasehold::store::{RenewRequest, Settle, WorkerInfo};
+use tokio::sync::RwLock;
 use tokio::time::{sleep, timeout, timeout_at};
 
 use super::leases::release;
@@ -15,13 +16,18 @@ use crate::stop::{COMMAND_HANDLER_GRACE, LEASE_GRACE, StopReason};
 /// How long a hurried shutdown waits for handlers to be dropped and their jobs released.
 const HURRIED: Duration = Duration::from_millis(1_200);
 /// The timeout of each of the last calls, and the one in a hurried shutdown.
-const LAST_CALLS: Duration = Duration::from_secs(2);
+const LAST_CALLS: Duration = Duration::from_secs(3);
 const HURRIED_CALLS: Duration = Duration::from_millis(250);
 /// How long Redis may still run a pop or claim that its sender abandoned.
 const LATE_CALL: Duration = Duration::from_secs(60);
 
 /// Returns when the worker has ended: after a shutdown, or because every slot is stuck.
-pub(crate) async fn drain(running: &Running, store: &Store, info: &WorkerInfo) -> Result<(), Error> {
+pub(crate) async fn drain(
+    running: &Running,
+    store: &Store,
+    info: &WorkerInfo,
+    beats: &RwLock<()>,
+) -> Result<(), Error> {
     tokio::select! {
         () = running.shutdown.begun.cancelled() => {}
         () = all_stuck(running) => return Err(Error::Stuck(running.slots.total())),
@@ -43,11 +49,11 @@ pub(crate) async fn drain(running: &Running, store: &Store, info: &WorkerInfo) -
         () = async { running.shutdown.hurried.cancelled().await; sleep(HURRIED).await } => {}
         () = all_stuck(running) => {}
     }
-    finish(running, store, info).await
+    finish(running, store, info, beats).await
 }
 
 /// Releases the jobs of handlers that still run, and deregisters.
-async fn finish(running: &Running, store: &Store, info: &WorkerInfo) -> Result<(), Error> {
+async fn finish(running: &Running, store: &Store, info: &WorkerInfo, beats: &RwLock<()>) -> Result<(), Error> {
     let within = if running.shutdown.hurried.is_cancelled() { HURRIED_CALLS } else { LAST_CALLS };
     let unended: Vec<Settle> = running.leases.unfinished().into_iter().map(release).collect();
     let mut left = running.leases.count();
@@ -59,7 +65,9 @@ async fn finish(running: &Running, store: &Store, info: &WorkerInfo) -> Result<(
     }
     // A pop that ran after the worker deregistered would move an id into a list that is never audited.
     let alone = running.claims_over.is_cancelled() && !running.leases.lost_a_call_within(LATE_CALL);
+    // Nor must a renewal that is under way register it again.
     let last = async {
+        let _no_renewal = beats.write().await;
         match alone && left == 0 {
             true => store.leave(&running.worker).await,
             false => recover_reservations(running, store, info).await,

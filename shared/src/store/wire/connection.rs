@@ -241,9 +241,9 @@ impl Connections {
         loop {
             let node = self.node(Home::Partition(partition)).await?;
             let mut connection = self.connect(&node).await?;
-            let mut reply = command("EVALSHA", sha).query_async(&mut *connection).await;
+            let mut reply = command("EVALSHA", sha).query_async(&mut **connection).await;
             if matches!(&reply, Err(e) if e.code() == Some("NOSCRIPT")) {
-                reply = command("EVAL", text).query_async(&mut *connection).await;
+                reply = command("EVAL", text).query_async(&mut **connection).await;
             }
             // Only on this connection: a failover ends it, while another might reach a server without the write.
             let acknowledged = match replicas {
@@ -327,7 +327,7 @@ async fn acknowledged(connection: &mut Connection, prefix: &str, replicas: u8, w
     // WAIT is about this connection's last write. A repeated submit writes nothing, and its job was written on another.
     pipeline.cmd("SET").arg(keys::replicated(prefix)).arg(1).arg("PX").arg(within_ms).ignore();
     pipeline.cmd("WAIT").arg(replicas).arg(within_ms);
-    match pipeline.query_async::<(u64,)>(&mut **connection).await.map(|(count,)| count) {
+    match pipeline.query_async::<(u64,)>(&mut ***connection).await.map(|(count,)| count) {
         Ok(count) if count >= u64::from(replicas) => Ok(()),
         Ok(acknowledged) => Err(Error::TooFewReplicas { acknowledged, requested: replicas, within_ms }),
         // The script has run, whatever the error is.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use deadpool::Runtime;
-use deadpool::managed::{Hook, HookError, PoolError};
+use deadpool::managed::{Hook, HookError, PoolError, QueueMode};
 use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{AsyncConnectionConfig, ConnectionInfo, ProtocolVersion, PushInfo, RedisError, Value};
 use tokio::io::AsyncReadExt;
@@ -16,7 +16,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use super::fault::classify;
 use super::metrics::Metrics;
-use super::pool::{Connection, Opener, Pool};
+use super::pool::{Connection, Link, Opener, Pool};
 use super::reply::{array, text};
 use crate::config::RedisConfig;
 use crate::{Error, Result};
@@ -59,13 +59,15 @@ impl Node {
         let client = redis::Client::open(info).map_err(fault)?;
         let mut pool = Pool::builder(Opener::new(client.clone(), settings))
             .max_size(config.connections)
+            // The one that was used last: it need not be asked whether it still works.
+            .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(response))
             .create_timeout(Some(connect))
             .recycle_timeout(Some(response));
         if must_be_master {
-            pool = pool.post_create(Hook::async_fn(|connection, _| {
-                Box::pin(async move { confirm_master(connection).await.map_err(HookError::message) })
+            pool = pool.post_create(Hook::async_fn(|link: &mut Link, _| {
+                Box::pin(async move { confirm_master(link).await.map_err(HookError::message) })
             }));
         }
         let pool = pool.build().map_err(|e| Error::Config(format!("redis: {e}")))?;

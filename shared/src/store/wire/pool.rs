@@ -1,18 +1,45 @@
 //! The pool of connections to one server.
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use deadpool::managed::{self, RecycleResult};
+use deadpool::managed::{self, RecycleError, RecycleResult};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, RedisError, Value};
+use redis::io::tcp::{TcpSettings, socket2};
+use redis::{AsyncConnectionConfig, ConnectionAddr, RedisError, Value};
+use tokio::net::TcpStream;
+use tokio_util::task::AbortOnDropHandle;
 
-/// A pooled connection that was used within this time is taken without a round trip to ask whether it still works: one
-/// that fails is dropped, and its call is repeated if that is safe.
-const ASK_AFTER: Duration = Duration::from_millis(2);
+/// A pooled connection that was used within this time, and has not been closed, is taken without a round trip to ask
+/// whether it still works. Only a server that disappears without a word goes unnoticed for so long.
+const ASK_AFTER: Duration = Duration::from_secs(1);
+/// The same for a connection with TLS, of which it is not known whether it has been closed.
+const ASK_AFTER_TLS: Duration = Duration::from_millis(2);
 
 /// Connections to one server.
 pub(crate) type Pool = managed::Pool<Opener>;
 /// A connection from a pool; it goes back there when it is dropped.
 pub(crate) type Connection = managed::Object<Opener>;
+
+/// A pooled connection.
+pub(crate) struct Link {
+    connection: MultiplexedConnection,
+    /// Moves its bytes, and ends when it has been closed; `None` if redis keeps it to itself.
+    driver: Option<AbortOnDropHandle<()>>,
+}
+
+impl Deref for Link {
+    type Target = MultiplexedConnection;
+
+    fn deref(&self) -> &MultiplexedConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Link {
+    fn deref_mut(&mut self) -> &mut MultiplexedConnection {
+        &mut self.connection
+    }
+}
 
 /// Opens a pool's connections, and decides which of them can be used again.
 pub(crate) struct Opener {
@@ -27,21 +54,41 @@ impl Opener {
 }
 
 impl managed::Manager for Opener {
-    type Type = MultiplexedConnection;
+    type Type = Link;
     type Error = RedisError;
 
-    async fn create(&self) -> Result<MultiplexedConnection, RedisError> {
-        self.client.get_multiplexed_async_connection_with_config(&self.settings).await
+    async fn create(&self) -> Result<Link, RedisError> {
+        let info = self.client.get_connection_info();
+        let ConnectionAddr::Tcp(host, port) = info.addr() else {
+            let connection = self.client.get_multiplexed_async_connection_with_config(&self.settings).await?;
+            return Ok(Link { connection, driver: None });
+        };
+        let stream = with_settings(TcpStream::connect((host.as_str(), *port)).await?, info.tcp_settings())?;
+        let opened = MultiplexedConnection::new_with_config(info.redis_settings(), stream, self.settings.clone());
+        let (connection, driver) = opened.await?;
+        Ok(Link { connection, driver: Some(AbortOnDropHandle::new(tokio::spawn(driver))) })
     }
 
-    async fn recycle(
-        &self,
-        connection: &mut MultiplexedConnection,
-        used: &managed::Metrics,
-    ) -> RecycleResult<RedisError> {
-        if used.last_used() >= ASK_AFTER {
-            redis::cmd("PING").query_async::<Value>(connection).await?;
+    async fn recycle(&self, link: &mut Link, used: &managed::Metrics) -> RecycleResult<RedisError> {
+        let ask_after = if link.driver.is_some() { ASK_AFTER } else { ASK_AFTER_TLS };
+        if link.driver.as_ref().is_some_and(AbortOnDropHandle::is_finished) {
+            return Err(RecycleError::message("it has been closed"));
+        }
+        if used.last_used() >= ask_after {
+            redis::cmd("PING").query_async::<Value>(&mut **link).await?;
         }
         Ok(())
     }
+}
+
+/// Applies the settings that redis applies to the connections that it opens itself.
+fn with_settings(stream: TcpStream, settings: &TcpSettings) -> std::io::Result<TcpStream> {
+    let socket = socket2::SockRef::from(&stream);
+    socket.set_tcp_nodelay(settings.nodelay())?;
+    if let Some(keepalive) = settings.keepalive() {
+        socket.set_tcp_keepalive(keepalive)?;
+    }
+    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+    socket.set_tcp_user_timeout(settings.user_timeout())?;
+    Ok(stream)
 }
