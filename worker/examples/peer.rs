@@ -67,8 +67,13 @@ async fn enqueue(store: Store, jobs: Jobs, how: &str, count: u64) {
     protocol::say(&json!({ "jobs": count, "seconds": begun.elapsed().as_secs_f64() }));
 }
 
+/// On the runtime's threads, as a program's tasks are, not on the one that waits for its end.
 #[tokio::main]
 async fn main() {
+    tokio::spawn(run()).await.expect("no panic");
+}
+
+async fn run() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let number = |word: &str| word.parse::<u64>().expect("a number");

@@ -259,6 +259,8 @@ impl Claimer {
                     self.partitions[share].most = (self.partitions[share].most * 2).min(limits::SLOTS_MAX);
                 }
                 self.start_claimed(partition, slots, sent, claimed);
+                // The handlers begin before the next pops are armed.
+                tokio::task::yield_now().await;
             }
             Err(e) => {
                 running.redis.failed_in(Some(partition), "claiming jobs", &e);

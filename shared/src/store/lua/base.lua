@@ -1,4 +1,5 @@
--- Included first in every script: the partition, its key names, the clock, and the one way to call Redis.
+-- Included first in every script: the partition, its key names, the clock, and the one way to call Redis. A script gets
+-- only the definitions that it uses.
 --
 -- KEYS[1] is the partition's prefix `lh:{P}`; every other key is built from it here, so that all of a script's keys
 -- share its hash slot. ARGV[1] is the time in ms; empty means the server's clock (tests pass a time).
@@ -13,16 +14,33 @@ end
 -- For commands that are called for each job: Redis takes longer to print a number.
 local now_text = string.format('%.0f', now)
 
-local LEASES, RUNNING, CANCELLING = P .. ':leases', P .. ':running', P .. ':cancelling'
-local SCHEDULED, RETRYING, WAITING, OPEN = P .. ':scheduled', P .. ':retrying', P .. ':waiting', P .. ':open'
-local EXPIRY, DUE, CASCADES, REMOVALS = P .. ':expiry', P .. ':due', P .. ':cascades', P .. ':removals'
+local LEASES = P .. ':leases'
+local RUNNING = P .. ':running'
+local CANCELLING = P .. ':cancelling'
+local SCHEDULED = P .. ':scheduled'
+local RETRYING = P .. ':retrying'
+local WAITING = P .. ':waiting'
+local OPEN = P .. ':open'
+local EXPIRY = P .. ':expiry'
+local DUE = P .. ':due'
+local CASCADES = P .. ':cascades'
+local REMOVALS = P .. ':removals'
 local GONE = P .. ':gone'
-local TOKENS, CLOCK = P .. ':tokens', P .. ':clock'
-local KINDS, QUEUES, PAUSED, RETENTION = P .. ':kinds', P .. ':queues', P .. ':paused', P .. ':retention'
-local RESERVED, PARTITIONS = P .. ':reserved', P .. ':partitions'
-local WORKERS, QUARANTINE, ASIDE = P .. ':workers', P .. ':quarantine', P .. ':aside'
-local CHANGES, HINTS = P .. ':changes', P .. ':hints'
-local FINAL, ENDED = { 'completed', 'failed', 'cancelled' }, { 'finished', 'imported', 'items' }
+local TOKENS = P .. ':tokens'
+local CLOCK = P .. ':clock'
+local KINDS = P .. ':kinds'
+local QUEUES = P .. ':queues'
+local PAUSED = P .. ':paused'
+local RETENTION = P .. ':retention'
+local RESERVED = P .. ':reserved'
+local PARTITIONS = P .. ':partitions'
+local WORKERS = P .. ':workers'
+local QUARANTINE = P .. ':quarantine'
+local ASIDE = P .. ':aside'
+local CHANGES = P .. ':changes'
+local HINTS = P .. ':hints'
+local FINAL = { 'completed', 'failed', 'cancelled' }
+local ENDED = { 'finished', 'imported', 'items' }
 local function job_key(id) return P .. ':job:' .. id end
 local function history_key(id) return P .. ':history:' .. id end
 local function queue_key(queue) return P .. ':queue:' .. queue end

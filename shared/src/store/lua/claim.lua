@@ -136,8 +136,10 @@ local function take(list, budget)
   return budget
 end
 
+local have_parked = {} -- queues of which kinds are listed as parked
 local function take_parked(queue, budget)
   for _, kind in ipairs(call('SMEMBERS', parked_index(queue))) do
+    have_parked[queue] = true
     local list = parked_key(queue, kind)
     local free = math.min(budget, room(kind))
     if free > 0 then budget = budget - free + take(list, free) end
@@ -147,18 +149,24 @@ end
 
 local function take_from(queue, budget)
   local own = queue_key(queue)
+  local lists = redis.call('EXISTS', own, own .. ':high', own .. ':low', own .. ':suspect', parked_index(queue))
+  if lists == 0 or budget <= 0 then return end
   budget = take_parked(queue, budget)
   local crashed = math.min(suspects, budget)
   budget = budget - crashed + take(own .. ':suspect', crashed)
   for _, list in ipairs({ own .. ':high', own, own .. ':low' }) do budget = take(list, budget) end
 end
 
+local function is_paused(queue)
+  if paused[queue] == nil then paused[queue] = call('SISMEMBER', PAUSED, queue) == 1 end
+  return paused[queue]
+end
+
 for _, r in ipairs(reservations) do
   local queue, id = r[1], r[2]
   -- guard: reserved
   if call('LREM', claimed_key(worker), 1, id) == 1 then
-    local stopped = call('SISMEMBER', PAUSED, queue) == 1
-    if stopped or slots <= 0 then
+    if is_paused(queue) or slots <= 0 then
       local job = read(id)
       if job and not job.state and not taken[id] and not running(id) then push(job, true) end
     else
@@ -166,12 +174,18 @@ for _, r in ipairs(reservations) do
     end
   end
 end
-for pass = 1, 2 do
-  for _, q in ipairs(queues) do
-    if pass == 1 and call('SISMEMBER', PAUSED, q[1]) == 1 then paused[#paused + 1], paused[q[1]] = q[1], true end
-    if not paused[q[1]] then take_from(q[1], math.min(slots, pass == 1 and tonumber(q[2]) or slots)) end
+-- Each queue gets its share first; then what others did not use.
+local over = {}
+for _, q in ipairs(queues) do
+  local queue, share = q[1], tonumber(q[2])
+  if is_paused(queue) then
+    paused[#paused + 1] = queue
+  else
+    if share < slots then over[#over + 1] = queue end
+    take_from(queue, math.min(slots, share))
   end
 end
+for _, queue in ipairs(over) do take_from(queue, slots) end
 
 local jobs, mine = {}, {}
 if #picked > 0 then
@@ -209,15 +223,15 @@ end
 call('HSET', own, 'claim', number, 'claimed', table.concat(mine, ' '))
 for list, passed in pairs(examined) do call('LTRIM', list, 0, -passed - 1) end
 flush()
-for _, q in ipairs(queues) do
-  for _, kind in ipairs(call('SMEMBERS', parked_index(q[1]))) do
-    if call('LLEN', parked_key(q[1], kind)) == 0 then call('SREM', parked_index(q[1]), kind) end
+for queue in pairs(have_parked) do
+  for _, kind in ipairs(call('SMEMBERS', parked_index(queue))) do
+    if call('LLEN', parked_key(queue, kind)) == 0 then call('SREM', parked_index(queue), kind) end
   end
 end
 -- An idle worker blocks on the own list only, so the next job of another priority is moved there to wake it.
 for _, q in ipairs(queues) do
   local own = queue_key(q[1])
-  if call('LLEN', own) == 0 then
+  if redis.call('EXISTS', own .. ':high', own .. ':low') > 0 and call('LLEN', own) == 0 then
     local from = call('LLEN', own .. ':high') > 0 and ':high' or call('LLEN', own .. ':low') > 0 and ':low'
     if from then call('RPOPLPUSH', own .. from, own) end
   end

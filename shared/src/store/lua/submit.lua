@@ -10,17 +10,13 @@
 --   partitions have grown, and a new key belongs elsewhere
 local names_max, idempotency_ms, partitions, n = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 
--- Names that an operator has configured do not count: nobody can use up their room.
-local registered = { kind = {}, queue = {} } -- by this call
-local function known(set, sort, name)
-  return registered[sort][name] or call('SISMEMBER', set, name) == 1 or call('SCARD', set) < names_max
-    or call('SISMEMBER', RESERVED, sort .. ' ' .. name) == 1
-end
-
+-- Adds a name, unless there is no room for another. Names that an operator has configured do not count: nobody can use
+-- up their room.
 local function register(set, sort, name)
-  if registered[sort][name] then return end
-  call('SADD', set, name)
-  registered[sort][name] = true
+  if call('SISMEMBER', set, name) == 1 then return true end
+  if call('SCARD', set) >= names_max and call('SISMEMBER', RESERVED, sort .. ' ' .. name) == 0 then return false end
+  redis.call('SADD', set, name)
+  return true
 end
 
 local function replay(kind, key, digest)
@@ -104,10 +100,7 @@ end
 -- The lists to which the jobs of a plain form are added: its queue, its kind's index, and what is published.
 local function open_lists(form)
   local own = queue_key(form.queue)
-  if not filled[own] then
-    gather('SADD', QUEUES, form.queue)
-    filled[own] = true
-  end
+  filled[own] = true
   changed.queued = changed.queued or {}
   form.list, form.index, form.told = collected('LPUSH', own), collected('ZADD', kind_key(form.kind)), changed.queued
 end
@@ -127,10 +120,8 @@ end
 -- The reply when there is no room for another name of a kind or a queue; nil when there is.
 local function no_room(form)
   if form.fits then return nil end
-  if not known(KINDS, 'kind', form.kind) then return { 'names', 'kind' } end
-  if not known(QUEUES, 'queue', form.queue) then return { 'names', 'queue' } end
-  register(KINDS, 'kind', form.kind)
-  register(QUEUES, 'queue', form.queue)
+  if not register(KINDS, 'kind', form.kind) then return { 'names', 'kind' } end
+  if not register(QUEUES, 'queue', form.queue) then return { 'names', 'queue' } end
   form.fits = true
 end
 

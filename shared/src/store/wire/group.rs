@@ -14,6 +14,9 @@ use super::patience::{Pause, is_passing, patience_of, spend};
 use super::scripts::Script;
 use crate::{Error, Result, limits};
 
+/// An entry that comes so soon after a call is probably not the only one.
+const BUSY: Duration = Duration::from_millis(1);
+
 /// The group commits of one script, one per partition. Each starts at its first use, on the runtime that uses it.
 pub(crate) struct Groups {
     wire: Arc<Wire>,
@@ -138,19 +141,23 @@ impl Group {
         let (sender, mut receiver) = mpsc::channel::<Waiting>(limits::BATCH_MAX);
         tokio::spawn(async move {
             let (bytes_max, pause) = (limits::BATCH_BYTES_MAX, Pause::default());
+            let mut idle_since = Instant::now();
             let mut sending = Sending { wire, script, partition, waiting: VecDeque::new(), bytes_max, pause };
             loop {
                 if sending.waiting.is_empty() {
                     let Some(first) = receiver.recv().await else { return };
                     sending.waiting.push_back(first);
-                    // What other tasks that can run now will send goes along.
-                    tokio::task::yield_now().await;
+                    // Under load, what other tasks that can run now will send goes along.
+                    if idle_since.elapsed() < BUSY {
+                        tokio::task::yield_now().await;
+                    }
                 }
                 while sending.waiting.len() < 2 * limits::BATCH_MAX {
                     let Ok(next) = receiver.try_recv() else { break };
                     sending.waiting.push_back(next);
                 }
                 sending.send().await;
+                idle_since = Instant::now();
             }
         });
         Self { sender, outage }

@@ -1,4 +1,5 @@
 //! The scripts: each verb's Lua, together with the parts it includes.
+use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use super::permissions;
@@ -30,8 +31,16 @@ fn constants() -> String {
     let kept = Retention::default();
     format!(
         "local RESENT_MS = {}\n\
-         local HISTORY_MAX, OPEN_MS, RECORD_VERSION, CLAIMED_MAX, WORKER_FORGET_MS, BATCH_BYTES_MAX, DEAD_WINDOW = {}, {}, {}, {}, {}, {}, {}\n\
-         local TOKEN_MAX, NAMES_MAX, KINDS_WINDOW = {}, {}, {}\n\
+         local HISTORY_MAX = {}\n\
+         local OPEN_MS = {}\n\
+         local RECORD_VERSION = {}\n\
+         local CLAIMED_MAX = {}\n\
+         local WORKER_FORGET_MS = {}\n\
+         local BATCH_BYTES_MAX = {}\n\
+         local DEAD_WINDOW = {}\n\
+         local TOKEN_MAX = {}\n\
+         local NAMES_MAX = {}\n\
+         local KINDS_WINDOW = {}\n\
          local RETENTION_DEFAULT = '{} {} {}'\n",
         limits::RESENT_MS,
         limits::HISTORY_MAX,
@@ -50,10 +59,57 @@ fn constants() -> String {
     )
 }
 
+/// The definitions of a text, in order: each begins with the comment before it, or with `local`, at the margin.
+fn definitions(text: &str) -> Vec<&str> {
+    let (mut found, mut begin, mut at, mut has_code) = (Vec::new(), 0, 0, false);
+    for line in text.split_inclusive('\n') {
+        if has_code && (line.starts_with("--") || line.starts_with("local ")) {
+            found.push(&text[begin..at]);
+            (begin, has_code) = (at, false);
+        }
+        has_code |= !line.trim().is_empty() && !line.starts_with("--");
+        at += line.len();
+    }
+    found.push(&text[begin..]);
+    found
+}
+
+/// The words of a text outside of its comments.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let code = text.lines().map(|line| line.split_once("--").map_or(line, |(code, _)| code));
+    code.flat_map(|line| line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')).filter(|word| !word.is_empty())
+}
+
+/// The names that a definition gives a value to.
+fn names(definition: &str) -> impl Iterator<Item = &str> {
+    let line = definition.lines().find_map(|line| line.strip_prefix("local ")).unwrap_or_default();
+    let names = line.strip_prefix("function ").map_or_else(
+        || line.split_once('=').map_or(line, |(names, _)| names),
+        |function| function.split_once('(').map_or(function, |(name, _)| name),
+    );
+    words(names)
+}
+
+/// The definitions of the parts that the last part uses, itself or through others, and the last part. Redis runs a
+/// script from its first line at each call, so what a call does not use would be a good part of its time.
+fn used(parts: &[&str]) -> String {
+    let (body, included) = parts.split_last().expect("a script has a text");
+    let (mut known, mut kept): (HashSet<&str>, Vec<&str>) = (words(body).collect(), vec![body]);
+    for definition in included.iter().flat_map(|part| definitions(part)).rev().collect::<Vec<_>>() {
+        if names(definition).any(|name| known.contains(name)) {
+            known.extend(words(definition));
+            kept.push(definition);
+        }
+    }
+    kept.into_iter().rev().collect()
+}
+
 fn script(name: &'static str, flags: &str, parts: &[&str]) -> Script {
     // Only a submit is refused when Redis is out of memory: all other scripts must work, or no memory would be freed.
-    let body = parts.concat();
-    let text = format!("#!lua{flags}\n{}{}{body}", permissions::check(&body), constants());
+    let constants = constants();
+    let body = used(&[&[constants.as_str()], parts].concat());
+    // Of all parts: a submit of a batch is followed by its items, whose script must not be the first to be refused.
+    let text = format!("#!lua{flags}\n{}{body}", permissions::check(&parts.concat()));
     let sha = redis::Script::new(&text).get_hash().to_owned();
     let for_slots = text.replace("'PUBLISH'", "'SPUBLISH'");
     let sharded = redis::Script::new(&for_slots).get_hash().to_owned();
@@ -113,4 +169,22 @@ scripts! {
 /// between see it.
 pub fn script_sha(name: &str) -> Option<&'static str> {
     all().into_iter().find(|script| script.name == name).map(|script| script.sha.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_has_the_definitions_that_it_uses() {
+        let base = "-- The head.\nlocal a = 1\n-- Adds.\nlocal function add(x)\n  return x + a\nend\n\nlocal b, c = 2, 3\n\
+                    if b then\n  c = a\nend\nlocal TABLE = {\n  'x',\n}\n";
+        assert_eq!(definitions(base).concat(), base);
+        assert_eq!(used(&[base, "-- b add\nreturn 5\n"]), "-- b add\nreturn 5\n");
+        assert_eq!(used(&[base, "return TABLE"]), "local TABLE = {\n  'x',\n}\nreturn TABLE");
+        let adds = "-- The head.\nlocal a = 1\n-- Adds.\nlocal function add(x)\n  return x + a\nend\n\nreturn add(1)";
+        assert_eq!(used(&[base, "return add(1)"]), adds);
+        let conditional = "-- The head.\nlocal a = 1\nlocal b, c = 2, 3\nif b then\n  c = a\nend\nreturn c";
+        assert_eq!(used(&[base, "return c"]), conditional);
+    }
 }
