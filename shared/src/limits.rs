@@ -33,7 +33,7 @@ pub const KINDS_WINDOW: usize = 20;
 pub const CLAIM_SCAN: usize = 200;
 /// Ids that one look at the queues examines to find out how many jobs may start, spread over the partitions; further
 /// ids are counted as such jobs.
-pub const DEMAND_SCAN: usize = 4_000;
+pub const DEMAND_SCAN: usize = 800;
 /// Ids that it examines at least in each partition.
 pub const DEMAND_SCAN_MIN: usize = 200;
 /// Lists of queues that one look at the queues visits in a call, and a few more: about 5 ms of Redis.

@@ -10,12 +10,12 @@ local scan, visits, after = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local LEAST = scan > 0 and 10 or 0
 table.sort(names)
 
--- The kind that a queued job runs, and since when it waits, ms; nil for an id whose job is gone, has ended, waits for
--- its time or is running.
+-- The kind that a queued job runs, and since when it waits, ms; nil for an id whose job is gone, has ended or waits for
+-- its time.
 local function runs(id)
   local job = look('HMGET', job_key(id), 'kind', 'state', 'items_total', 'then', 'created_at', 'scheduled_at',
     'updated_at')
-  if not job or not job[1] or job[2] or (look('HEXISTS', RUNNING, id) or 0) == 1 then return nil end
+  if not job or not job[1] or job[2] then return nil end
   -- It was due at its time, or was queued again by the last change of its record.
   local since = math.max(tonumber(job[5] or 0) or 0, tonumber(job[6] or 0) or 0, tonumber(job[7] or 0) or 0)
   return job[3] and job[4] or job[1], since
@@ -32,10 +32,12 @@ local function queue_of(queue)
     local size = look('LLEN', list) or 0
     depth = depth + size
     local most = math.max(scan, LEAST)
-    for _, id in ipairs(size > 0 and most > 0 and look('LRANGE', list, -most, -1) or {}) do
+    local ids = size > 0 and most > 0 and look('LRANGE', list, -most, -1) or {}
+    local records = #ids > 0 and look('HMGET', RUNNING, unpack(ids)) or {}
+    for i, id in ipairs(ids) do
       scan, examined = scan - 1, examined + 1
       local kind, since = nil, nil
-      if not seen[id] then kind, since = runs(id) end
+      if not seen[id] and not records[i] then kind, since = runs(id) end
       if kind then queued[kind], oldest = (queued[kind] or 0) + 1, math.min(oldest, since) end
       seen[id] = true
     end
