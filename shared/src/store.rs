@@ -48,6 +48,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::files::FileStore;
+use crate::limits;
 
 pub use crate::canonical::request_digest;
 pub use admin::{Cancelled, Removed, Retried};
@@ -103,15 +104,18 @@ struct Inner {
     waiting_submits: Groups,
     /// The group commits of settles, separate so that settles never wait behind a backlog of submits.
     settles: Groups,
+    /// Reads of one job, together.
+    reads: Groups,
 }
 
 impl Store {
     fn new(wire: Wire, known: Arc<sizes::Known>, files: Option<FileStore>, checked: Arc<server::Checked>) -> Self {
         let wire = Arc::new(wire);
-        let groups = |script| Groups::new(Arc::clone(&wire), script);
-        let (submits, waiting_submits, settles) =
-            (groups(&scripts::SUBMIT), groups(&scripts::SUBMIT), groups(&scripts::SETTLE));
-        Self { inner: Arc::new(Inner { wire, known, files, checked, submits, waiting_submits, settles }) }
+        let groups = |script, most| Groups::new(Arc::clone(&wire), script, most);
+        let submits = groups(&scripts::SUBMIT, limits::BATCH_MAX);
+        let waiting_submits = groups(&scripts::SUBMIT, limits::BATCH_MAX);
+        let (settles, reads) = (groups(&scripts::SETTLE, limits::BATCH_MAX), groups(&scripts::GET, record::READ_MAX));
+        Self { inner: Arc::new(Inner { wire, known, files, checked, submits, waiting_submits, settles, reads }) }
     }
 
     /// The address of Redis, without its password.

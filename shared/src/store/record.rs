@@ -10,13 +10,20 @@ use crate::files::FileEntry;
 use crate::job::{ErrorCode, Items, JobError, Priority, Progress};
 use crate::{Error, Job, JobId, Json, Kind, QueueName, Result, State, Timestamp, WorkerId};
 
+/// Jobs that one call reads: their payloads and results may be large.
+pub(super) const READ_MAX: usize = 50;
+
 impl Store {
-    /// One job, as it is now.
+    /// One job, as it is now; read together with whatever else is being read.
     ///
     /// # Errors
     /// [`Error::Corrupt`] when its record is unreadable, or was and has been set aside; those of any call.
     pub async fn get(&self, id: &JobId) -> Result<Option<Job>> {
-        let job = self.get_many(std::slice::from_ref(id)).await?.pop().flatten();
+        let partition = self.places(std::slice::from_ref(id)).await?[0];
+        let entry = Args::default().text(id.as_str());
+        let reply = self.inner.reads.of(partition).call(Args::default(), entry, 0).await?;
+        let corrupt = |reason| Error::Corrupt { key: keys::job(partition, id), reason };
+        let job = job(id, partition, &reply).map_err(corrupt)?;
         if job.is_none() {
             self.refuse_aside(id).await?;
         }
@@ -51,8 +58,10 @@ impl Store {
         let mut jobs: Vec<Result<Option<Job>>> = ids.iter().map(|_| Ok(None)).collect();
         let places = self.places(ids).await?;
         for (partition, share) in by_partition(ids, |at, _| places[at]) {
-            for chunk in share.chunks(50) {
-                let args = |part: &[(usize, &JobId)]| Args::default().texts(part.iter().map(|(_, id)| id.as_str()));
+            for chunk in share.chunks(READ_MAX) {
+                let args = |part: &[(usize, &JobId)]| {
+                    Args::default().count(part.len()).texts(part.iter().map(|(_, id)| id.as_str()))
+                };
                 let reply = self.inner.wire.read_each(&scripts::GET, partition, chunk, args, repeat).await?;
                 for ((at, id), value) in chunk.iter().zip(&reply) {
                     jobs[*at] = job(id, partition, value)

@@ -21,18 +21,20 @@ const BUSY: Duration = Duration::from_millis(1);
 pub(crate) struct Groups {
     wire: Arc<Wire>,
     script: &'static LazyLock<Script>,
+    /// The most entries of a call.
+    most: usize,
     each: OnceLock<Vec<OnceLock<Group>>>,
 }
 
 impl Groups {
-    pub(crate) fn new(wire: Arc<Wire>, script: &'static LazyLock<Script>) -> Self {
-        Self { wire, script, each: OnceLock::new() }
+    pub(crate) fn new(wire: Arc<Wire>, script: &'static LazyLock<Script>, most: usize) -> Self {
+        Self { wire, script, most, each: OnceLock::new() }
     }
 
     /// That of a partition.
     pub(crate) fn of(&self, partition: u16) -> &Group {
         let each = self.each.get_or_init(|| (0..limits::PARTITIONS_MAX).map(|_| OnceLock::new()).collect());
-        let spawn = || Group::spawn(Arc::clone(&self.wire), self.script, partition);
+        let spawn = || Group::spawn(Arc::clone(&self.wire), self.script, partition, self.most);
         each[usize::from(partition)].get_or_init(spawn)
     }
 }
@@ -70,6 +72,8 @@ struct Sending {
     wire: Arc<Wire>,
     script: &'static LazyLock<Script>,
     partition: u16,
+    /// The most entries of a call.
+    most: usize,
     waiting: VecDeque<Waiting>,
     /// About the bytes of a call: fewer after one that did not arrive in time, over a slow link.
     bytes_max: usize,
@@ -80,7 +84,7 @@ impl Sending {
     /// The next entries for a call, at least one.
     fn next(&mut self) -> Vec<Waiting> {
         let (mut batch, mut bytes): (Vec<Waiting>, usize) = (Vec::new(), 0);
-        while batch.len() < limits::BATCH_MAX && (batch.is_empty() || bytes < self.bytes_max) {
+        while batch.len() < self.most && (batch.is_empty() || bytes < self.bytes_max) {
             let is_alike = |next: &Waiting| {
                 batch.first().is_none_or(|first| next.head == first.head && next.replicas == first.replicas)
             };
@@ -134,15 +138,15 @@ impl Sending {
 }
 
 impl Group {
-    /// Sends what is waiting, up to [`limits::BATCH_MAX`] entries and about [`limits::BATCH_BYTES_MAX`] bytes a call,
+    /// Sends what is waiting, up to `most` entries and about [`limits::BATCH_BYTES_MAX`] bytes a call,
     /// until the group is dropped.
-    pub(crate) fn spawn(wire: Arc<Wire>, script: &'static LazyLock<Script>, partition: u16) -> Self {
+    pub(crate) fn spawn(wire: Arc<Wire>, script: &'static LazyLock<Script>, partition: u16, most: usize) -> Self {
         let outage = wire.outage();
         let (sender, mut receiver) = mpsc::channel::<Waiting>(limits::BATCH_MAX);
         tokio::spawn(async move {
             let (bytes_max, pause) = (limits::BATCH_BYTES_MAX, Pause::default());
             let mut idle_since = Instant::now();
-            let mut sending = Sending { wire, script, partition, waiting: VecDeque::new(), bytes_max, pause };
+            let mut sending = Sending { wire, script, partition, most, waiting: VecDeque::new(), bytes_max, pause };
             loop {
                 if sending.waiting.is_empty() {
                     let Some(first) = receiver.recv().await else { return };
