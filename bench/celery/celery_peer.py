@@ -8,6 +8,7 @@ from multiprocessing import Value
 from multiprocessing.pool import ThreadPool
 
 import celery
+import celery.signals
 import redis
 
 CALLERS = 8
@@ -105,10 +106,13 @@ def drain(slots):
 
 
 def latency(samples):
-    running = worker(2)
+    running, forked = worker(2), threading.Event()
+    # A process that is forked while another thread holds a lock would wait for it forever.
+    celery.signals.worker_ready.connect(lambda **_: forked.set(), weak=False)
     ready()
 
     def submit():
+        forked.wait()
         warm_up, micros = samples // 10, []
         for at in range(samples + warm_up):
             time.sleep(0.005 + at * 7919 % 10000 / 1e6)  # Uneven, so that no poll falls into step.
