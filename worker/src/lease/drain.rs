@@ -65,9 +65,9 @@ async fn finish(running: &Running, store: &Store, info: &WorkerInfo, beats: &RwL
     }
     // A pop that ran after the worker deregistered would move an id into a list that is never audited.
     let alone = running.claims_over.is_cancelled() && !running.leases.lost_a_call_within(LATE_CALL);
-    // Nor must a renewal that is under way register it again.
+    // Nor must a renewal that is under way register it again; one that hangs must not keep it from leaving.
     let last = async {
-        let _no_renewal = beats.write().await;
+        let _no_renewal = timeout(within / 2, beats.write()).await;
         match alone && left == 0 {
             true => store.leave(&running.worker).await,
             false => recover_reservations(running, store, info).await,

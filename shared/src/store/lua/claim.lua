@@ -32,6 +32,8 @@ local function whole(id)
   local job = { id = id, key = key, row = row, kind = false, queue = false, created_at = false, payload = false,
     max_attempts = false, priority = false, runs = false }
   for i = 1, #row, 2 do job[row[i]] = row[i + 1] end
+  -- Whatever fields somebody has written by hand.
+  job.id, job.key, job.row = id, key, row
   local fault = damaged(job)
   if not fault and not job.state and not (job.payload and job.created_at) then
     fault = (job.payload and 'created_at' or 'payload') .. ' is missing'

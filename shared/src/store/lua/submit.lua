@@ -10,13 +10,12 @@
 --   partitions have grown, and a new key belongs elsewhere
 local names_max, idempotency_ms, partitions, n = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 
--- Adds a name, unless there is no room for another. Names that an operator has configured do not count: nobody can use
--- up their room.
-local function register(set, sort, name)
-  if call('SISMEMBER', set, name) == 1 then return true end
-  if call('SCARD', set) >= names_max and call('SISMEMBER', RESERVED, sort .. ' ' .. name) == 0 then return false end
-  redis.call('SADD', set, name)
-  return true
+-- Whether a name is known (1), or there is room for another (0); nil when there is none. Names that an operator has
+-- configured do not count: nobody can use up their room.
+local function known(set, sort, name)
+  if call('SISMEMBER', set, name) == 1 then return 1 end
+  local fits = call('SCARD', set) < names_max or call('SISMEMBER', RESERVED, sort .. ' ' .. name) == 1
+  return fits and 0 or nil
 end
 
 local function replay(kind, key, digest)
@@ -120,8 +119,11 @@ end
 -- The reply when there is no room for another name of a kind or a queue; nil when there is.
 local function no_room(form)
   if form.fits then return nil end
-  if not register(KINDS, 'kind', form.kind) then return { 'names', 'kind' } end
-  if not register(QUEUES, 'queue', form.queue) then return { 'names', 'queue' } end
+  local kind, queue = known(KINDS, 'kind', form.kind), known(QUEUES, 'queue', form.queue)
+  if not kind then return { 'names', 'kind' } end
+  if not queue then return { 'names', 'queue' } end
+  if kind == 0 then redis.call('SADD', KINDS, form.kind) end
+  if queue == 0 then redis.call('SADD', QUEUES, form.queue) end
   form.fits = true
 end
 

@@ -120,10 +120,12 @@ impl Sending {
                 if is_late {
                     self.bytes_max = (bytes / 4).max(1);
                 }
+                // One that is late alone, as for its size, must not keep the others from being sent.
+                let is_alone = is_late && batch.len() == 1;
                 for (mut waiting, entry) in batch.into_iter().zip(entries).rev() {
                     waiting.entry = entry;
                     waiting.unknown |= is_late;
-                    self.waiting.push_front(waiting);
+                    if is_alone { self.waiting.push_back(waiting) } else { self.waiting.push_front(waiting) }
                 }
                 let next = Instant::now() + self.pause.most();
                 let (late, waiting) = self.waiting.drain(..).partition(|waiting| waiting.until <= next);

@@ -1,8 +1,10 @@
 //! The pool of connections to one server.
+use std::io::ErrorKind;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use deadpool::managed::{self, RecycleError, RecycleResult};
+use futures_util::future::select_ok;
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::{TcpSettings, socket2};
 use redis::{AsyncConnectionConfig, ConnectionAddr, RedisError, Value};
@@ -63,7 +65,13 @@ impl managed::Manager for Opener {
             let connection = self.client.get_multiplexed_async_connection_with_config(&self.settings).await?;
             return Ok(Link { connection, driver: None });
         };
-        let stream = with_settings(TcpStream::connect((host.as_str(), *port)).await?, info.tcp_settings())?;
+        // All addresses of the host at once, as redis does it: one of them may not answer.
+        let addresses = tokio::net::lookup_host((host.as_str(), *port)).await?;
+        let tries: Vec<_> = addresses.map(|address| Box::pin(TcpStream::connect(address))).collect();
+        if tries.is_empty() {
+            return Err(std::io::Error::new(ErrorKind::NotFound, format!("{host} has no address")).into());
+        }
+        let stream = with_settings(select_ok(tries).await?.0, info.tcp_settings())?;
         let opened = MultiplexedConnection::new_with_config(info.redis_settings(), stream, self.settings.clone());
         let (connection, driver) = opened.await?;
         Ok(Link { connection, driver: Some(AbortOnDropHandle::new(tokio::spawn(driver))) })
