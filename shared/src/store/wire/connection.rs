@@ -104,6 +104,9 @@ impl Connections {
 
     /// Draws the conclusions from a call to `node` that failed.
     pub(crate) fn failed(&self, node: &Arc<Node>, error: &RedisError) {
+        if error.is_timeout() {
+            node.drop_idle();
+        }
         match &self.topology {
             Topology::Sentinel(sentinels) if doubts_master(error) => {
                 node.drop_idle();

@@ -84,8 +84,11 @@ impl Node {
     pub async fn get(&self) -> Result<Connection> {
         // Each of the pool's idle connections may take as long to fail when the server hangs.
         let got = tokio::time::timeout(self.response + self.connect, self.pool.get()).await;
-        let late = || Error::Unavailable(format!("no connection to {} in time", self.address));
-        let got = got.map_err(|_| late())?;
+        let late = |_| {
+            self.drop_idle();
+            Error::Unavailable(format!("no connection to {} in time", self.address))
+        };
+        let got = got.map_err(late)?;
         if let Err(PoolError::Backend(e)) = &got
             && !e.is_connection_refusal()
             && !e.is_timeout()
