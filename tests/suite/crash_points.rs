@@ -109,22 +109,8 @@ async fn struck_at_its_claim(work: &Work, api: &Api, hurt: impl Fn(&JobId) -> Ru
     }
 }
 
-#[tokio::test]
-async fn a_claim_whose_reply_was_lost_is_sent_again_and_gets_the_same_job() {
-    let work = Work::start(&[]).await;
-    work.open_gate();
-    let (api, proxy) = (work.system.api(&[]).await, proxied(&work).await);
-    let _worker = work.system.worker(&[(URL, &proxy.url())]);
-    work.workers(1).await;
-    let lose = |id: &JobId| proxy.drop_reply_to(script_about("claim", id), 1, Then::Cut);
-    let id = struck_at_its_claim(&work, &api, lose).await;
-    let job = work.completed(&id).await;
-    assert_eq!((work.count("begin", &id), job.attempt, job.crashes), (1, 1, 0));
-    work.system.finish().await;
-}
-
-#[tokio::test]
-async fn a_claim_whose_reply_was_lost_is_sent_again_after_an_outage() {
+/// Runs one job whose claim's reply is lost, and then `more` on the worker's network; it must run once and complete.
+async fn runs_once_although_its_claim_is_lost(more: impl AsyncFnOnce(&Proxy)) {
     let work = Work::start(&[("LEASEHOLD_LEASE_MS", "20000")]).await;
     work.open_gate();
     let (api, proxy) = (work.system.api(&[]).await, proxied(&work).await);
@@ -132,14 +118,27 @@ async fn a_claim_whose_reply_was_lost_is_sent_again_after_an_outage() {
     work.workers(1).await;
     let lose = |id: &JobId| proxy.drop_reply_to(script_about("claim", id), 1, Then::Cut);
     let id = struck_at_its_claim(&work, &api, lose).await;
-    proxy.accept(false).await;
-    proxy.cut();
-    // Meanwhile it is refused a few times.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    proxy.accept(true).await;
+    more(&proxy).await;
     let job = work.completed(&id).await;
     assert_eq!((work.count("begin", &id), job.attempt, job.crashes), (1, 1, 0));
     work.system.finish().await;
+}
+
+#[tokio::test]
+async fn a_claim_whose_reply_was_lost_is_sent_again_and_gets_the_same_job() {
+    runs_once_although_its_claim_is_lost(async |_| ()).await;
+}
+
+#[tokio::test]
+async fn a_claim_whose_reply_was_lost_is_sent_again_after_an_outage() {
+    let outage = async |proxy: &Proxy| {
+        proxy.accept(false).await;
+        proxy.cut();
+        // Meanwhile it is refused a few times.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        proxy.accept(true).await;
+    };
+    runs_once_although_its_claim_is_lost(outage).await;
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 
 mod api;
 mod batch_cascades;
+mod batched_calls;
 mod batches;
 mod bench;
 mod bench_peers;

@@ -497,7 +497,18 @@ async fn the_next_name_beyond_the_bound_is_refused() {
     for n in 0..leasehold::limits::NAMES_MAX {
         g.submit(NewJob { kind: kind(&format!("k{n}")), ..job() }).await;
     }
-    let refused = g.store.submit(NewJob { kind: kind("one-more"), ..job() }).await;
+    let refused = g.store.submit(NewJob { kind: kind("one-more"), queue: queue("new"), ..job() }).await;
     assert!(matches!(refused, Err(Error::Refused(Refusal::TooManyNames { .. }))), "{refused:?}");
+    let queues: Vec<String> = g.redis.command(&["SMEMBERS", "lh:{0}:queues"]).await;
+    assert_eq!(queues, ["default"], "a refused submit adds no name");
+    // As many queues, and no kind.
+    let rename = async |from: &str, to: &str| g.redis.command::<()>(&["RENAME", from, to]).await;
+    rename("lh:{0}:queues", "kept").await;
+    rename("lh:{0}:kinds", "lh:{0}:queues").await;
+    let refused = g.store.submit(NewJob { queue: queue("new"), ..job() }).await;
+    assert!(matches!(refused, Err(Error::Refused(Refusal::TooManyNames { .. }))), "{refused:?}");
+    assert_eq!(g.redis.command::<usize>(&["SCARD", "lh:{0}:kinds"]).await, 0);
+    rename("lh:{0}:queues", "lh:{0}:kinds").await;
+    rename("kept", "lh:{0}:queues").await;
     g.end().await;
 }

@@ -151,8 +151,9 @@ end
 
 local function take_from(queue, budget)
   local own = queue_key(queue)
+  if budget <= 0 then return end
   local lists = redis.call('EXISTS', own, own .. ':high', own .. ':low', own .. ':suspect', parked_index(queue))
-  if lists == 0 or budget <= 0 then return end
+  if lists == 0 then return end
   budget = take_parked(queue, budget)
   local crashed = math.min(suspects, budget)
   budget = budget - crashed + take(own .. ':suspect', crashed)

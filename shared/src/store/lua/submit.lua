@@ -116,7 +116,7 @@ local function create_plain(id, key, form, first)
   return form.created_at
 end
 
--- The reply when there is no room for another name of a kind or a queue; nil when there is.
+-- The refusal of a form whose kind or queue would be one name too many; nil for any other.
 local function no_room(form)
   if form.fits then return nil end
   local kind, queue = known(KINDS, 'kind', form.kind), known(QUEUES, 'queue', form.queue)
