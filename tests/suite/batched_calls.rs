@@ -2,7 +2,8 @@
 use std::time::Duration;
 
 use leasehold::job::NewBatch;
-use leasehold::{Config, NewJob, Store};
+use leasehold::store::{Held, Settled};
+use leasehold::{Config, NewJob, State, Store};
 use leasehold_tests::Proxy;
 use leasehold_tests::proxy::Shape;
 
@@ -25,6 +26,20 @@ on_ground! {
             gathering += g.claim_kinds("w1", 100, &kinds).await.iter().filter(|job| job.kind == kind("gather")).count();
         }
         assert_eq!(gathering, usize::from(g.store.partitions()), "one in each partition");
+    }
+
+    async fn a_settle_that_comes_twice_in_a_call_counts_once(g: &Ground) {
+        let parent = g.submit(batch(2)).await;
+        let held: Vec<_> = g.claim("w1", 2).await.into_iter().map(|job| job.held).collect();
+        let stale = Held { token: held[0].token - 1, ..held[0].clone() };
+        for held in &held {
+            let settles = [complete(&stale), complete(held), complete(held), complete(&stale), complete(held)];
+            let settled = g.store.settle_many(&worker("w1"), &settles).await.unwrap();
+            let done = Settled::To(State::Completed);
+            assert_eq!(settled, [Settled::Stale, done, done, Settled::Stale, done]);
+        }
+        let items = g.store.get(&parent).await.unwrap().unwrap().items.unwrap();
+        assert_eq!((items.succeeded, items.failed), (2, 0));
     }
 
     async fn fields_that_somebody_wrote_by_hand_stop_no_claim(g: &Ground) {

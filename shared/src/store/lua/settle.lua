@@ -7,6 +7,7 @@
 --   release: ms until it is queued again; empty for at once, at the front
 -- Returns, for each: completed | failed | retrying | queued | cancelled | stale | missing
 local worker, n = ARGV[2], tonumber(ARGV[3])
+-- How many arguments an entry has.
 local LENGTHS = { complete = 4, finish = 6, fail = 5, release = 4 }
 
 local function complete(job, proof, result, skipped, output)
@@ -118,20 +119,19 @@ local function complete_first(i, token, result, skipped, output)
   return 'completed'
 end
 
-local answers, answered, by = {}, {}, {} -- by: the token with which an id was answered
+local answers, answered = {}, {} -- answered: by id and token
 for i = 1, n do
   local place, id = places[i], ids[i]
   local verb, token = ARGV[place], ARGV[place + 2]
-  local answer
-  if by[id] then
-    if by[id] == token then answer = answered[id] end
-  elseif verb == 'complete' then
+  local proof = id .. ' ' .. token
+  local answer = answered[proof]
+  if not answer and verb == 'complete' then
     answer = complete_first(i, token, ARGV[place + 3])
-  elseif verb == 'finish' then
+  elseif not answer and verb == 'finish' then
     answer = complete_first(i, token, ARGV[place + 3], ARGV[place + 4], ARGV[place + 5])
   end
-  answers[i] = answer or settle(unpack(ARGV, place, place + LENGTHS[verb] - 1))
-  if not by[id] then by[id], answered[id] = token, answers[i] end
+  answer = answer or settle(unpack(ARGV, place, place + LENGTHS[verb] - 1))
+  answers[i], answered[proof] = answer, answer
 end
 finish()
 return answers

@@ -137,7 +137,8 @@ local function drop_ended()
       call('LTRIM', list, 0, -#ids - 1)
       if #left > 0 then call('RPUSH', list, unpack(left)) end
     end
-    ids = call('LRANGE', list, 0, WINDOW - 1)
+    -- A shorter list has been seen whole.
+    ids = #ids == WINDOW and call('LRANGE', list, 0, WINDOW - 1) or {}
     left = staying(ids, #ids, 1, -1)
     if left then
       call('LTRIM', list, #ids, -1)
