@@ -35,7 +35,7 @@ use tower::ServiceExt;
 
 use crate::log::Seldom;
 use crate::{Error, Limits, Result};
-use places::{Full, Place, Places};
+use places::{Full, Place, Places, wake_longest_idle};
 use refusals::{busy, linger, refuse_late_head, set_options};
 use wire::{Seen, Wire};
 
@@ -151,7 +151,7 @@ async fn entrance(crowd: &Crowd) -> OwnedSemaphorePermit {
         if let Ok(entrance) = crowd.lobby.clone().try_acquire_owned() {
             return entrance;
         }
-        crowd.lobby_room[0].notify_one();
+        wake_longest_idle(&crowd.lobby_room[0]);
         if let Ok(entrance) = tokio::time::timeout(ACCEPT_PAUSE, crowd.lobby.clone().acquire_owned()).await {
             return entrance.expect("the semaphore is never closed");
         }

@@ -62,42 +62,11 @@ async fn a_submit_whose_reply_was_lost_is_repeated_and_there_once() {
     work.system.finish().await;
 }
 
-/// Runs one job on a worker whose network is hurt once; it must run once and complete.
-async fn runs_once_although(hurt: impl AsyncFnOnce(&Proxy, &JobId) -> Rule, idle_first: bool) {
-    let work = Work::start(&[]).await;
-    work.open_gate();
-    let (api, proxy) = (work.system.api(&[]).await, proxied(&work).await);
-    let start = || work.system.worker(&[(URL, &proxy.url())]);
-    let mut worker = None;
-    if idle_first {
-        worker = Some(start());
-        work.workers(1).await;
-    }
-    // A job that is not due yet: its id is known before anything about it is claimed.
-    let id = submit_with(&api, json!({"kind": "step", "delay_ms": 1_000})).await;
-    let rule = hurt(&proxy, &id).await;
-    let worker = worker.unwrap_or_else(start);
-    rule.fired().await;
-    let job = work.completed(&id).await;
-    assert_eq!((work.count("begin", &id), job.attempt, job.crashes), (1, 1, 0));
-    drop(worker);
-    work.system.finish().await;
-}
-
-#[tokio::test]
-async fn a_pop_whose_reply_was_lost_is_recovered() {
-    runs_once_although(async |proxy, _| proxy.drop_reply_to(command("BRPOPLPUSH"), 1, Then::Cut), true).await;
-}
-
-#[tokio::test]
-async fn a_pop_that_hangs_for_ever_is_recovered() {
-    runs_once_although(async |proxy, _| proxy.drop_reply_to(command("BRPOPLPUSH"), 1, Then::BlackHole), true).await;
-}
-
-/// Submits a job whose claim, of a reservation, is struck by the rule that `hurt` makes.
+/// Submits a job that is not due yet, so that its id is known before anything is done about it, and waits until it is
+/// struck by the rule that `hurt` makes.
 ///
 /// One that becomes due while no pop is armed is claimed by a call that names no job: then the next is tried.
-async fn struck_at_its_claim(work: &Work, api: &Api, hurt: impl Fn(&JobId) -> Rule) -> JobId {
+async fn struck(work: &Work, api: &Api, hurt: impl Fn(&JobId) -> Rule) -> JobId {
     loop {
         let id = submit_with(api, json!({"kind": "step", "delay_ms": 700})).await;
         let rule = hurt(&id);
@@ -109,6 +78,29 @@ async fn struck_at_its_claim(work: &Work, api: &Api, hurt: impl Fn(&JobId) -> Ru
     }
 }
 
+/// Runs one job on a worker whose network is hurt once; it must run once and complete.
+async fn runs_once_although(hurt: impl Fn(&Proxy, &JobId) -> Rule) {
+    let work = Work::start(&[]).await;
+    work.open_gate();
+    let (api, proxy) = (work.system.api(&[]).await, proxied(&work).await);
+    let _worker = work.system.worker(&[(URL, &proxy.url())]);
+    work.workers(1).await;
+    let id = struck(&work, &api, |id| hurt(&proxy, id)).await;
+    let job = work.completed(&id).await;
+    assert_eq!((work.count("begin", &id), job.attempt, job.crashes), (1, 1, 0));
+    work.system.finish().await;
+}
+
+#[tokio::test]
+async fn a_pop_whose_reply_was_lost_is_recovered() {
+    runs_once_although(|proxy, _| proxy.drop_reply_to(command("BRPOPLPUSH"), 1, Then::Cut)).await;
+}
+
+#[tokio::test]
+async fn a_pop_that_hangs_for_ever_is_recovered() {
+    runs_once_although(|proxy, _| proxy.drop_reply_to(command("BRPOPLPUSH"), 1, Then::BlackHole)).await;
+}
+
 /// Runs one job whose claim's reply is lost, and then `more` on the worker's network; it must run once and complete.
 async fn runs_once_although_its_claim_is_lost(more: impl AsyncFnOnce(&Proxy)) {
     let work = Work::start(&[("LEASEHOLD_LEASE_MS", "20000")]).await;
@@ -117,7 +109,7 @@ async fn runs_once_although_its_claim_is_lost(more: impl AsyncFnOnce(&Proxy)) {
     let _worker = work.system.worker(&[(URL, &proxy.url())]);
     work.workers(1).await;
     let lose = |id: &JobId| proxy.drop_reply_to(script_about("claim", id), 1, Then::Cut);
-    let id = struck_at_its_claim(&work, &api, lose).await;
+    let id = struck(&work, &api, lose).await;
     more(&proxy).await;
     let job = work.completed(&id).await;
     assert_eq!((work.count("begin", &id), job.attempt, job.crashes), (1, 1, 0));
@@ -143,18 +135,17 @@ async fn a_claim_whose_reply_was_lost_is_sent_again_after_an_outage() {
 
 #[tokio::test]
 async fn a_settle_whose_reply_was_lost_has_one_effect() {
-    runs_once_although(async |proxy, id| proxy.drop_reply_to(script_about("settle", id), 1, Then::Cut), true).await;
+    runs_once_although(|proxy, id| proxy.drop_reply_to(script_about("settle", id), 1, Then::Cut)).await;
 }
 
 #[tokio::test]
 async fn a_settle_that_reached_redis_twice_has_one_effect() {
-    runs_once_although(async |proxy, id| proxy.replay(script_about("settle", id), 1), true).await;
+    runs_once_although(|proxy, id| proxy.replay(script_about("settle", id), 1)).await;
 }
 
 #[tokio::test]
 async fn a_settle_that_never_reached_redis_is_sent_again() {
-    runs_once_although(async |proxy, id| proxy.cut_request_to(script_about("settle", id), 1, 40, Then::Cut), true)
-        .await;
+    runs_once_although(|proxy, id| proxy.cut_request_to(script_about("settle", id), 1, 40, Then::Cut)).await;
 }
 
 #[tokio::test]
@@ -181,7 +172,7 @@ async fn a_worker_killed_between_reservation_and_lease_costs_the_job_nothing() {
     let doomed = work.system.worker(&[(URL, &proxy.url())]);
     work.workers(1).await;
     let lose = |id: &JobId| proxy.cut_request_to(script_about("claim", id), 1, 0, Then::BlackHole);
-    let id = struck_at_its_claim(&work, &api, lose).await;
+    let id = struck(&work, &api, lose).await;
     doomed.kill9();
     assert_eq!(work.job(&id).await.state, State::Queued);
     let _other = work.system.worker(&[]);

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -81,7 +82,7 @@ impl Places {
 
     /// Closes the connection that has been idle longest.
     pub fn make_room(&self) {
-        self.make_room.notify_one();
+        wake_longest_idle(&self.make_room);
     }
 
     /// A place for a connection of `client`; waits up to `limit` for an idle connection to be closed for it, and asks
@@ -102,10 +103,10 @@ impl Places {
                 return Err(full);
             }
             match full {
-                Full::All => self.make_room.notify_one(),
+                Full::All => self.make_room(),
                 Full::Client => {
                     let make_room = self.taken().by_client.get(&client).map(|held| held.make_room.clone());
-                    make_room.inspect(|room| room.notify_one());
+                    make_room.inspect(|room| wake_longest_idle(room));
                 }
             }
             drop(tokio::time::timeout(pause, left).await);
@@ -148,6 +149,13 @@ impl Drop for Place {
     }
 }
 
+/// Wakes the connection that has waited longest at `room`. If none waits there, nothing is kept for a later one, which
+/// would be closed although nobody needs its place any more.
+pub fn wake_longest_idle(room: &Notify) {
+    room.notify_one();
+    let _kept: Option<()> = room.notified().now_or_never();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,5 +184,20 @@ mod tests {
         drop(first);
         assert!(places.try_enter(two).is_ok());
         assert_eq!(places.taken().count, 2);
+    }
+
+    #[tokio::test]
+    async fn room_is_made_by_those_who_are_there_and_by_none_who_comes_later() {
+        let room = Notify::new();
+        let (mut first, mut second) = (pin!(room.notified()), pin!(room.notified()));
+        first.as_mut().enable();
+        second.as_mut().enable();
+        wake_longest_idle(&room);
+        assert_eq!(first.now_or_never(), Some(()));
+        assert_eq!(second.as_mut().now_or_never(), None);
+        wake_longest_idle(&room);
+        assert_eq!(second.now_or_never(), Some(()));
+        wake_longest_idle(&room);
+        assert_eq!(room.notified().now_or_never(), None);
     }
 }

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::{id, problem, send};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 /// Replicas are waited for for half of it.
-const RESPONSE: (&str, &str) = ("LEASEHOLD_REDIS__RESPONSE_MS", "1000");
+const RESPONSE: (&str, &str) = ("LEASEHOLD_REDIS__RESPONSE_MS", "4000");
 
 /// A system with a replica of its Redis that is in sync.
 async fn start() -> (System, Api, RedisServer) {
@@ -55,7 +55,7 @@ async fn a_submit_that_waits_for_a_replica_is_on_it_when_it_is_answered() {
     let two = json!({"kind": "echo", "durability": "replicas:2"});
     let short = submit(&api, "two", &two).await;
     let detail = problem(&short, 503, "outcome_unknown")["detail"].as_str().unwrap();
-    assert!(detail.contains("1 of 2 replicas") && detail.contains("within 500 ms"), "{detail}");
+    assert!(detail.contains("1 of 2 replicas") && detail.contains("within 2000 ms"), "{detail}");
     system.finish().await;
 }
 
@@ -80,10 +80,10 @@ async fn a_replica_that_does_not_answer_is_reported_and_waited_for_again_by_a_re
         (api.post("/api/v1/jobs", &json!({"kind": "echo"})).await.status, begun.elapsed())
     };
     let (waiting, (status, took)) = tokio::join!(submit(&api, "other", &durable), plain);
-    assert!((waiting.status, status) == (503, 202) && took < Duration::from_millis(400), "{took:?}");
+    assert!((waiting.status, status) == (503, 202) && took < Duration::from_millis(1_500), "{took:?}");
     let begun = Instant::now();
     assert_eq!(submit(&api, "k", &json!({"kind": "echo"})).await.status, 200, "it waits for none");
-    assert!(begun.elapsed() < Duration::from_millis(400), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_millis(1_500), "{:?}", begun.elapsed());
     replica.sigcont();
     in_sync(&system).await;
     let there = eventually(LIMIT, "the repeat is answered", async || {
