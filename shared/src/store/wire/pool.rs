@@ -1,5 +1,6 @@
 //! The pool of connections to one server.
 use std::io::ErrorKind;
+use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ use tokio::net::TcpStream;
 use tokio_util::task::AbortOnDropHandle;
 
 /// A pooled connection that was used within this time, and has not been closed, is taken without a round trip to ask
-/// whether it still works. Only a server that disappears without a word goes unnoticed for so long.
+/// whether it still works. Only a server that disappears without a word goes unnoticed for so long: that a connection
+/// has been closed is known as soon as the kernel knows it.
 const ASK_AFTER: Duration = Duration::from_secs(1);
 /// The same for a connection with TLS, of which it is not known whether it has been closed.
 const ASK_AFTER_TLS: Duration = Duration::from_millis(2);
@@ -25,8 +27,26 @@ pub(crate) type Connection = managed::Object<Opener>;
 /// A pooled connection.
 pub(crate) struct Link {
     connection: MultiplexedConnection,
-    /// Moves its bytes, and ends when it has been closed; `None` if redis keeps it to itself.
-    driver: Option<AbortOnDropHandle<()>>,
+    /// `None` if redis keeps them to itself.
+    parts: Option<Parts>,
+}
+
+/// What tells whether a connection has been closed.
+struct Parts {
+    /// Moves its bytes, and ends with it.
+    driver: AbortOnDropHandle<()>,
+    /// Its socket, to look at.
+    socket: socket2::Socket,
+}
+
+impl Parts {
+    fn is_closed(&self) -> bool {
+        let ended = || match self.socket.peek(&mut [MaybeUninit::uninit()]) {
+            Ok(bytes) => bytes == 0,
+            Err(e) => e.kind() != ErrorKind::WouldBlock,
+        };
+        self.driver.is_finished() || ended()
+    }
 }
 
 impl Deref for Link {
@@ -63,7 +83,7 @@ impl managed::Manager for Opener {
         let info = self.client.get_connection_info();
         let ConnectionAddr::Tcp(host, port) = info.addr() else {
             let connection = self.client.get_multiplexed_async_connection_with_config(&self.settings).await?;
-            return Ok(Link { connection, driver: None });
+            return Ok(Link { connection, parts: None });
         };
         // All addresses of the host at once, as redis does it: one of them may not answer.
         let addresses = tokio::net::lookup_host((host.as_str(), *port)).await?;
@@ -72,14 +92,16 @@ impl managed::Manager for Opener {
             return Err(std::io::Error::new(ErrorKind::NotFound, format!("{host} has no address")).into());
         }
         let stream = with_settings(select_ok(tries).await?.0, info.tcp_settings())?;
+        let socket = socket2::SockRef::from(&stream).try_clone()?;
         let opened = MultiplexedConnection::new_with_config(info.redis_settings(), stream, self.settings.clone());
         let (connection, driver) = opened.await?;
-        Ok(Link { connection, driver: Some(AbortOnDropHandle::new(tokio::spawn(driver))) })
+        let driver = AbortOnDropHandle::new(tokio::spawn(driver));
+        Ok(Link { connection, parts: Some(Parts { driver, socket }) })
     }
 
     async fn recycle(&self, link: &mut Link, used: &managed::Metrics) -> RecycleResult<RedisError> {
-        let ask_after = if link.driver.is_some() { ASK_AFTER } else { ASK_AFTER_TLS };
-        if link.driver.as_ref().is_some_and(AbortOnDropHandle::is_finished) {
+        let ask_after = if link.parts.is_some() { ASK_AFTER } else { ASK_AFTER_TLS };
+        if link.parts.as_ref().is_some_and(Parts::is_closed) {
             return Err(RecycleError::message("it has been closed"));
         }
         if used.last_used() >= ask_after {
