@@ -4,8 +4,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use leasehold::{Config, Job, JobId, State, Store};
-use leasehold_tests::{Api, RedisServer, System, eventually};
-use nix::unistd::Uid;
+use leasehold_tests::{Api, RedisServer, System, Worker, eventually};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid};
 use tempfile::TempDir;
 
 use crate::steered_command::{SOON, submit};
@@ -21,7 +22,18 @@ while [ ! -s "$sh/new" ]; do sleep 0.01; done
 mv "$sh/new" "$sh/pid"
 "#;
 
-const SCRIPTS: [(&str, &str); 4] = [
+/// Known by its group alone: it has neither the environment nor the folder of its command.
+const DISGUISED: &str = r#"
+sh=$(dirname "$0")
+cd /
+env -i sleep 1000 >/dev/null 2>&1 </dev/null &
+echo $! > "$sh/new"
+mv "$sh/new" "$sh/pid"
+wait
+"#;
+
+const SCRIPTS: [(&str, &str); 5] = [
+    ("disguised", DISGUISED),
     // What `ps e` shows of the worker and of all others.
     ("snoop", "cat /proc/$PPID/environ /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' > out/seen; env >> out/seen"),
     ("linked", "rm -rf out; ln -s /etc out"),
@@ -158,6 +170,38 @@ async fn a_daemon_of_a_command_ends_with_a_killed_worker() {
     assert!(runs(&left));
     worker.kill9();
     eventually(SOON, "the daemon ends", async || !runs(&left)).await;
+    ground.api.post(&format!("/api/v1/jobs/{id}/cancel"), &serde_json::json!({})).await;
+    let _other = ground.system.worker(&[]);
+    ground.ended(&id).await;
+    ground.system.finish().await;
+}
+
+/// The shell that guards the commands of this worker.
+async fn guard_of(worker: &Worker) -> i32 {
+    let parent = format!("PPid:\t{}\n", worker.pid());
+    let is_guard = |process: &Path| {
+        let line = fs::read_to_string(process.join("cmdline")).unwrap_or_default();
+        line.ends_with("command-guard\0")
+            && fs::read_to_string(process.join("status")).is_ok_and(|status| status.contains(&parent))
+    };
+    let find =
+        async || fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path())).find(|p| is_guard(p));
+    let found = eventually(SOON, "the worker has a guard", find).await;
+    found.file_name().unwrap().to_str().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_guard_that_is_killed_has_a_successor_that_knows_what_runs() {
+    let ground = Ground::start().await;
+    let worker = ground.system.worker(&[]);
+    let id = submit(&ground.api, "disguised").await;
+    let left = ground.left().await;
+    let first = guard_of(&worker).await;
+    kill(Pid::from_raw(first), Signal::SIGKILL).unwrap();
+    eventually(SOON, "another guard", async || guard_of(&worker).await != first).await;
+    assert!(runs(&left));
+    worker.kill9();
+    eventually(SOON, "what the command has started ends", async || !runs(&left)).await;
     ground.api.post(&format!("/api/v1/jobs/{id}/cancel"), &serde_json::json!({})).await;
     let _other = ground.system.worker(&[]);
     ground.ended(&id).await;

@@ -3,6 +3,7 @@
 //! It reads the payload on stdin, runs in a scratch folder and reports as JSON lines on stdout; all other output is its
 //! log. Its exit code decides: 0 completes the job, 65 fails it for good, all others fail the attempt.
 mod cache;
+mod guard;
 mod items;
 mod launch;
 mod meant;

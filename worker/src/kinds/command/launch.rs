@@ -1,14 +1,15 @@
 //! Starts commands so that none outlives its worker.
 //!
-//! The kernel kills a child when the *thread* that forked it ends (`PR_SET_PDEATHSIG`), so one thread that lives as
-//! long as the worker forks all of them. That does not kill a child's own children, so a small shell, the guard, reads
-//! from a pipe of the worker's: when the pipe closes, however the worker ended, the guard kills the remaining process
-//! groups and removes the scratch folders.
+//! A [`Guard`] kills what is left when the worker has ended. Without one, the kernel kills a child when the *thread*
+//! that started it ends (`PR_SET_PDEATHSIG`), so one thread that lives as long as the worker starts all of them. That
+//! is no more than a substitute: it spares the child's own children, and the child must ask for it itself, between fork
+//! and exec. Each start is then a copy of the whole worker's memory map instead of a `posix_spawn`, which costs several
+//! times what a small command does.
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -24,29 +25,9 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 
+use super::guard::Guard;
 use super::strays::{self, MARK};
 use super::user::CommandUser;
-
-/// Reads `+ group` and `- group` until the pipe closes.
-const GUARD: &str = r#"
-trap '' HUP INT QUIT TERM
-groups=' '
-while read -r sign group; do
-  case $sign in
-    +) groups="$groups$group " ;;
-    -) groups="${groups%% $group *} ${groups#* $group }" ;;
-  esac
-done
-for group in $groups; do kill -s KILL -- "-$group"; done
-rounds=0
-while [ "$rounds" -lt 100 ]; do
-  found=$(grep -lsaF "LEASEHOLD_SCRATCH=$1/" /proc/[0-9]*/environ)
-  [ -n "$found" ] || break
-  for file in $found; do process=${file#/proc/}; kill -s KILL "${process%/environ}"; done
-  rounds=$((rounds + 1))
-done
-rm -rf -- "$1"
-"#;
 
 /// A command to start.
 pub(super) struct LaunchRequest {
@@ -212,7 +193,9 @@ impl ScratchRoot {
             user.give(scratch.path())?;
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        die_with_this_thread(&mut command);
+        if !self.guard.is_there() {
+            die_with_this_thread(&mut command);
+        }
         let child = Command::from(command).kill_on_drop(true).spawn()?;
         let group = Group::new(&child, scratch.path().to_owned(), Arc::clone(&self.guard))?;
         Ok(Launched { group, child, scratch })
@@ -254,7 +237,7 @@ pub(super) struct Group {
 impl Group {
     fn new(child: &Child, scratch: PathBuf, guard: Arc<Guard>) -> io::Result<Self> {
         let id = child.id().and_then(|id| i32::try_from(id).ok()).ok_or(io::ErrorKind::NotFound)?;
-        guard.send('+', id);
+        guard.add(id);
         Ok(Self { leader: Pid::from_raw(id), scratch, started_at: Instant::now(), ended: Arc::default(), guard })
     }
 
@@ -283,42 +266,7 @@ impl Drop for Group {
             self.signal(Signal::SIGKILL);
             strays::kill_all(&self.scratch, self.leader, self.started_at);
         }
-        self.guard.send('-', self.leader.as_raw());
-    }
-}
-
-/// The shell that outlives the worker to clean up; does nothing if there is no shell.
-#[derive(Default)]
-struct Guard {
-    shell: Mutex<Option<std::process::Child>>,
-}
-
-impl Guard {
-    fn start(folder: &Path) -> io::Result<Self> {
-        let folder: PathBuf = folder.into();
-        let mut shell = std::process::Command::new("/bin/sh");
-        shell.args(["-c", GUARD, "leasehold-guard"]).arg(folder).current_dir("/").env_clear();
-        shell.env("PATH", "/usr/bin:/bin");
-        // In a separate group, so that signals to the worker's group, for example from a terminal, do not reach it.
-        shell.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        Ok(Self { shell: Mutex::new(Some(shell.spawn()?)) })
-    }
-
-    fn send(&self, sign: char, group: i32) {
-        let mut shell = self.shell.lock().expect("lock not poisoned");
-        if let Some(pipe) = shell.as_mut().and_then(|shell| shell.stdin.as_mut()) {
-            // If the guard was killed, the commands themselves still die with the worker.
-            drop(writeln!(pipe, "{sign} {group}"));
-        }
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if let Some(mut shell) = self.shell.lock().expect("lock not poisoned").take() {
-            drop(shell.stdin.take());
-            drop(shell.wait());
-        }
+        self.guard.remove(self.leader.as_raw());
     }
 }
 
