@@ -45,6 +45,15 @@ pub(super) struct Launched {
     pub scratch: TempDir,
 }
 
+/// What ends a command whose worker is killed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bond {
+    /// The guard.
+    Guard,
+    /// The end of the thread that starts it.
+    Thread,
+}
+
 type Answer = oneshot::Sender<io::Result<Launched>>;
 
 /// Starts the commands of one worker.
@@ -88,8 +97,14 @@ impl Launcher {
     /// # Errors
     /// The system's error, for example a missing program.
     pub(super) async fn launch(&self, request: LaunchRequest) -> io::Result<Launched> {
+        let running = self.running()?;
+        if running.root.guard.is_there() {
+            // A start takes until the program runs, so several at once.
+            let launching = move || running.root.launch(request, Bond::Guard);
+            return tokio::task::spawn_blocking(launching).await.map_err(io::Error::other)?;
+        }
         let (answer, launched) = oneshot::channel();
-        self.running()?.requests.send((request, answer)).map_err(io::Error::other)?;
+        running.requests.send((request, answer)).map_err(io::Error::other)?;
         launched.await.map_err(io::Error::other)?
     }
 
@@ -107,7 +122,7 @@ impl Launcher {
             let _entered = runtime.enter();
             for (request, answer) in inbox {
                 // If the receiver is gone, the command is dropped and so killed.
-                drop(answer.send(launching.launch(request)));
+                drop(answer.send(launching.launch(request, Bond::Thread)));
             }
         })?;
         Ok(running.insert(LauncherThread { root, requests }).clone())
@@ -165,7 +180,7 @@ impl ScratchRoot {
         }
     }
 
-    fn launch(&self, request: LaunchRequest) -> io::Result<Launched> {
+    fn launch(&self, request: LaunchRequest, bond: Bond) -> io::Result<Launched> {
         let scratch = request.scratch;
         let (program, arguments) = request.words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let mut command = std::process::Command::new(program);
@@ -193,7 +208,7 @@ impl ScratchRoot {
             user.give(scratch.path())?;
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        if !self.guard.is_there() {
+        if bond == Bond::Thread {
             die_with_this_thread(&mut command);
         }
         let child = Command::from(command).kill_on_drop(true).spawn()?;
