@@ -1,6 +1,7 @@
 //! Problems (RFC 9457), the error responses of the API; only this module chooses a status.
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use leasehold::schedule::InvalidTiming;
 use leasehold::{Error, FileError, Refusal};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
@@ -24,8 +25,10 @@ pub enum Code {
     MethodNotAllowed,
     BodyTimeout,
     NoQueue,
+    NoSchedule,
     WrongState,
     QueueInUse,
+    DeclaredInFile,
     BatchConflict,
     KeyGone,
     BodyTooLarge,
@@ -37,6 +40,8 @@ pub enum Code {
     KeyConflict,
     TooManyNames,
     UnknownKind,
+    InvalidSchedule,
+    TooManySchedules,
     Internal,
     Corrupt,
     Unavailable,
@@ -65,6 +70,10 @@ impl Code {
             Code::NoJob => (S::NOT_FOUND, "no_such_job", "No such job", 0),
             Code::NoFile => (S::NOT_FOUND, "no_such_file", "No such file", 0),
             Code::NoQueue => (S::NOT_FOUND, "no_such_queue", "No such queue", 0),
+            Code::NoSchedule => (S::NOT_FOUND, "no_such_schedule", "No such schedule", 0),
+            Code::DeclaredInFile => (S::CONFLICT, "declared_in_file", "The kinds file declares this", 0),
+            Code::InvalidSchedule => (S::UNPROCESSABLE_ENTITY, "invalid_schedule", "The schedule cannot be used", 0),
+            Code::TooManySchedules => (S::UNPROCESSABLE_ENTITY, "too_many_schedules", "Too many schedules", 0),
             Code::QueueInUse => (S::CONFLICT, "queue_in_use", "The queue is in use", 0),
             Code::RangeBeyond => {
                 (S::RANGE_NOT_SATISFIABLE, "range_beyond", "The range is beyond the end of the file", 0)
@@ -131,6 +140,12 @@ impl Problem {
             detail += &format!(" (and {} more)", faults.len() - 1);
         }
         Self(Box::new(Parts { code, detail, faults, cause: None }))
+    }
+
+    /// The problem of a schedule that would never have a job, or cannot be read.
+    fn invalid_schedule(fault: &InvalidTiming) -> Self {
+        let faults = vec![Fault::pointer(format!("/{}", fault.field), fault.reason.clone())];
+        Self(Box::new(Parts { code: Code::InvalidSchedule, detail: fault.to_string(), faults, cause: None }))
     }
 
     /// The problem of a failed read: nothing was changed, so it may be repeated.
@@ -224,6 +239,10 @@ impl Problem {
             Refusal::NotFound(_) => Code::NoJob,
             Refusal::NoQueue(_) => Code::NoQueue,
             Refusal::QueueInUse { .. } => Code::QueueInUse,
+            Refusal::NoSchedule(_) => Code::NoSchedule,
+            Refusal::DeclaredInFile(_) => Code::DeclaredInFile,
+            Refusal::TooManySchedules(_) => Code::TooManySchedules,
+            Refusal::Timing(fault) => return Self::invalid_schedule(&fault),
             Refusal::KeyConflict(_) => Code::KeyConflict,
             Refusal::KeyGone(_) => Code::KeyGone,
             Refusal::TooManyNames { .. } => Code::TooManyNames,

@@ -3,7 +3,9 @@ use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 
-use crate::routes::{events, files, health, items, jobs, landing, no_method, no_route, queues, submit, workers};
+use crate::routes::{
+    events, files, health, items, jobs, landing, no_method, no_route, queues, schedules, submit, workers,
+};
 use crate::state::Api;
 use crate::{access, openapi, origin, request, views};
 
@@ -25,6 +27,11 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/queues/{queue}", get(queues::get).delete(queues::remove))
         .route("/api/v1/queues/{queue}/pause", post(queues::pause))
         .route("/api/v1/queues/{queue}/resume", post(queues::resume))
+        .route("/api/v1/schedules", get(schedules::list))
+        .route("/api/v1/schedules/{name}", get(schedules::get).put(schedules::put).delete(schedules::remove))
+        .route("/api/v1/schedules/{name}/trigger", post(schedules::trigger))
+        .route("/api/v1/schedules/{name}/pause", post(schedules::pause))
+        .route("/api/v1/schedules/{name}/resume", post(schedules::resume))
         .route("/api/v1/workers", get(workers::list))
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))

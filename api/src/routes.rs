@@ -6,6 +6,7 @@ pub mod items;
 pub mod jobs;
 pub mod landing;
 pub mod queues;
+pub mod schedules;
 pub mod submit;
 pub mod workers;
 
@@ -31,7 +32,7 @@ pub type Answer = Result<Response, Problem>;
 pub async fn no_route() -> Problem {
     Problem::new(
         Code::NoRoute,
-        "the routes begin with /api/v1/jobs, /api/v1/queues and /api/v1/workers; /openapi.json lists them all",
+        "the routes begin with /api/v1 and then jobs, queues, schedules or workers; /openapi.json lists them all",
     )
 }
 

@@ -128,7 +128,8 @@ impl Api {
                     self.0.connection.send_replace(Some(Connection { store: store.clone(), watcher }));
                     tokio::spawn(self.clone().follow_kinds(store.clone()));
                     tokio::spawn(self.clone().watch_files(store.clone()));
-                    tokio::spawn(sweeper::run(store, self.0.config.clone(), self.0.stopping.clone()));
+                    let (config, stopping, api) = (self.0.config.clone(), self.0.stopping.clone(), self.clone());
+                    tokio::spawn(sweeper::run(store, config, move || api.rules().kinds, stopping));
                     return Ok(());
                 }
                 Err(e @ (Error::Config(_) | Error::Corrupt { .. } | Error::Refused(_))) => return Err(e),
@@ -141,6 +142,7 @@ impl Api {
     async fn try_connect(&self) -> Result<Store, Error> {
         let store = Store::connect_counted(&self.0.config, self.0.metrics.of_store()).await?;
         store.register_kinds(&self.kinds()).await?;
+        store.declare_schedules(&self.kinds()).await?;
         self.adopt_kinds(&store).await?;
         Ok(store)
     }
@@ -179,7 +181,10 @@ impl Api {
                 let now = (emptied_at, store.partitions());
                 is_due |= std::mem::replace(&mut known, now) != now;
             }
-            if is_due && store.register_kinds(&self.kinds()).await.is_ok() {
+            if is_due
+                && store.register_kinds(&self.kinds()).await.is_ok()
+                && store.declare_schedules(&self.kinds()).await.is_ok()
+            {
                 (is_due, _) = (false, agreement.set_kinds(&self.kinds()));
             }
             let _ = self.adopt_kinds(&store).await;

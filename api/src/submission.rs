@@ -106,7 +106,8 @@ fn draft(reader: &mut Reader<'_>, key: Option<String>, sizes: &Limits) -> Option
     })
 }
 
-fn priority(reader: &mut Reader<'_>) -> Option<Priority> {
+/// Reads a priority.
+pub fn priority(reader: &mut Reader<'_>) -> Option<Priority> {
     let word = reader.text("priority")?;
     let priority = Priority::parse(&word);
     if priority.is_none() {
@@ -130,7 +131,11 @@ fn due(reader: &mut Reader<'_>) -> Option<Due> {
     at.map(Due::At).or(delay_ms.map(Due::In))
 }
 
-fn known(kind: &Kind, rules: &Rules<'_>) -> Result<(), Problem> {
+/// Checks that a kind is configured, if only those are taken.
+///
+/// # Errors
+/// A problem that names the nearest one.
+pub fn known(kind: &Kind, rules: &Rules<'_>) -> Result<(), Problem> {
     if !rules.known_kinds_only || rules.kinds.contains(kind) {
         return Ok(());
     }

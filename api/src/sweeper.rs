@@ -3,10 +3,11 @@
 //!
 //! Each partition's clock has the time of the last sweep or renewal of any worker or API. The API sweeps a partition
 //! when that is a few intervals ago; so several replicas share the work, and while a worker lives there is none.
+use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold::store::SweepRequest;
-use leasehold::{Config, Error, Store};
+use leasehold::{Config, Error, Kinds, Store};
 use tokio_util::sync::CancellationToken;
 
 /// Intervals without a worker's sweep before the API sweeps.
@@ -15,13 +16,13 @@ const INTERVALS: u64 = 3;
 const BACKLOG_PAUSE: Duration = Duration::from_millis(20);
 
 /// Sweeps what no worker sweeps, until `stopping`.
-pub async fn run(store: Store, config: Config, stopping: CancellationToken) {
+pub async fn run(store: Store, config: Config, kinds: impl Fn() -> Arc<Kinds>, stopping: CancellationToken) {
     let store = store.impatient();
     let mut pause = Duration::from_millis(config.worker.sweep_ms);
     let mut probe = 0;
     while let Some(()) = stopping.run_until_cancelled(tokio::time::sleep(pause)).await {
         probe = (probe + 1) % store.partitions();
-        match sweep(&store, &config, probe).await {
+        match sweep(&store, &config, &kinds, probe).await {
             Ok(next) => pause = next,
             Err(e) => tracing::debug!("sweeping in place of a worker: {e}"),
         }
@@ -29,7 +30,7 @@ pub async fn run(store: Store, config: Config, stopping: CancellationToken) {
 }
 
 /// Returns the pause before the next look.
-async fn sweep(store: &Store, config: &Config, probe: u16) -> Result<Duration, Error> {
+async fn sweep(store: &Store, config: &Config, kinds: &impl Fn() -> Arc<Kinds>, probe: u16) -> Result<Duration, Error> {
     let (every, max_crashes) = (config.worker.sweep_ms, config.max_crashes);
     let lease_ms = store.published().await?.lease_ms.unwrap_or(config.lease_ms);
     let request = SweepRequest { lease_ms, max_crashes, interval_ms: 0 };
@@ -42,6 +43,9 @@ async fn sweep(store: &Store, config: &Config, probe: u16) -> Result<Duration, E
         // In a cluster its node may be away: the others are swept nevertheless.
         let Ok(swept) = store.sweep(partition, &request).await else { continue };
         more |= swept.more;
+        if swept.tick_in.is_some_and(|wait| wait.is_zero()) {
+            store.tick(partition, &kinds()).await?;
+        }
         for id in &swept.reclaimed {
             tracing::info!(job = %id, "reclaimed: its worker let the lease expire");
         }

@@ -6,6 +6,7 @@ mod client;
 mod files;
 mod follow;
 mod ids;
+mod schedules;
 mod submit;
 
 use leasehold::store::{HistoryEntry, ListQuery, Page, QueueStatus, Serving, WorkerStatus};

@@ -5,7 +5,7 @@ mod files;
 mod list;
 mod prune;
 mod show;
-mod submit;
+pub(crate) mod submit;
 mod watch;
 
 use clap::{Args, Subcommand};

@@ -17,6 +17,7 @@ mod partitions;
 mod print;
 mod problem;
 mod queues;
+mod schedules;
 mod settings;
 mod stop;
 mod tokens;
@@ -61,6 +62,9 @@ enum Command {
     /// List, show, pause and resume queues.
     #[command(subcommand, visible_alias = "queue")]
     Queues(queues::Command),
+    /// List, show, write, pause, resume, trigger and remove schedules.
+    #[command(subcommand, visible_alias = "schedule")]
+    Schedules(schedules::Command),
     /// List the workers.
     #[command(subcommand, visible_alias = "worker")]
     Workers(workers::Command),
@@ -114,6 +118,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Demo(arguments) => demo::run(&arguments).await,
         Command::Jobs(command) => jobs::run(command).await,
         Command::Queues(command) => queues::run(command).await,
+        Command::Schedules(command) => schedules::run(command).await,
         Command::Workers(command) => workers::run(command).await,
         Command::Import(arguments) => import::run(arguments).await,
         Command::Tokens(command) => tokens::run(command),

@@ -1,5 +1,6 @@
 //! Errors of a Store call, classified by what the caller can do about them.
-use crate::{JobId, QueueName, State};
+use crate::schedule::InvalidTiming;
+use crate::{JobId, QueueName, ScheduleName, State};
 
 /// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -73,6 +74,18 @@ pub enum Refusal {
         /// The limit.
         max: usize,
     },
+    /// No such schedule.
+    #[error("there is no schedule {0}")]
+    NoSchedule(ScheduleName),
+    /// The schedule is declared in the kinds file, which alone can change it.
+    #[error("schedule {0} is declared in the kinds file; change it there")]
+    DeclaredInFile(ScheduleName),
+    /// The limit on schedules is reached.
+    #[error("the limit of {0} schedules in a partition is reached; remove some")]
+    TooManySchedules(usize),
+    /// A schedule without a tick to come.
+    #[error("{0}")]
+    Timing(InvalidTiming),
     /// The verb does not apply in this state.
     #[error("the job is {state}; {advice}")]
     WrongState {

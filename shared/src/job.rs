@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::FileEntry;
 use crate::limits::REPLICAS_MAX;
-use crate::{JobId, Json, Kind, QueueName, State, Timestamp, WorkerId};
+use crate::{JobId, Json, Kind, QueueName, ScheduleName, State, Timestamp, WorkerId};
 
 /// The priority within a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -241,6 +241,12 @@ pub struct Job {
     pub items: Option<Items>,
     /// When it was accepted.
     pub created_at: Timestamp,
+    /// The schedule that submitted it; absent for any other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<ScheduleName>,
+    /// The tick of its schedule; absent for a job that somebody has triggered, or without a schedule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduled_for: Option<Timestamp>,
     /// When it is, or was, due.
     pub scheduled_at: Option<Timestamp>,
     /// When its last run started.

@@ -1,5 +1,6 @@
 //! The kinds file: an operator's settings for each kind of work. API and workers read the same file.
 mod published;
+mod schedules;
 mod text;
 
 use std::collections::BTreeMap;
@@ -13,10 +14,11 @@ use crate::canonical::request_digest;
 use crate::followed::Followed;
 use crate::job::Durability;
 use crate::retry::Backoff;
-use crate::{Error, Kind, QueueName, canonical, limits};
+use crate::{Error, Kind, QueueName, ScheduleName, canonical, limits};
 
 use published::PublishedKind;
 pub use published::PublishedKinds;
+pub use schedules::Declared;
 use text::{Text, either};
 
 /// The settings of one kind; every setting has a default.
@@ -203,6 +205,7 @@ pub struct Cache {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Kinds {
     kinds: BTreeMap<Kind, KindConfig>,
+    schedules: BTreeMap<ScheduleName, Declared>,
     dir: PathBuf,
     default: KindConfig,
 }
@@ -212,6 +215,8 @@ pub struct Kinds {
 struct KindsFile {
     #[serde(default)]
     kinds: BTreeMap<String, KindConfig>,
+    #[serde(default)]
+    schedules: BTreeMap<String, toml::Table>,
 }
 
 impl Kinds {
@@ -247,7 +252,7 @@ impl Kinds {
             check(&config).map_err(|reason| format!("[kinds.{name}]: {reason}"))?;
             kinds.insert(kind, config);
         }
-        Ok(Self { kinds, dir, default: KindConfig::default() })
+        Ok(Self { kinds, schedules: schedules::read(file.schedules)?, dir, default: KindConfig::default() })
     }
 
     /// The settings of `kind`, or the defaults.
@@ -263,6 +268,11 @@ impl Kinds {
     /// The kinds that the file names.
     pub fn iter(&self) -> impl Iterator<Item = (&Kind, &KindConfig)> {
         self.kinds.iter()
+    }
+
+    /// The schedules that the file declares.
+    pub fn schedules(&self) -> &BTreeMap<ScheduleName, Declared> {
+        &self.schedules
     }
 
     /// Whether there is no kinds file, or it is empty.

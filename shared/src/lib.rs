@@ -3,7 +3,8 @@
 //! Reading order:
 //! 1. The domain is pure, without clock or I/O: [`names`], [`time`] and [`json`] are its values, [`job`] and [`lifecycle`] the job
 //!    and its state machine, [`retry`] the delay of the next attempt, [`canonical`] the digests by which requests are compared,
-//!    [`draft`] what makes a request a job, [`limits`] every bound, and [`error`] what a caller can act on.
+//!    [`draft`] what makes a request a job, [`schedule`] when the jobs of a schedule are due, [`limits`] every bound,
+//!    and [`error`] what a caller can act on.
 //! 2. [`config`], [`kinds`] and [`tokens`] read what operators write.
 //! 3. [`files`] stores the files of jobs, and [`store`] everything else.
 //! 4. [`init`], [`secrets`], [`log`], [`metrics`] and [`server`] are what every process needs.
@@ -27,6 +28,7 @@ pub mod metrics;
 pub mod names;
 mod redis_url;
 pub mod retry;
+pub mod schedule;
 pub mod secrets;
 pub mod server;
 pub mod store;
@@ -42,6 +44,7 @@ pub use json::Json;
 pub use kinds::{KindConfig, Kinds};
 pub use lifecycle::State;
 pub use limits::Limits;
-pub use names::{JobId, Kind, QueueName, WorkerId};
+pub use names::{JobId, Kind, QueueName, ScheduleName, WorkerId};
+pub use schedule::Schedule;
 pub use store::Store;
 pub use time::Timestamp;

@@ -27,6 +27,14 @@ pub const DRAIN_MS: u64 = 2_000;
 pub const BODY_FREE_BYTES: usize = 16 << 10;
 /// Kinds, and queues, in a partition.
 pub const NAMES_MAX: usize = 1_000;
+/// Schedules in a partition.
+pub const SCHEDULES_MAX: usize = 1_000;
+/// The shortest and the longest interval of a schedule, ms.
+pub const EVERY_MS_MIN: u64 = 1_000;
+/// See [`EVERY_MS_MIN`]: ten years.
+pub const EVERY_MS_MAX: u64 = 3_650 * 86_400_000;
+/// Ticks of a schedule that are done at once, the last ones.
+pub const TICKS_MAX: usize = 100;
 /// Kinds of which one sweep of a partition looks whether the retention of jobs has passed, chosen at random each time.
 pub const KINDS_WINDOW: usize = 20;
 /// Ids that one claim examines beyond its free slots: cancelled and parked ids count.

@@ -99,6 +99,10 @@ name!(
     QueueName, "queue", is_label, LABEL_RULE
 );
 name!(
+    /// A schedule.
+    ScheduleName, "schedule", is_label, LABEL_RULE
+);
+name!(
     /// The id of one run of a worker process; never reused.
     WorkerId, "worker id", is_id, ID_RULE
 );

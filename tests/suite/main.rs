@@ -42,6 +42,7 @@ mod reference_model;
 mod retention;
 mod running_jobs;
 mod scaling;
+mod schedules;
 mod sentinel;
 mod set_aside;
 mod start;

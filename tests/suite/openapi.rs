@@ -100,6 +100,7 @@ async fn each_described_success_is_seen() {
     let shown: Value = serde_json::from_str(shown).unwrap();
     assert_eq!(contract::api().faults(&json!({"$ref": "#/components/schemas/Job"}), &shown), [""; 0]);
     asker.ask(Method::GET, &format!("{path}/history"), None).await;
+    schedules(&mut asker).await;
     batches(&mut asker, &work).await;
     files(&mut asker).await;
     assert_eq!(asker.ask(Method::DELETE, &path, None).await.status, 204);
@@ -168,6 +169,27 @@ async fn files(asker: &mut Asker) {
     asker.ask(Method::GET, &path, None).await;
     let part = asker.ask_with(Method::GET, &path, None, Some(("range", "bytes=2-4"))).await;
     assert_eq!((part.status, part.text.as_str()), (206, "234"));
+}
+
+async fn schedules(asker: &mut Asker) {
+    let path = "/api/v1/schedules/nightly";
+    let body = json!({"cron": "0 3 * * *", "time_zone": "Europe/Berlin", "kind": "step", "payload": [1]});
+    for status in [201, 200] {
+        assert_eq!(asker.ask(Method::PUT, path, Some(body.clone())).await.status, status);
+    }
+    let never = json!({"cron": "0 0 31 2 *", "kind": "step"});
+    let refused = asker.ask(Method::PUT, path, Some(never)).await;
+    assert_eq!((refused.status, &refused.json["errors"][0]["pointer"]), (422, &json!("/cron")));
+    for path in ["/api/v1/schedules", path] {
+        assert_eq!(asker.ask(Method::GET, path, None).await.status, 200, "{path}");
+    }
+    for (verb, status) in [("pause", 200), ("resume", 200), ("trigger", 202)] {
+        assert_eq!(asker.ask(Method::POST, &format!("{path}/{verb}"), None).await.status, status, "{verb}");
+    }
+    for status in [204, 404] {
+        assert_eq!(asker.ask(Method::DELETE, path, None).await.status, status);
+    }
+    assert_eq!(asker.ask(Method::GET, path, None).await.status, 404);
 }
 
 async fn batches(asker: &mut Asker, work: &Work) {

@@ -12,7 +12,7 @@ const LINE_MAX: usize = 120;
 const FILE_LINES_MAX: usize = 400;
 const FUNCTION_LINES_MAX: usize = 70;
 /// How many places break each rule today.
-const LONG_LINES: usize = 121;
+const LONG_LINES: usize = 120;
 const LONG_FILES: usize = 1;
 const LONG_FUNCTIONS: usize = 0;
 const RETIRED_WORDS: usize = 0;

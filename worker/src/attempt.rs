@@ -74,6 +74,7 @@ impl Attempt {
             number: job.attempts.saturating_add(1),
             parent: job.parent.clone(),
             checkpoint: job.checkpoint.clone(),
+            scheduled_for: job.scheduled_for,
             deadline,
             progress: ProgressHandle::new(job.held.clone(), Arc::clone(&stop)),
             stop,

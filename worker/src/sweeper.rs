@@ -10,6 +10,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use leasehold::store::{SweepPart, SweepRequest, Swept};
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 
 use crate::event::Event;
 use crate::outage::is_outage;
@@ -47,14 +48,20 @@ pub(crate) async fn run(running: Arc<Running>) {
 
 async fn sweep_short(running: &Running, partition: u16, permits: &Semaphore, long_due: &Notify) {
     let every = Duration::from_millis(running.config.worker.sweep_ms);
-    let (mut pause, mut intervals, mut backlog) = (every, 1, false);
+    let (mut pause, mut intervals, mut backlog, mut tick_at) = (every, 1, false, None);
     loop {
         // Jitter spreads the sweeps of many workers and partitions.
-        tokio::time::sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
+        let next = Instant::now() + pause.mul_f64(rand::random_range(0.8..1.2));
+        while let Some(at) = tick_at.filter(|at| *at < next) {
+            tokio::time::sleep_until(at).await;
+            tick_at = tick(running, partition, permits).await;
+        }
+        tokio::time::sleep_until(next).await;
         let Some(swept) = sweep(running, partition, SweepPart::Short, backlog, permits).await else {
             (pause, backlog) = (every, false);
             continue;
         };
+        tick_at = swept.tick_in.map(|wait| Instant::now() + wait);
         if swept.long_due {
             long_due.notify_one();
         }
@@ -63,6 +70,26 @@ async fn sweep_short(running: &Running, partition: u16, permits: &Semaphore, lon
         intervals = if swept.fresh { (intervals + 1).min(rarest) } else { 1 };
         backlog = swept.more;
         pause = if backlog { every.min(BACKLOG_PAUSE) } else { every * intervals };
+    }
+}
+
+/// Does the ticks of schedules that are due. Every worker tries it, so that none is late when a worker dies. Returns
+/// when the next tick is due.
+async fn tick(running: &Running, partition: u16, permits: &Semaphore) -> Option<Instant> {
+    let _permit = permits.acquire().await.expect("never closed");
+    match running.store.impatient().tick(partition, &running.work().kinds).await {
+        Ok(ticked) => {
+            running.redis.answered_in(Some(partition));
+            if !ticked.submitted.is_empty() {
+                running.tell_claimer(Event::Look(partition));
+            }
+            ticked.next_in.map(|wait| Instant::now() + wait)
+        }
+        // The next sweep says when the next tick is due.
+        Err(e) => {
+            running.redis.failed_in(Some(partition), "submitting the jobs of schedules", &e);
+            None
+        }
     }
 }
 

@@ -40,7 +40,8 @@ pub async fn submit(State(api): State<Api>, headers: HeaderMap, _: NoQuery, body
     }
 }
 
-fn accepted(job: Job, replayed: bool) -> Response {
+/// The answer with a job that was submitted.
+pub(super) fn accepted(job: Job, replayed: bool) -> Response {
     let status = if replayed { StatusCode::OK } else { StatusCode::ACCEPTED };
     let location = format!("/api/v1/jobs/{}", job.id);
     (status, [(LOCATION, location)], Json(job)).into_response()
@@ -159,6 +160,8 @@ impl Receipt {
             items: self.items,
             created_at: accepted.created_at,
             scheduled_at: accepted.scheduled_at,
+            schedule: None,
+            scheduled_for: None,
             started_at: None,
             updated_at: accepted.created_at,
             finished_at: None,

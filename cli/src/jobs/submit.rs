@@ -134,7 +134,8 @@ fn submission(arguments: &Arguments, payload: &str, backend: &Backend) -> Result
     Ok(Submission { draft, files: Attachment::all(&arguments.file)? })
 }
 
-fn read(payload: &str, items: Option<&PathBuf>) -> Result<String, Failure> {
+/// Reads the value of `--payload`.
+pub(crate) fn read(payload: &str, items: Option<&PathBuf>) -> Result<String, Failure> {
     if payload == "-" {
         if items.is_some_and(|path| path.as_os_str() == "-") {
             return Err(Failure::Usage("--payload and --items cannot both be standard input".into()));
@@ -151,7 +152,8 @@ fn read(payload: &str, items: Option<&PathBuf>) -> Result<String, Failure> {
     }
 }
 
-fn priority() -> impl TypedValueParser<Value = Priority> {
+/// Reads `--priority`.
+pub(crate) fn priority() -> impl TypedValueParser<Value = Priority> {
     let words = PossibleValuesParser::new(["high", "normal", "low"]);
     words.map(|word| Priority::parse(&word).expect("the words above are priorities"))
 }
@@ -161,7 +163,8 @@ fn delay(text: &str) -> Result<Duration, String> {
     if millis(delay) > limits::DELAY_MS_MAX { Err("write at most ten years, 3650d".into()) } else { Ok(delay) }
 }
 
-fn timeout(text: &str) -> Result<Duration, String> {
+/// Reads `--timeout`.
+pub(crate) fn timeout(text: &str) -> Result<Duration, String> {
     let timeout = duration(text)?;
     let fits = (1..=limits::TIMEOUT_MS_MAX).contains(&millis(timeout));
     if fits { Ok(timeout) } else { Err("write 1ms to 7d".into()) }

@@ -8,7 +8,7 @@ use super::wire::reply::{array, number, str_of, text};
 use super::wire::{Args, Repeat, scripts};
 use crate::files::FileEntry;
 use crate::job::Items;
-use crate::{Error, JobId, Json, Kind, QueueName, Result, WorkerId, limits};
+use crate::{Error, JobId, Json, Kind, QueueName, Result, Timestamp, WorkerId, limits};
 
 /// The proof of a lease.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -66,6 +66,8 @@ pub struct ClaimedJob {
     pub timeout_ms: Option<u64>,
     /// The checkpoint of the last attempt.
     pub checkpoint: Option<Json>,
+    /// The tick of the schedule that submitted it.
+    pub scheduled_for: Option<Timestamp>,
     /// Its batch, for an item.
     pub parent: Option<JobId>,
     /// Counts of its items, for a batch that runs its `then`.
@@ -162,6 +164,7 @@ fn claimed_job(partition: u16, now: i64, reply: &Value) -> Result<ClaimedJob> {
         crashes: count("crashes").unwrap_or(0),
         timeout_ms: field("timeout_ms").and_then(|v| v.parse().ok()),
         checkpoint: field("checkpoint").map(|v| Json::stored(v.to_owned())),
+        scheduled_for: field("scheduled_for").and_then(|v| v.parse().ok()).map(Timestamp),
         parent: field("parent").and_then(|v| JobId::parse(v).ok()),
         items: items_of(field),
         files: field("files").map_or_else(Vec::new, files_of),

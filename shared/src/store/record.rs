@@ -8,7 +8,7 @@ use super::wire::{Args, Home, Repeat, keys, scripts};
 use super::{Store, by_partition};
 use crate::files::FileEntry;
 use crate::job::{ErrorCode, Items, JobError, Priority, Progress};
-use crate::{Error, Job, JobId, Json, Kind, QueueName, Result, State, Timestamp, WorkerId};
+use crate::{Error, Job, JobId, Json, Kind, QueueName, Result, ScheduleName, State, Timestamp, WorkerId};
 
 /// Jobs that one call reads: their payloads and results may be large.
 pub(super) const READ_MAX: usize = 50;
@@ -134,6 +134,8 @@ fn job(id: &JobId, partition: u16, reply: &Value) -> Result<Option<Job>, String>
         parent: field("parent").and_then(|v| JobId::parse(v).ok()),
         items,
         created_at,
+        schedule: field("schedule").and_then(|v| ScheduleName::parse(v).ok()),
+        scheduled_for: time("scheduled_for"),
         scheduled_at: due,
         started_at,
         updated_at: updated.into_iter().flatten().max().unwrap_or(created_at),

@@ -260,10 +260,9 @@ impl Store {
     }
 }
 
-/// The arguments common to all jobs of a call: the limit on names, how long an Idempotency-Key is kept, and
-/// [`Minted::placed_by`].
+/// The arguments common to all jobs of a call: how long an Idempotency-Key is kept, and [`Minted::placed_by`].
 fn head(placed_by: u16) -> Args {
-    Args::default().count(limits::NAMES_MAX).number(limits::IDEMPOTENCY_MS).number(placed_by)
+    Args::default().number(limits::IDEMPOTENCY_MS).number(placed_by)
 }
 
 /// What decides where a new job must be, and the number of partitions by which it does; `None`: it may be anywhere.
@@ -280,6 +279,11 @@ fn growing() -> Error {
 
 /// The entry of a job in the script's arguments: its id, its form, and the values of the form's fields.
 fn submit_entry(minted: &Minted) -> Args {
+    entry(minted, Vec::new())
+}
+
+/// The same, with more fields.
+pub(super) fn entry(minted: &Minted, more: Vec<(&'static str, String)>) -> Args {
     let job = &minted.job;
     let due = match job.due {
         Due::Now => "-".to_owned(),
@@ -299,6 +303,7 @@ fn submit_entry(minted: &Minted) -> Args {
         let files = Json::of(&uploaded.files).expect("a list of files is plain JSON");
         fields.push(("files", files.as_str().to_owned().into()));
     }
+    fields.extend(more.into_iter().map(|(name, value)| (name, Cow::Owned(value))));
     let (mut begins, mut created_at) = (if job.batch.is_some() { "parent" } else { "-" }.to_owned(), "-".to_owned());
     if let Some(past) = &minted.past {
         fields.extend(past.fields().into_iter().map(|(name, value)| (name, Cow::Owned(value))));

@@ -1,5 +1,7 @@
 //! The sweep: promotes, reclaims, recovers, prunes, continues cascades. It needs no leader: each step is one bounded
 //! script, and any number of workers may run it concurrently.
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use redis::Value;
 
@@ -64,6 +66,8 @@ pub struct Swept {
     pub fresh: bool,
     /// Workers that have renewed here within a lease.
     pub workers: usize,
+    /// How long it is until the next tick of a schedule, for [`Store::tick`]; `None`: there is none to come.
+    pub tick_in: Option<Duration>,
 }
 
 impl Swept {
@@ -133,8 +137,9 @@ impl Store {
             .count(limits::CASCADES_MAX);
         let look = Look(self.inner.wire.run(&scripts::SWEEP, partition, &args, Repeat::Safe).await?);
         let workers = number(look.at(1)).and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
-        let mut swept = Swept { workers, fresh: text(look.at(0)) == "fresh", ..Swept::default() };
-        swept.long_due = look.has(13);
+        let tick_in = number(look.at(2)).and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
+        let mut swept = Swept { workers, tick_in, fresh: text(look.at(0)) == "fresh", ..Swept::default() };
+        swept.long_due = look.has(14);
         let mut failure = Failure::default();
         self.sweep_jobs(partition, request, &look, &mut swept, &mut failure).await;
         self.sweep_rest(partition, &look, &mut swept, &mut failure).await;
@@ -151,38 +156,38 @@ impl Store {
         swept: &mut Swept,
         failure: &mut Failure,
     ) {
-        if look.has(2) {
+        if look.has(3) {
             swept.promoted = failure.keep(self.promote(partition).await);
         }
-        if look.has(3) {
+        if look.has(4) {
             swept.reclaimed = failure.keep(self.reclaim(partition, request).await);
         }
-        for worker in look.texts(4).iter().filter_map(|worker| WorkerId::parse(worker).ok()) {
+        for worker in look.texts(5).iter().filter_map(|worker| WorkerId::parse(worker).ok()) {
             swept.recovered += failure.keep(self.recover_dead(partition, &worker, request).await);
         }
-        if look.has(5) {
+        if look.has(6) {
             failure.keep(self.mend_leases(partition).await);
         }
     }
 
     /// The long part. What clients have asked for comes before what nobody waits for.
     async fn sweep_rest(&self, partition: u16, look: &Look, swept: &mut Swept, failure: &mut Failure) {
-        let unsealed: Vec<JobId> = look.texts(6).iter().filter_map(|id| JobId::parse(id).ok()).collect();
+        let unsealed: Vec<JobId> = look.texts(7).iter().filter_map(|id| JobId::parse(id).ok()).collect();
         swept.closed = failure.keep(self.close_unsealed(partition, &unsealed).await);
-        swept.set_aside = failure.keep(self.report_aside(partition, &look.texts(12)).await);
+        swept.set_aside = failure.keep(self.report_aside(partition, &look.texts(13)).await);
         // Removals apart: however many there are, no cancel waits for one.
-        for at in [7, 8] {
+        for at in [8, 9] {
             let cascades = array(look.at(at)).iter().filter_map(Cascade::read).collect();
             let walked = failure.keep(self.walk_cascades(partition, cascades, limits::SWEEP_STEPS).await);
             swept.cascaded += walked.calls;
             swept.more |= walked.more && walked.calls > 0;
         }
-        swept.more |= look.has(9) && swept.cascaded > 0;
-        if look.has(10) {
+        swept.more |= look.has(10) && swept.cascaded > 0;
+        if look.has(11) {
             swept.pruned = failure.keep(self.prune_expired(partition).await);
             swept.more |= swept.pruned >= MOST;
         }
-        for entry in array(look.at(11)).iter().map(array) {
+        for entry in array(look.at(12)).iter().map(array) {
             let pruned = failure.keep(self.prune_kept(partition, entry).await);
             swept.pruned += pruned;
             swept.more |= pruned >= MOST;

@@ -6,7 +6,7 @@ use std::time::Instant;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use leasehold::job::Items;
 use leasehold::store::Held;
-use leasehold::{Error, FileEntry, FileError, Job, JobId, Json, Kind, Limits, Store};
+use leasehold::{Error, FileEntry, FileError, Job, JobId, Json, Kind, Limits, Store, Timestamp};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::AsyncRead;
@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     pub parent: Option<JobId>,
     /// As of the claim; what this attempt saves goes to Redis only.
     pub checkpoint: Option<Json>,
+    /// The tick of the schedule that submitted the job.
+    pub scheduled_for: Option<Timestamp>,
     /// Computed once at the start, so that the handler sees the same deadline that is enforced.
     pub deadline: Option<Instant>,
     /// Set by whoever stops the attempt: the lease thread, the deadline, a refused report.
@@ -79,6 +81,12 @@ impl Context {
     /// 1, 2, …: failed attempts + 1.
     pub fn attempt(&self) -> u32 {
         self.shared.number
+    }
+
+    /// The tick of the schedule that submitted the job: the time that it is about, however late it runs. `None` for any
+    /// other job, and for one that somebody has triggered.
+    pub fn scheduled_for(&self) -> Option<Timestamp> {
+        self.shared.scheduled_for
     }
 
     /// The job's kind; when a batch runs its `then`, the kind of the `then`.

@@ -90,6 +90,9 @@ impl Command {
             ("LEASEHOLD_ATTEMPT", context.attempt().to_string().into()),
             ("LEASEHOLD_FETCH__ALLOW_PRIVATE", self.allow_private.to_string().into()),
         ];
+        if let Some(tick) = context.scheduled_for() {
+            environment.push(("LEASEHOLD_SCHEDULED_FOR", tick.to_string().into()));
+        }
         if context.batch().is_some() {
             let path = scratch.path().join("items.jsonl");
             items::write(context, &path).await?;

@@ -171,6 +171,10 @@ impl<'a> Judge<'a> {
         for id in seen.histories.iter().filter(|id| seen.missing(id)) {
             self.find(id, "there is a history but no such job");
         }
+        for name in seen.schedules.symmetric_difference(&seen.ticking) {
+            let problem = "the schedule is not in `schedules`, or only there, so it has no jobs; write it again";
+            self.push(format!("schedule:{name}"), problem, None);
+        }
         for id in &seen.cancelling {
             let waits = seen.jobs.get(id).is_some_and(|j| j.state == Some(State::Waiting));
             if !waits && self.holder(id).is_none() {

@@ -9,7 +9,7 @@ use crate::job::Priority;
 use crate::store::finding::{Finding, Repair};
 use crate::store::wire::keys;
 use crate::store::wire::reply::{array, number, text};
-use crate::{JobId, Kind, QueueName, State, WorkerId};
+use crate::{JobId, Kind, QueueName, ScheduleName, State, WorkerId};
 
 /// The required type of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,6 +141,10 @@ pub(super) struct Seen {
     pub histories: HashSet<Id>,
     pub kinds: HashSet<String>,
     pub queues: HashSet<String>,
+    /// The names of schedules.
+    pub schedules: HashSet<String>,
+    /// Those in the index by which their ticks are found.
+    pub ticking: HashSet<String>,
     pub tokens: u64,
     pub findings: Vec<Finding>,
     /// Parked lists, and the kinds under which claims find them.
@@ -184,11 +188,15 @@ impl Seen {
                 self.histories.extend(self.names.id(rest));
                 None
             }
+            ("schedule", None) if ScheduleName::parse(rest).is_ok() => {
+                self.schedules.insert(rest.to_owned());
+                Some(Sort::Hash)
+            }
             ("worker", None) if WorkerId::parse(rest).is_ok() => Some(Sort::Hash),
             ("cache", Some((kind, digest))) if is_kind(kind) && !digest.is_empty() => None,
             ("idempotency" | "quarantined" | "gone", _) => None,
             (place, None) if rest.is_empty() => match place {
-                "open" | "expiry" | "workers" => Some(Sort::Ranked),
+                "open" | "expiry" | "workers" | "schedules" => Some(Sort::Ranked),
                 "cancelling" | "kinds" | "queues" | "paused" | "reserved" | "due" => Some(Sort::Set),
                 "running" | "cascades" | "removals" | "aside" | "quarantine" | "clock" | "retention" | "published"
                 | "served" => Some(Sort::Hash),
@@ -235,6 +243,7 @@ impl Seen {
             "parked" => self.known_parked.extend(members.iter().map(|kind| format!("{rest}:{kind}"))),
             "kinds" => self.kinds.extend(members),
             "queues" => self.queues.extend(members),
+            "schedules" => self.ticking.extend(members.chunks_exact(2).map(|entry| entry[0].clone())),
             "cascades" => self.cascades.extend(entries.map(|(id, step)| (id, ("cascades", since(step))))),
             "removals" => self.cascades.extend(entries.map(|(id, step)| (id, ("removals", since(step))))),
             "running" => self.running.extend(entries.map(|(id, record)| (id, running(record)))),
@@ -250,8 +259,8 @@ impl Seen {
                     );
                 }
             }
-            "worker" | "workers" | "paused" | "clock" | "retention" | "published" | "served" | "aside" | "reserved"
-            | "due" => {}
+            "schedule" | "worker" | "workers" | "paused" | "clock" | "retention" | "published" | "served" | "aside"
+            | "reserved" | "due" => {}
             _ => self.ranked.entry(name.to_owned()).or_default().extend(entries.map(|(id, _)| id)),
         }
     }

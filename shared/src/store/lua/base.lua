@@ -39,6 +39,7 @@ local QUARANTINE = P .. ':quarantine'
 local ASIDE = P .. ':aside'
 local CHANGES = P .. ':changes'
 local HINTS = P .. ':hints'
+local SCHEDULES = P .. ':schedules'
 local FINAL = { 'completed', 'failed', 'cancelled' }
 local ENDED = { 'finished', 'imported', 'items' }
 local function job_key(id) return P .. ':job:' .. id end
@@ -52,6 +53,7 @@ local function worker_key(worker) return P .. ':worker:' .. worker end
 local function kind_key(kind) return P .. ':kind:' .. kind end
 -- The jobs of a kind and final state, in one of the places of `ENDED`.
 local function ended_key(place, kind, state) return P .. ':' .. place .. ':' .. kind .. ':' .. state end
+local function schedule_key(name) return P .. ':schedule:' .. name end
 local function idempotency_key(kind, key) return P .. ':idempotency:' .. kind .. ':' .. key end
 
 local function quarantined_key(key) return P .. ':quarantined:' .. string.sub(key, #P + 2) end

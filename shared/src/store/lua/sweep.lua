@@ -3,15 +3,19 @@
 -- KEYS: the partition. ARGV: now, part (short: promote, reclaim, recover | long: the others | all), lease_ms,
 --   backoff_max_ms, fresh_ms (nothing is done when another has swept this part within this time), cascades_max (how
 --   many of each sort are returned)
--- Returns: {fresh, live workers} | {swept, live workers, and for a part that was not asked for 0, or nothing:
---   promote 0|1, reclaim 0|1, workers to recover, leases and running records differ 0|1, unsealed parents to cancel,
---   {parent, step, items}… of cancels and retries, the same of removals, there are further of these 0|1, prune 0|1,
---   {kind, how many to keep, ended ones here}…, keys that were set aside, the long part may have work 0|1}
+-- Returns: {fresh, live workers, ms until a schedule's next tick} | {swept, the same two, and for a part that was not
+--   asked for 0, or nothing: promote 0|1, reclaim 0|1, workers to recover, leases and running records differ 0|1,
+--   unsealed parents to cancel, {parent, step, items}… of cancels and retries, the same of removals, there are further
+--   of these 0|1, prune 0|1, {kind, how many to keep, ended ones here}…, keys that were set aside, the long part may
+--   have work 0|1}
 local part, lease_ms = ARGV[2], tonumber(ARGV[3])
 local short, long, mark = part ~= 'long', part ~= 'short', part == 'long' and 'swept_long' or 'swept'
 local workers = call('ZCOUNT', WORKERS, now - lease_ms, '+inf')
 local swept_at = tonumber(call('HGET', CLOCK, mark))
-if swept_at and now >= swept_at and now - swept_at < tonumber(ARGV[5]) then return { 'fresh', workers } end
+-- When the first tick of a schedule is due, ms from now; empty: there is none.
+local first = call('ZRANGE', SCHEDULES, 0, 0, 'WITHSCORES')[2]
+local tick_in = tonumber(first) and tonumber(first) < math.huge and math.max(tonumber(first) - now, 0) or ''
+if swept_at and now >= swept_at and now - swept_at < tonumber(ARGV[5]) then return { 'fresh', workers, tick_in } end
 stamp(lease_ms)
 call('HSET', CLOCK, mark, now)
 local by, lease_max = cutoff()
@@ -159,7 +163,7 @@ local function drop_permits()
   end
 end
 
-local reply = { 'swept', workers, 0, 0, {}, 0, {}, {}, {}, 0, 0, {}, {}, 0 }
+local reply = { 'swept', workers, tick_in, 0, 0, {}, 0, {}, {}, {}, 0, 0, {}, {}, 0 }
 local function long_is_due()
   if prune_is_due() == 1 then return 1 end
   if busy and call('EXISTS', CASCADES, REMOVALS, ASIDE) + any(OPEN, '-inf', unskipped()) > 0 then return 1 end
@@ -171,25 +175,25 @@ end
 note_due()
 if short then
   if busy then
-    reply[3] = either(either(any(SCHEDULED, '-inf', now), any(RETRYING, '-inf', now)),
+    reply[4] = either(either(any(SCHEDULED, '-inf', now), any(RETRYING, '-inf', now)),
       any(RETRYING, '(' .. now + tonumber(ARGV[4]), '+inf'))
-    if call('HEXISTS', CLOCK, 'ahead_until') == 1 then reply[3] = 1 end
-    reply[4] = either(any(LEASES, '-inf', by), any(LEASES, '(' .. now + lease_max, '+inf'))
-    reply[6] = call('HLEN', RUNNING) ~= call('ZCARD', LEASES) and 1 or 0
+    if call('HEXISTS', CLOCK, 'ahead_until') == 1 then reply[4] = 1 end
+    reply[5] = either(any(LEASES, '-inf', by), any(LEASES, '(' .. now + lease_max, '+inf'))
+    reply[7] = call('HLEN', RUNNING) ~= call('ZCARD', LEASES) and 1 or 0
   end
-  reply[5] = dead_workers()
-  if not long then reply[14] = long_is_due() end
+  reply[6] = dead_workers()
+  if not long then reply[15] = long_is_due() end
 end
 if long then
   if busy then
-    reply[7] = call('ZRANGEBYSCORE', OPEN, '-inf', unskipped(), 'LIMIT', 0, 100)
-    reply[8], reply[9] = standing(CASCADES), standing(REMOVALS)
-    reply[10] = more
-    if call('HLEN', ASIDE) > 0 then reply[13] = call('HRANDFIELD', ASIDE, 100) end
+    reply[8] = call('ZRANGEBYSCORE', OPEN, '-inf', unskipped(), 'LIMIT', 0, 100)
+    reply[9], reply[10] = standing(CASCADES), standing(REMOVALS)
+    reply[11] = more
+    if call('HLEN', ASIDE) > 0 then reply[14] = call('HRANDFIELD', ASIDE, 100) end
   end
   drop_ended()
   drop_permits()
   drop_names()
-  reply[11], reply[12] = prune_is_due(), kept()
+  reply[12], reply[13] = prune_is_due(), kept()
 end
 return reply

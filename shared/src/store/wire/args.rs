@@ -29,6 +29,14 @@ impl Args {
         texts.into_iter().fold(self, Args::text)
     }
 
+    /// These, and then the others.
+    pub(crate) fn and(mut self, others: &Self) -> Self {
+        let before = self.data.len();
+        self.data.extend_from_slice(&others.data);
+        self.ends.extend(others.ends.iter().map(|end| before + end));
+        self
+    }
+
     /// Each argument.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let begins = std::iter::once(0).chain(self.ends.iter().copied());

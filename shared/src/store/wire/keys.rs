@@ -1,7 +1,7 @@
 //! All Redis keys, defined here for Rust and in `../lua/base.lua` for the scripts; a test checks that both agree.
 //!
 //! All keys but [`META`] begin with a partition's prefix, whose braces make it the hash slot.
-use crate::{JobId, Kind, QueueName, State, WorkerId};
+use crate::{JobId, Kind, QueueName, ScheduleName, State, Timestamp, WorkerId};
 
 /// Settings of the whole key space, such as `partitions`.
 pub(crate) const META: &str = "lh:meta";
@@ -112,6 +112,16 @@ pub(crate) fn idempotency(partition: u16, kind: &Kind, key: &str) -> String {
     format!("lh:{{{partition}}}:idempotency:{kind}:{key}")
 }
 
+/// A schedule, a hash.
+pub(crate) fn schedule(partition: u16, name: &ScheduleName) -> String {
+    format!("lh:{{{partition}}}:schedule:{name}")
+}
+
+/// The schedules of a partition, by their next tick.
+pub(crate) fn schedules(partition: u16) -> String {
+    fixed(partition, "schedules")
+}
+
 /// CRC-16/XMODEM, as Redis Cluster's key slots use it.
 const CRC16: crc::Crc<u16> = crc::Crc::<u16>::new(&crc::CRC_16_XMODEM);
 
@@ -150,10 +160,21 @@ fn hex(number: u16) -> [u8; CHOSEN] {
 /// The id of item `number` of `parent`, in its parent's partition: `<parent>-<number>`, with the first `-<k>` behind it
 /// that fits.
 pub(crate) fn item(parent: &JobId, number: u64, partitions: u16) -> JobId {
-    let home = partition_of(parent.as_str(), partitions);
     // An imported parent's id may be as long as an id may be; its digest is used then.
     let stem = if parent.as_str().len() <= 44 { parent.to_string() } else { digest(parent.as_str()) };
-    let mut id = format!("{stem}-{number}");
+    numbered(format!("{stem}-{number}"), partition_of(parent.as_str(), partitions), partitions)
+}
+
+/// The id of the job of a schedule's tick, in the schedule's partition.
+pub(crate) fn tick(schedule: &ScheduleName, tick: Timestamp, partitions: u16) -> JobId {
+    let (name, home) = (schedule.as_str(), partition_of(schedule.as_str(), partitions));
+    // Ids have no dots.
+    let stem = if name.len() <= 40 && !name.contains('.') { name.to_owned() } else { digest(name) };
+    numbered(format!("{stem}-{}", tick.0), home, partitions)
+}
+
+/// `id`, with the first `-<k>` behind it that brings it home.
+fn numbered(mut id: String, home: u16, partitions: u16) -> JobId {
     if partition_of(&id, partitions) != home {
         id.push('-');
         let mut checksum = CRC16.digest();

@@ -21,6 +21,7 @@ pub(crate) struct Script {
 const BASE: &str = include_str!("../lua/base.lua");
 const RETENTION: &str = include_str!("../lua/retention.lua");
 const FINISH: &str = concat!(include_str!("../lua/retention.lua"), include_str!("../lua/finish.lua"));
+const CREATE: &str = include_str!("../lua/create.lua");
 const PAGE: &str = include_str!("../lua/page.lua");
 const TOKENS: &str = include_str!("../lua/tokens.lua");
 const CLOCK: &str = include_str!("../lua/clock.lua");
@@ -135,7 +136,7 @@ const ALLOW_OOM: &str = " flags=allow-oom";
 const NO_WRITES: &str = " flags=no-writes";
 
 scripts! {
-    SUBMIT = "submit", "", [FINISH];
+    SUBMIT = "submit", "", [FINISH, CREATE];
     ITEMS = "items", "", [FINISH];
     CLAIM = "claim", ALLOW_OOM, [TOKENS];
     RENEW = "renew", ALLOW_OOM, [CLOCK, TOKENS];
@@ -158,6 +159,8 @@ scripts! {
     REPAIR = "repair", ALLOW_OOM, [FINISH];
     MEND = "mend", ALLOW_OOM, [FINISH];
     MIGRATE = "migrate", ALLOW_OOM, [FINISH, LOSE_ONE];
+    SCHEDULE = "schedule", ALLOW_OOM, [];
+    TICK = "tick", "", [FINISH, CREATE, include_str!("../lua/cancel_one.lua")];
     GET = "get", NO_WRITES, [];
     LIST = "list", NO_WRITES, [PAGE];
     FINISHED = "finished", NO_WRITES, [PAGE];

@@ -1,0 +1,281 @@
+//! Schedules: each tick once, in time, whoever dies; and what is done with late ticks and with jobs that take long.
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use leasehold::schedule::{DeclaredIn, Plan};
+use leasehold::store::Ticked;
+use leasehold::{Error, Job, JobId, Kinds, Refusal, Schedule, ScheduleName, State, Timestamp};
+use leasehold_tests::{System, eventually};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::clocked_store::*;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn name(text: &str) -> ScheduleName {
+    ScheduleName::parse(text).unwrap()
+}
+
+fn plan(mut fields: Value) -> Plan {
+    let missing = [("kind", json!("work")), ("payload", json!({"n": 1}))];
+    for (field, value) in missing {
+        fields.as_object_mut().unwrap().entry(field).or_insert(value);
+    }
+    serde_json::from_str(&fields.to_string()).unwrap()
+}
+
+fn time(text: &str) -> Timestamp {
+    Timestamp::parse(text).unwrap()
+}
+
+impl Ground {
+    fn set(&self, to: Timestamp) {
+        self.advance(to.0 - self.now());
+    }
+
+    async fn schedule(&self, of: &str, fields: Value) -> Schedule {
+        self.store.put_schedule(&name(of), &plan(fields), false, DeclaredIn::Api).await.unwrap().0
+    }
+
+    /// What a look of every sweeper at the schedules does.
+    async fn tick(&self) -> Ticked {
+        let mut all = Ticked::default();
+        for partition in 0..self.store.partitions() {
+            let ticked = self.store.tick(partition, &Kinds::default()).await.unwrap();
+            all.submitted.extend(ticked.submitted);
+            all.skipped += ticked.skipped;
+            all.next_in = [all.next_in, ticked.next_in].into_iter().flatten().min();
+        }
+        all
+    }
+
+    /// The ticks for which there are jobs now, as hours and minutes of a day.
+    async fn ticked(&self) -> Vec<String> {
+        let jobs = self.jobs(&self.tick().await.submitted).await;
+        jobs.iter().map(|job| job.scheduled_for.unwrap().to_string()[..16].to_owned()).collect()
+    }
+
+    async fn jobs(&self, ids: &[JobId]) -> Vec<Job> {
+        self.store.get_many(ids).await.unwrap().into_iter().map(Option::unwrap).collect()
+    }
+
+    /// Completes every job that is queued.
+    async fn complete_all(&self) {
+        for job in self.claim("w1", 200).await {
+            self.store.settle(&worker("w1"), complete(&job.held)).await.unwrap();
+        }
+    }
+}
+
+on_ground! {
+    async fn each_tick_is_one_job_however_many_sweep(g: &Ground) {
+        g.set(time("2027-03-01T00:00:10Z"));
+        let made = g.schedule("by-the-minute", json!({"cron": "* * * * *", "overlap": "allow"})).await;
+        assert_eq!(made.standing.next_run_at, Some(time("2027-03-01T00:01:00Z")));
+        assert_eq!(g.tick().await.submitted, []);
+        for minute in 1..=3 {
+            g.set(time(&format!("2027-03-01T00:0{minute}:00Z")));
+            let looks = join_all((0..20).map(|_| g.tick())).await;
+            let submitted: Vec<JobId> = looks.into_iter().flat_map(|ticked| ticked.submitted).collect();
+            assert_eq!(submitted.len(), 1);
+            let job = &g.jobs(&submitted).await[0];
+            assert_eq!(job.scheduled_for, Some(time(&format!("2027-03-01T00:0{minute}:00Z"))));
+            assert_eq!((job.schedule.clone(), job.state), (Some(name("by-the-minute")), State::Queued));
+            assert_eq!(job.payload.as_str(), "{\"n\":1}");
+            let now = g.store.schedule(&name("by-the-minute")).await.unwrap().unwrap().standing;
+            assert_eq!((now.last_job, now.last_run_at), (Some(submitted[0].clone()), job.scheduled_for));
+            assert_eq!(now.next_run_at, Some(time(&format!("2027-03-01T00:0{}:00Z", minute + 1))));
+        }
+    }
+
+    async fn a_tick_whose_reply_was_lost_is_not_done_again(g: &Ground) {
+        g.schedule("hourly", json!({"every_ms": 60_000, "overlap": "allow"})).await;
+        g.advance(60_000);
+        let submitted = g.tick().await.submitted;
+        // As if the schedule had been put back by an older copy of Redis: its job is there already.
+        let partition = g.store.partition_of(&submitted[0]);
+        let tick = g.jobs(&submitted).await[0].scheduled_for.unwrap().0.to_string();
+        for command in [
+            ["HSET", &format!("lh:{{{partition}}}:schedule:hourly"), "next", &tick],
+            ["ZADD", &format!("lh:{{{partition}}}:schedules"), &tick, "hourly"],
+        ] {
+            let () = g.redis.command(&command).await;
+        }
+        assert_eq!(g.tick().await.submitted, []);
+        g.advance(60_000);
+        assert_eq!(g.tick().await.submitted.len(), 1);
+    }
+
+    async fn fixed_hours_run_once_over_both_changes_of_clocks(g: &Ground) {
+        let zones = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe"];
+        g.set(time("2027-10-01T00:00:00Z"));
+        for (number, zone) in zones.iter().enumerate() {
+            let fields = json!({"cron": "30 2 * * *", "time_zone": zone, "overlap": "allow", "catch_up": "all"});
+            g.schedule(&format!("zone{number}"), fields).await;
+        }
+        let mut days: BTreeMap<String, usize> = BTreeMap::new();
+        // 200 days, over both changes of all of them.
+        for _ in 0..400 {
+            g.advance(43_200_000);
+            for job in g.jobs(&g.tick().await.submitted).await {
+                *days.entry(job.schedule.unwrap().to_string()).or_default() += 1;
+            }
+        }
+        let counts: Vec<usize> = days.into_values().collect();
+        assert_eq!(counts, [200; 3]);
+    }
+
+    async fn a_job_that_takes_long_is_skipped_run_beside_or_replaced(g: &Ground) {
+        for overlap in ["skip", "allow", "replace"] {
+            g.schedule(overlap, json!({"every_ms": 60_000, "overlap": overlap})).await;
+        }
+        g.advance(60_000);
+        let first = g.tick().await.submitted;
+        assert_eq!(first.len(), 3);
+        g.advance(60_000);
+        let second = g.tick().await;
+        assert_eq!((second.submitted.len(), second.skipped), (2, 1));
+        let states = join_all(first.iter().map(|id| g.state(id))).await;
+        assert_eq!(states.iter().filter(|state| **state == State::Cancelled).count(), 1, "that of `replace`");
+        let skip = g.store.schedule(&name("skip")).await.unwrap().unwrap().standing;
+        assert_eq!(skip.last_skipped_at.map(|at| at.0), skip.last_run_at.map(|at| at.0 + 60_000));
+        g.complete_all().await;
+        g.advance(60_000);
+        assert_eq!(g.tick().await.submitted.len(), 3);
+    }
+
+    async fn late_ticks_are_done_as_catch_up_says(g: &Ground) {
+        g.set(time("2027-03-01T00:30:00Z"));
+        for catch_up in ["one", "none", "all"] {
+            g.schedule(catch_up, json!({"cron": "0 * * * *", "catch_up": catch_up, "overlap": "allow"})).await;
+        }
+        g.set(time("2027-03-01T04:20:00Z"));
+        let mut ticked = g.ticked().await;
+        ticked.sort();
+        let all = ["01", "02", "03", "04", "04"].map(|hour| format!("2027-03-01T{hour}:00"));
+        assert_eq!(ticked, all);
+        g.set(time("2027-03-01T05:00:09Z"));
+        assert_eq!(g.ticked().await.len(), 3, "it is on time");
+        g.set(time("2027-03-09T00:00:00Z"));
+        assert_eq!(g.ticked().await.len(), 100 + 1 + 1, "of `all` the last hundred; midnight is on time");
+    }
+
+    async fn a_schedule_is_paused_resumed_written_again_and_removed(g: &Ground) {
+        let every = json!({"every_ms": 60_000, "overlap": "allow"});
+        let made = g.schedule("s", every.clone()).await.standing;
+        g.advance(30_000);
+        let again = g.schedule("s", every.clone()).await.standing;
+        assert_eq!((again.next_run_at, again.created_at), (made.next_run_at, made.created_at), "the same ticks");
+        g.advance(30_000);
+        // A tick that is due is kept when the schedule is written just then.
+        g.schedule("s", json!({"every_ms": 60_000, "overlap": "allow", "payload": 2})).await;
+        let due = g.tick().await.submitted;
+        assert_eq!(g.jobs(&due).await[0].payload.as_str(), "2");
+        let paused = g.store.pause_schedule(&name("s"), true).await.unwrap().standing;
+        assert_eq!((paused.paused, paused.next_run_at, paused.next_runs), (true, None, vec![]));
+        g.advance(600_000);
+        assert_eq!(g.tick().await, Ticked::default());
+        let resumed = g.store.pause_schedule(&name("s"), false).await.unwrap().standing;
+        let expected = made.next_run_at.map(|at| at.0 + 11 * 60_000);
+        assert_eq!(resumed.next_run_at.map(|at| at.0), expected, "no tick of the pause");
+        let triggered = g.store.trigger_schedule(&name("s"), &Kinds::default()).await.unwrap();
+        let job = &g.jobs(std::slice::from_ref(&triggered)).await[0];
+        assert_eq!((job.schedule.clone(), job.scheduled_for), (Some(name("s")), None));
+        g.store.remove_schedule(&name("s"), DeclaredIn::Api).await.unwrap();
+        g.advance(600_000);
+        assert_eq!(g.tick().await, Ticked::default());
+        assert_eq!(g.store.schedules().await.unwrap(), []);
+        assert_eq!(g.state(&triggered).await, State::Queued);
+        let missing = g.store.remove_schedule(&name("s"), DeclaredIn::Api).await.unwrap_err();
+        assert_eq!(missing, Error::Refused(Refusal::NoSchedule(name("s"))));
+    }
+
+    async fn what_a_file_declares_is_changed_there_alone(g: &Ground) {
+        let own = plan(json!({"every_ms": 60_000}));
+        g.store.put_schedule(&name("f"), &own, false, DeclaredIn::File).await.unwrap();
+        let refused = Error::Refused(Refusal::DeclaredInFile(name("f")));
+        assert_eq!(g.store.put_schedule(&name("f"), &own, false, DeclaredIn::Api).await.unwrap_err(), refused);
+        assert_eq!(g.store.pause_schedule(&name("f"), true).await.unwrap_err(), refused);
+        assert_eq!(g.store.remove_schedule(&name("f"), DeclaredIn::Api).await.unwrap_err(), refused);
+        g.store.remove_schedule(&name("f"), DeclaredIn::File).await.unwrap();
+    }
+
+    async fn many_writers_and_sweepers_lose_nothing(g: &Ground) {
+        g.schedule("busy", json!({"every_ms": 1_000, "overlap": "allow"})).await;
+        let mut ticks = Vec::new();
+        for n in 0..50 {
+            g.advance(1_000);
+            let fields = json!({"every_ms": 1_000, "overlap": "allow", "payload": n});
+            let (looks, ..) = tokio::join!(join_all((0..4).map(|_| g.tick())), g.schedule("busy", fields));
+            let mut submitted: Vec<JobId> = looks.into_iter().flat_map(|ticked| ticked.submitted).collect();
+            // A look that lost the race to the writer left the tick to the next one.
+            submitted.extend(g.tick().await.submitted);
+            ticks.extend(g.jobs(&submitted).await.into_iter().map(|job| job.scheduled_for.unwrap().0));
+        }
+        let first = ticks[0];
+        assert_eq!(ticks, (0..50).map(|n| first + n * 1_000).collect::<Vec<_>>());
+    }
+}
+
+/// All jobs of a schedule that are there.
+async fn jobs_of(api: &leasehold_tests::Api, kind: &str) -> Vec<Value> {
+    let (mut all, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = api.get(&format!("/api/v1/jobs?kind={kind}&limit=500{cursor}")).await.json;
+        all.extend(page["jobs"].as_array().unwrap().iter().cloned());
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return all,
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_second_has_its_job_while_workers_and_apis_are_killed() {
+    let system = System::start(&[("LEASEHOLD_PARTITIONS", "4"), ("LEASEHOLD_LEASE_MS", "3000")]).await;
+    let kinds = system.folder().join("kinds.toml");
+    let script = r#"echo "{\"result\": \"$LEASEHOLD_SCHEDULED_FOR\"}""#;
+    std::fs::write(&kinds, format!("[kinds.tick]\ncommand = ['sh', '-c', '{script}']\n")).unwrap();
+    let path = kinds.display().to_string();
+    let environment = [("LEASEHOLD_KINDS", path.as_str())];
+    let (mut api, other) = (system.api(&environment).await, system.api(&environment).await);
+    api.wait_ready().await;
+    other.wait_ready().await;
+    let mut workers = [system.worker(&environment), system.worker(&environment)];
+    let body = json!({"every_ms": 1_000, "kind": "tick", "overlap": "allow", "catch_up": "all"});
+    let put = |body: Value| api.request(Method::PUT, "/api/v1/schedules/seconds").json(&body);
+    assert_eq!(put(body.clone()).send().await.unwrap().status(), 201);
+    assert_eq!(put(body).send().await.unwrap().status(), 200);
+    for round in 0..6 {
+        tokio::time::sleep(Duration::from_millis(2_300)).await;
+        if round % 3 == 2 {
+            api.kill9();
+            api = system.api(&environment).await;
+        } else {
+            let at = round % 2;
+            workers[at].kill9();
+            workers[at] = system.worker(&environment);
+        }
+    }
+    let paused = other.post("/api/v1/schedules/seconds/pause", &json!({})).await;
+    assert_eq!((paused.status, &paused.json["paused"]), (200, &json!(true)));
+    let done = eventually(LIMIT, "all have ended", async || {
+        let jobs = jobs_of(&other, "tick").await;
+        jobs.iter().all(|job| job["state"] == "completed").then_some(jobs)
+    })
+    .await;
+    let mut ticks: Vec<i64> = Vec::new();
+    for job in &done {
+        assert_eq!(job["result"], job["scheduled_for"], "{job}");
+        let tick = time(job["scheduled_for"].as_str().unwrap()).0;
+        let late = time(job["created_at"].as_str().unwrap()).0 - tick;
+        assert!((0..10_000).contains(&late), "{late} ms late: {job}");
+        ticks.push(tick);
+    }
+    ticks.sort_unstable();
+    assert!(ticks.len() >= 12, "{}", ticks.len());
+    assert!(ticks.windows(2).all(|pair| pair[1] - pair[0] == 1_000), "{ticks:?}");
+    system.finish().await;
+}
