@@ -40,6 +40,10 @@ pub enum Guard {
     SealedFinish,
     CascadedFinish,
     FlaggedFinish,
+    RevisedTick,
+    UnmovedTick,
+    DueTick,
+    OnceTick,
     Registered,
     Named,
     Audited,
@@ -87,6 +91,10 @@ pub const GUARDS: &[(&str, &str)] = &[
     ("sealed", "finish"),
     ("cascaded", "finish"),
     ("flagged", "finish"),
+    ("revised", "tick"),
+    ("unmoved", "tick"),
+    ("due", "tick"),
+    ("once", "tick"),
 ];
 
 /// The rules that the worker keeps; no script can.

@@ -1,10 +1,10 @@
 //! The protocol as a model, explored to the last state, and its weakened twins, each of which must be caught: a checker
 //! that never fails proves nothing.
 //!
-//! Four models, each small enough to be explored whole: [`lease`] (who may run a job), [`clock`] (when a lease may be
-//! taken back), [`parent`] (who counts and finishes a batch) and [`token`] (which token a claim takes when Redis has
-//! lost its last writes). A script is one atomic step, and a function named
-//! after it; a reply that is on its way is a state of its own. [`check`] explores a model with `stateright`;
+//! Five models, each small enough to be explored whole: [`lease`] (who may run a job), [`clock`] (when a lease may be
+//! taken back), [`parent`] (who counts and finishes a batch), [`token`] (which token a claim takes when Redis has
+//! lost its last writes) and [`tick`] (who submits the jobs of a schedule). A script is one atomic step, and a function
+//! named after it; a reply that is on its way is a state of its own. [`check`] explores a model with `stateright`;
 //! [`endings`] shows that every run ends, however its steps are scheduled. Runs of minutes are ignored: `cargo test
 //! --release -p leasehold-tests --test model -- --ignored`.
 //!
@@ -53,6 +53,10 @@
 //! | an unsealed parent does not finish | sealed | finish | `finish` (parent/scripts) |
 //! | nor does one within a cascade | cascaded | finish | `finish` |
 //! | a flagged parent finishes cancelled | flagged | finish | `finish` |
+//! | the jobs of ticks are made of the plan that holds | revised | tick | `tick` (tick/model) |
+//! | and only while the schedule stands at the tick that was read | unmoved | tick | `tick` |
+//! | and not before the tick, though Redis's clock may have been set back | due | tick | `tick` |
+//! | a tick that has a job gets no other, though the clock may have brought it back | once | tick | `tick` |
 //!
 //! The rules that a worker keeps, as no script can:
 //!
@@ -76,13 +80,14 @@ mod endings;
 mod guard;
 mod lease;
 mod parent;
+mod tick;
 mod token;
 
 use guard::{GUARDS, RULES};
 
 #[test]
 fn every_guard_has_a_twin() {
-    let twins = [lease::TWINS, lease::ENDLESS, clock::TWINS, parent::TWINS, token::TWINS, token::SEEN];
+    let twins = [lease::TWINS, lease::ENDLESS, clock::TWINS, parent::TWINS, tick::TWINS, token::TWINS, token::SEEN];
     let lacked: Vec<_> = twins.into_iter().flatten().copied().flatten().map(|guard| guard.name()).collect();
     for name in GUARDS.iter().copied().chain(RULES.iter().map(|&rule| (rule, "worker"))) {
         assert!(lacked.contains(&name), "no twin lacks {name:?}");

@@ -9,9 +9,13 @@
 local name, revision, tick, next, overlap, n = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
 local key = schedule_key(name)
 local found = call('HMGET', key, 'revision', 'next', 'last_job')
-local is_due = tick == 'trigger' or found[2] == tick and tonumber(tick) <= now
-if found[1] ~= revision or not is_due then return { 'changed' } end
-local last = found[3]
+local last, asked = found[3], tick == 'trigger'
+-- guard: revised
+if found[1] ~= revision then return { 'changed' } end
+-- guard: unmoved
+if not asked and found[2] ~= tick then return { 'changed' } end
+-- guard: due
+if not asked and tonumber(tick) > now then return { 'changed' } end
 
 -- Whether the last job has not ended.
 local function is_busy()
@@ -25,6 +29,7 @@ for i = 1, n do
   local first = at + 3
   at = first + #form.places
   local word = 'created'
+  -- guard: once
   if redis.call('EXISTS', job_key(id)) == 1 or tonumber(call('ZSCORE', GONE, id) or 0) > now then
     word = 'exists'
   elseif overlap == 'skip' and is_busy() then
@@ -42,7 +47,7 @@ for i = 1, n do
   end
   replies[i + 1] = word
 end
-if tick ~= 'trigger' then
+if not asked then
   redis.call('HSET', key, 'next', next)
   call('ZADD', SCHEDULES, next ~= '' and next or '+inf', name)
 end
