@@ -1,12 +1,12 @@
 //! All access to Redis: a method for each verb, and for each a script that checks its guards before it writes.
 //!
 //! Reading order: `submit` and `items`, `pop` and `claim`, `renew`, `settle`, `sweep` and `prune` follow a job's life;
-//! `schedules` submits jobs at their times. `admin` is what clients and operators do to jobs, `cascade` does it to the
-//! items of batches, `import` writes jobs of other stores (`past`), `files` relates records and files, `cache` finds
-//! the job that has done the same work before. Then the reads: `record` reads one job, `list` pages of them, `history`
-//! what happened to one, `status` queues and workers, `demand` which waiting jobs may start; `hints` receives messages,
-//! and `watch` waits for changes. `check` verifies the invariants against the keys; `finding` is what it reports,
-//! `repair` fixes it.
+//! `schedules` and `tick` submit jobs at their times. `admin` is what clients and operators do to jobs, `cascade` does
+//! it to the items of batches, `import` writes jobs of other stores (`past`), `files` relates records and files,
+//! `cache` finds the job that has done the same work before. Then the reads: `record` reads one job, `list` pages of
+//! them, `history` what happened to one, `status` queues and workers, `demand` which waiting jobs may start; `hints`
+//! receives messages, and `watch` waits for changes. `check` verifies the invariants against the keys; `finding` is what
+//! it reports, `repair` fixes it.
 //!
 //! `connect` makes a [`Store`], after `server` has checked the server and `meta` what the key space agrees on, with the
 //! number of `partitions`, of which each process knows the `sizes`. All
@@ -43,6 +43,7 @@ mod sizes;
 mod status;
 mod submit;
 mod sweep;
+mod tick;
 mod watch;
 mod wire;
 
@@ -66,12 +67,12 @@ pub use past::{Ending, IMPORTED_TOKEN, Past};
 pub use pop::{Popper, PopperId, Reservation};
 pub use prune::{PruneQuery, Pruned};
 pub use renew::{RenewRequest, Renewal, Renewed};
-pub use schedules::Ticked;
 pub use server::{ServerFault, Standing};
 pub use settle::{Outcome, Report, Settle, Settled};
 pub use status::{Counts, QueueStatus, Serving, WorkerInfo, WorkerStatus};
 pub use submit::{Accepted, Submitted};
 pub use sweep::{SweepPart, SweepRequest, Swept};
+pub use tick::Ticked;
 pub use watch::{Watch, Watcher};
 pub use wire::address::address;
 pub use wire::metrics::Metrics;
