@@ -44,7 +44,10 @@ async fn sweep(store: &Store, config: &Config, kinds: &impl Fn() -> Arc<Kinds>, 
         let Ok(swept) = store.sweep(partition, &request).await else { continue };
         more |= swept.more;
         if swept.tick_in.is_some_and(|wait| wait.is_zero()) {
-            store.tick(partition, &kinds()).await?;
+            // It keeps no other partition from being swept.
+            if let Err(e) = store.tick(partition, &kinds()).await {
+                tracing::debug!("submitting the jobs of schedules in place of a worker: {e}");
+            }
         }
         for id in &swept.reclaimed {
             tracing::info!(job = %id, "reclaimed: its worker let the lease expire");

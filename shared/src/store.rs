@@ -5,8 +5,8 @@
 //! it to the items of batches, `import` writes jobs of other stores (`past`), `files` relates records and files,
 //! `cache` finds the job that has done the same work before. Then the reads: `record` reads one job, `list` pages of
 //! them, `history` what happened to one, `status` queues and workers, `demand` which waiting jobs may start; `hints`
-//! receives messages, and `watch` waits for changes. `check` verifies the invariants against the keys; `finding` is what
-//! it reports, `repair` fixes it.
+//! receives messages, and `watch` waits for changes. `check` verifies the invariants against the keys; `finding` is
+//! what it reports, `repair` fixes it.
 //!
 //! `connect` makes a [`Store`], after `server` has checked the server and `meta` what the key space agrees on, with the
 //! number of `partitions`, of which each process knows the `sizes`. All

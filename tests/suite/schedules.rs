@@ -36,7 +36,7 @@ impl Ground {
     }
 
     async fn schedule(&self, of: &str, fields: Value) -> Schedule {
-        self.store.put_schedule(&name(of), &plan(fields), false, DeclaredIn::Api).await.unwrap().0
+        self.store.put_schedule(&name(of), &plan(fields), false, DeclaredIn::Api, &Kinds::default()).await.unwrap().0
     }
 
     /// What a look of every sweeper at the schedules does.
@@ -194,12 +194,117 @@ on_ground! {
 
     async fn what_a_file_declares_is_changed_there_alone(g: &Ground) {
         let own = plan(json!({"every_ms": 60_000}));
-        g.store.put_schedule(&name("f"), &own, false, DeclaredIn::File).await.unwrap();
+        g.store.put_schedule(&name("f"), &own, false, DeclaredIn::File, &Kinds::default()).await.unwrap();
         let refused = Error::Refused(Refusal::DeclaredInFile(name("f")));
-        assert_eq!(g.store.put_schedule(&name("f"), &own, false, DeclaredIn::Api).await.unwrap_err(), refused);
+        let put = g.store.put_schedule(&name("f"), &own, false, DeclaredIn::Api, &Kinds::default()).await;
+        assert_eq!(put.unwrap_err(), refused);
         assert_eq!(g.store.pause_schedule(&name("f"), true).await.unwrap_err(), refused);
         assert_eq!(g.store.remove_schedule(&name("f"), DeclaredIn::Api).await.unwrap_err(), refused);
         g.store.remove_schedule(&name("f"), DeclaredIn::File).await.unwrap();
+    }
+
+    async fn a_damaged_schedule_stops_no_other_and_can_be_written_again_or_removed(g: &Ground) {
+        let fields = || json!({"every_ms": 60_000, "overlap": "allow"});
+        for of in ["a", "b", "c"] {
+            g.schedule(of, fields()).await;
+        }
+        for partition in 0..g.store.partitions() {
+            let damage: [&[&str]; 2] = [&["HSET", "a", "plan", "{}"], &["DEL", "b"]];
+            for command in damage {
+                let key = format!("lh:{{{partition}}}:schedule:{}", command[1]);
+                if g.redis.command::<u8>(&["EXISTS", &key]).await == 1 {
+                    let () = g.redis.command(&[&[command[0], &key], &command[2..]].concat()).await;
+                }
+            }
+        }
+        g.advance(60_000);
+        assert_eq!(g.tick().await.submitted.len(), 1, "that of c");
+        assert_eq!(g.store.schedules().await.unwrap().len(), 1);
+        let unreadable = g.store.schedule(&name("a")).await.unwrap_err();
+        assert!(matches!(unreadable, Error::Corrupt { .. }), "{unreadable}");
+        g.schedule("a", fields()).await;
+        g.store.remove_schedule(&name("a"), DeclaredIn::Api).await.unwrap();
+    }
+
+    async fn many_that_are_due_at_once_are_all_done(g: &Ground) {
+        for n in 0..230 {
+            g.schedule(&format!("s{n}"), json!({"cron": "0 * * * *", "catch_up": "none"})).await;
+        }
+        g.set(Timestamp((g.now() / 3_600_000 + 1) * 3_600_000));
+        let ticked = g.tick().await;
+        assert_eq!((ticked.submitted.len(), ticked.next_in), (230, Some(Duration::from_secs(3_600))));
+    }
+
+    async fn a_large_payload_is_submitted_in_parts(g: &Ground) {
+        let text = "x".repeat(200_000);
+        g.schedule("large", json!({"every_ms": 1_000, "catch_up": "all", "overlap": "allow", "payload": text})).await;
+        g.advance(60_000);
+        assert_eq!(g.tick().await.submitted.len(), 60);
+    }
+
+    async fn a_job_that_was_asked_for_hides_none_that_runs(g: &Ground) {
+        g.schedule("s", json!({"every_ms": 60_000})).await;
+        g.advance(60_000);
+        let first = g.tick().await.submitted.remove(0);
+        let asked = g.store.trigger_schedule(&name("s"), &Kinds::default()).await.unwrap();
+        let standing = g.store.schedule(&name("s")).await.unwrap().unwrap().standing;
+        assert_eq!(standing.last_job, Some(first));
+        g.store.cancel(&[asked]).await.unwrap().remove(0).unwrap();
+        g.advance(60_000);
+        assert_eq!(g.tick().await.skipped, 1);
+        g.complete_all().await;
+        let asked = g.store.trigger_schedule(&name("s"), &Kinds::default()).await.unwrap();
+        g.advance(60_000);
+        assert_eq!(g.tick().await.skipped, 1, "nor does one that was asked for run beside a tick's");
+        g.store.cancel(&[asked]).await.unwrap().remove(0).unwrap();
+        g.advance(60_000);
+        assert_eq!(g.tick().await.submitted.len(), 1);
+    }
+
+    async fn a_clock_that_was_ahead_is_no_reason_to_wait(g: &Ground) {
+        let fields = || json!({"cron": "* * * * *", "overlap": "allow"});
+        let begin = g.now();
+        g.schedule("s", fields()).await;
+        g.advance(365 * 86_400_000);
+        g.tick().await;
+        g.set(Timestamp(begin));
+        let next = g.schedule("s", fields()).await.standing.next_run_at.unwrap();
+        assert!(next.0 - begin <= 60_000, "{next}");
+    }
+
+    async fn jobs_have_the_defaults_that_were_published(g: &Ground) {
+        let kinds = Kinds::parse("[kinds.work]\nqueue = \"reports\"\nmax_attempts = 2\n", "/".into()).unwrap();
+        g.store.register_kinds(&kinds).await.unwrap();
+        g.schedule("s", json!({"every_ms": 60_000})).await;
+        g.advance(60_000);
+        // By a worker without a kinds file.
+        let job = g.jobs(&g.tick().await.submitted).await.remove(0);
+        assert_eq!((job.queue.as_str(), job.max_attempts), ("reports", 2));
+    }
+
+    async fn a_kinds_file_declares_changes_and_removes_its_schedules(g: &Ground) {
+        let file = |text: &str| Kinds::parse(text, "/x".into()).unwrap();
+        g.schedule("own", json!({"every_ms": 60_000})).await;
+        let minutely = "[schedules.a]\ncron = \"* * * * *\"\nkind = \"work\"\n";
+        let both = format!("{minutely}[schedules.b]\nevery = \"5s\"\nkind = \"work\"\n");
+        g.store.declare_schedules(&file(&both)).await.unwrap();
+        let names = async || {
+            let all = g.store.schedules().await.unwrap();
+            all.into_iter().map(|s| (s.name.to_string(), s.standing.declared_in.as_str())).collect::<Vec<_>>()
+        };
+        let named = |list: &[(&'static str, &'static str)]| {
+            list.iter().map(|(name, by)| ((*name).to_owned(), *by)).collect::<Vec<_>>()
+        };
+        assert_eq!(names().await, named(&[("a", "file"), ("b", "file"), ("own", "api")]));
+        g.store.declare_schedules(&file(minutely)).await.unwrap();
+        assert_eq!(names().await, named(&[("a", "file"), ("own", "api")]));
+        // One that has no times any more does not go on with those that it had.
+        g.store.declare_schedules(&file(&format!("{minutely}end_at = 2020-01-01T00:00:00Z\n"))).await.unwrap();
+        assert_eq!(names().await, named(&[("own", "api")]));
+        g.store.declare_schedules(&file(minutely)).await.unwrap();
+        g.store.declare_schedules(&file("")).await.unwrap();
+        g.store.declare_schedules(&Kinds::default()).await.unwrap();
+        assert_eq!(names().await, named(&[("own", "api")]));
     }
 
     async fn many_writers_and_sweepers_lose_nothing(g: &Ground) {

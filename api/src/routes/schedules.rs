@@ -5,8 +5,8 @@ use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::IntoResponse;
 use leasehold::job::Priority;
-use leasehold::schedule::{CatchUp, DeclaredIn, InvalidTiming, Overlap, Plan};
-use leasehold::{Json as JobJson, Refusal, ScheduleName, Store, Timestamp, limits};
+use leasehold::schedule::{CatchUp, DeclaredIn, Overlap, Plan};
+use leasehold::{Json as JobJson, Refusal, ScheduleName, Timestamp, limits};
 
 use super::submit::accepted;
 use super::{Answer, found, object};
@@ -36,8 +36,7 @@ pub async fn put(State(api): State<Api>, Named(name): Named<ScheduleName>, _: No
     let (plan, paused) = read(Reader::open(body.as_str())?, &api.rules())?;
     drop(body);
     let store = api.store().await?;
-    refuse_limited(&plan, &api, &store)?;
-    let written = store.put_schedule(&name, &plan, paused, DeclaredIn::Api).await;
+    let written = store.put_schedule(&name, &plan, paused, DeclaredIn::Api, &api.rules().kinds).await;
     let (schedule, created) = written.map_err(Problem::changing)?;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, [(LOCATION, format!("/api/v1/schedules/{name}"))], Json(schedule)).into_response())
@@ -116,19 +115,6 @@ fn word<T>(reader: &mut Reader<'_>, field: &'static str, parse: impl Fn(&str) ->
         reader.fault(field, format!("{shown:?} is not {words}"));
     }
     value
-}
-
-/// The jobs of a schedule are in its own partition, and those of a kind with `max_running` must all be in that of the
-/// kind.
-fn refuse_limited(plan: &Plan, api: &Api, store: &Store) -> Result<(), Problem> {
-    if store.partitions() == 1 || api.rules().kinds.get(&plan.kind).max_running.is_none() {
-        return Ok(());
-    }
-    let reason = format!(
-        "{} has max_running, which is not counted over several partitions for jobs of schedules; name another kind",
-        plan.kind
-    );
-    Err(Problem::refused(Refusal::Timing(InvalidTiming { field: "kind", reason })))
 }
 
 #[cfg(test)]

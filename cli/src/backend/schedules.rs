@@ -49,7 +49,10 @@ impl Backend {
         paused: bool,
     ) -> Result<(Schedule, bool), Failure> {
         match self {
-            Backend::Redis(direct) => Ok(direct.store.put_schedule(name, plan, paused, DeclaredIn::Api).await?),
+            Backend::Redis(direct) => {
+                let kinds = kinds(&direct.store, &direct.config).await?;
+                Ok(direct.store.put_schedule(name, plan, paused, DeclaredIn::Api, &kinds).await?)
+            }
             Backend::Http(api) => {
                 let (path, body) = (["schedules", name.as_str()], Written { plan, paused });
                 let request = || Ok(api.request(Method::PUT, &path).json(&body));

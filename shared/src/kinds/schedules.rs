@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::text::{Text, either};
+use crate::limits::{ATTEMPTS_MAX, Limits, TIMEOUT_MS_MAX};
 use crate::schedule::Plan;
 use crate::{Json, ScheduleName, Timestamp};
 
@@ -67,8 +68,14 @@ fn read_one(table: toml::Table) -> Result<Declared, String> {
     fields.entry("payload").or_insert(Value::Null);
     let text = Value::Object(fields).to_string();
     let plan: Plan = serde_json::from_str(&text).map_err(plainly)?;
-    // What a file has must be within the limits of any payload: the API's are checked when it is submitted.
-    Json::parse(plan.payload.as_str(), 100, usize::MAX).map_err(|e| format!("payload: {e}"))?;
+    let Limits { json_depth, payload_bytes, .. } = Limits::default();
+    Json::parse(plan.payload.as_str(), json_depth, payload_bytes).map_err(|e| format!("payload: {e}"))?;
+    if plan.max_attempts.is_some_and(|n| !(1..=ATTEMPTS_MAX).contains(&n)) {
+        return Err(format!("max_attempts: write 1 to {ATTEMPTS_MAX}"));
+    }
+    if plan.timeout_ms.is_some_and(|ms| !(1..=TIMEOUT_MS_MAX).contains(&ms)) {
+        return Err(format!("timeout_ms: write 1 to {TIMEOUT_MS_MAX}"));
+    }
     plan.ticks_after(Timestamp(0), Timestamp(0)).map_err(|fault| fault.to_string())?;
     Ok(Declared { plan, paused })
 }
@@ -120,6 +127,7 @@ mod tests {
             ("[schedules.A]\ncron = \"@daily\"\nkind = \"b\"", "schedule \"A\" is not allowed"),
             ("[schedules.a]\nevery_ms = 5\nkind = \"b\"", "every_ms: 5 is not"),
             ("[schedules.a]\nevery = \"5\"\nkind = \"b\"", "every: \"5\" is not a duration"),
+            ("[schedules.a]\nevery_ms = 5000\nkind = \"b\"\nmax_attempts = 0", "max_attempts: write 1 to"),
             ("[schedules.a]\ncrn = \"@daily\"\nkind = \"b\"", "unknown field \"crn\""),
             ("[schedules.a]\ncron = \"@daily\"\nkind = \"b\"\npaused = 1", "paused: write true or false"),
             ("[schedules.a]\ncron = \"@daily\"\nkind = \"b\"\noverlap = \"no\"", "unknown variant `no`"),

@@ -72,7 +72,8 @@ impl Timing {
                     return fault("time_zone", unknown_zone(name));
                 };
                 let hours = text.split_whitespace().nth(1);
-                let names_hours = hours.map_or(text.trim() != "@hourly", |hours| !hours.contains(['*', '/', '?']));
+                let names_hours = hours
+                    .map_or(!text.trim().eq_ignore_ascii_case("@hourly"), |hours| !hours.contains(['*', '/', '?']));
                 Ok(Self::Calendar { cron: Box::new(cron), zone, names_hours })
             }
         }
@@ -106,6 +107,10 @@ fn parse_cron(text: &str) -> Result<Cron, String> {
     let fields = text.split_whitespace().count();
     if fields != 5 && !text.trim().starts_with('@') {
         return Err(format!("{shown:?} has {fields} fields, not 5: {ADVICE}"));
+    }
+    // croner passes over what is empty; a field without a value is searched for until the year 5000.
+    if let Some(field) = text.split_whitespace().find(|field| field.split(',').any(str::is_empty)) {
+        return Err(format!("{shown:?} has {field:?} with an empty part between commas: {ADVICE}"));
     }
     let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
     parser.parse(text.trim()).map_err(|e| match e {
@@ -292,7 +297,10 @@ mod tests {
         assert_eq!(autumn, ["2027-10-31T00:30Z", "2027-10-31T01:30Z", "2027-10-31T02:30Z"]);
         let autumn = after(&ticks("*/30 */1 * * *", "Europe/Berlin"), "2027-10-31T00:00:00Z", 3);
         assert_eq!(autumn, ["2027-10-31T00:30Z", "2027-10-31T01:00Z", "2027-10-31T01:30Z"]);
-        assert_eq!(after(&ticks("@hourly", "Europe/Berlin"), "2027-10-31T00:00:00Z", 2).len(), 2);
+        for hourly in ["@hourly", "@HOURLY"] {
+            let autumn = after(&ticks(hourly, "Europe/Berlin"), "2027-10-31T00:00:00Z", 2);
+            assert_eq!(autumn, ["2027-10-31T01:00Z", "2027-10-31T02:00Z"]);
+        }
     }
 
     #[test]
@@ -319,6 +327,8 @@ mod tests {
             (Some("* * * *"), None, None, "cron", "4 fields, not 5"),
             (Some("* * * * * *"), None, None, "cron", "6 fields, not 5"),
             (Some("61 * * * *"), None, None, "cron", "is not a cron expression"),
+            (Some(", * * * *"), None, None, "cron", "an empty part between commas"),
+            (Some("0 3,,5 * * *"), None, None, "cron", "an empty part between commas"),
             (Some("@often"), None, None, "cron", "is not a cron expression"),
             (Some("0 3 * * *"), Some("Europe/Berln"), None, "time_zone", "did you mean \"Europe/Berlin\"?"),
             (Some("0 3 * * *"), Some("Mars"), None, "time_zone", "IANA"),

@@ -7,7 +7,7 @@ use redis::Value;
 use super::Store;
 use super::wire::reply::{array, number, text};
 use super::wire::{Args, Home, Repeat, keys, scripts};
-use crate::schedule::{DeclaredIn, Plan, Standing};
+use crate::schedule::{DeclaredIn, InvalidTiming, Plan, Standing};
 use crate::{Error, JobId, Kinds, Refusal, Result, Schedule, ScheduleName, Timestamp, limits};
 
 /// How often a change is tried while others change the same schedule.
@@ -17,23 +17,45 @@ const SHOWN: usize = 5;
 /// Schedules that one call reads.
 const READ_MAX: usize = 100;
 
+/// What is stored under a schedule's name.
+pub(super) struct Found {
+    /// Changes with each write, but not with a tick.
+    pub(super) revision: String,
+    /// The next tick as it is stored, ms; empty: there is none.
+    pub(super) next: String,
+    declared_in: DeclaredIn,
+    /// [`Error::Corrupt`]: it cannot be read. It can be written again, or removed.
+    pub(super) stored: Result<Stored>,
+}
+
 /// A schedule as it is stored.
 pub(super) struct Stored {
     pub(super) plan: Plan,
-    /// Changes with each write, but not with a tick.
-    pub(super) revision: String,
     pub(super) anchor: Timestamp,
     pub(super) standing: Standing,
 }
 
-impl Stored {
-    /// `None`: there is none.
-    fn read(fields: &Value, now: Timestamp) -> Result<Option<Self>, String> {
+impl Found {
+    /// `None`: there is nothing.
+    fn read(key: &str, reply: &Value, now: Timestamp) -> Option<Self> {
         let fields: HashMap<String, String> =
-            array(fields).chunks_exact(2).map(|pair| (text(&pair[0]), text(&pair[1]))).collect();
-        if fields.is_empty() {
-            return Ok(None);
+            array(reply).chunks_exact(2).map(|pair| (text(&pair[0]), text(&pair[1]))).collect();
+        let is_other = matches!(reply, Value::ServerError(_));
+        if fields.is_empty() && !is_other {
+            return None;
         }
+        let field = |name: &str| fields.get(name).cloned().unwrap_or_default();
+        let is_of_file = field("by") == DeclaredIn::File.as_str();
+        let declared_in = if is_of_file { DeclaredIn::File } else { DeclaredIn::Api };
+        let stored =
+            if is_other { Err("it is not a hash".to_owned()) } else { Stored::read(&fields, declared_in, now) };
+        let stored = stored.map_err(|reason| Error::Corrupt { key: key.to_owned(), reason });
+        Some(Self { revision: field("revision"), next: field("next"), declared_in, stored })
+    }
+}
+
+impl Stored {
+    fn read(fields: &HashMap<String, String>, declared_in: DeclaredIn, now: Timestamp) -> Result<Self, String> {
         let field = |name: &str| fields.get(name).map(String::as_str);
         let time = |name: &str| field(name).and_then(|ms| ms.parse().ok()).map(Timestamp);
         let need = |name: &str| time(name).ok_or_else(|| format!("field {name} is missing"));
@@ -44,11 +66,7 @@ impl Stored {
         let next_runs = std::iter::successors(first, |tick| ticks.next((*tick).max(now))).take(SHOWN).collect();
         let standing = Standing {
             paused,
-            declared_in: if field("by") == Some(DeclaredIn::File.as_str()) {
-                DeclaredIn::File
-            } else {
-                DeclaredIn::Api
-            },
+            declared_in,
             created_at: need("created_at")?,
             updated_at: need("updated_at")?,
             next_run_at: first,
@@ -57,7 +75,7 @@ impl Stored {
             last_job: field("last_job").and_then(|id| JobId::parse(id).ok()),
             last_skipped_at: time("last_skipped_at"),
         };
-        Ok(Some(Self { plan, revision: field("revision").unwrap_or_default().to_owned(), anchor, standing }))
+        Ok(Self { plan, anchor, standing })
     }
 }
 
@@ -67,10 +85,10 @@ impl Store {
         keys::partition_of(name.as_str(), self.sizes().first())
     }
 
-    /// All schedules, by name.
+    /// All schedules, by name; those that cannot be read are logged and left out.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] when one cannot be read; those of any call.
+    /// Those of any call.
     pub async fn schedules(&self) -> Result<Vec<Schedule>> {
         let mut all = Vec::new();
         for partition in 0..self.sizes().first() {
@@ -79,8 +97,9 @@ impl Store {
             let names = self.inner.wire.pipe(Home::Partition(partition), &pipeline).await?;
             let names: Vec<_> = array(&names[0]).iter().filter_map(|v| ScheduleName::parse(&text(v)).ok()).collect();
             for part in names.chunks(READ_MAX) {
-                let read = self.read_schedules(partition, part).await?;
-                let found = part.iter().zip(read.1).filter_map(|(name, stored)| Some(shown(name, stored?)));
+                let (_, read) = self.read_schedules(partition, part).await?;
+                let readable = |found: Found| found.stored.inspect_err(|e| tracing::error!("{e}")).ok();
+                let found = part.iter().zip(read).filter_map(|(name, found)| Some(shown(name, readable(found?)?)));
                 all.extend(found);
             }
         }
@@ -91,55 +110,79 @@ impl Store {
     /// One schedule.
     ///
     /// # Errors
-    /// As [`Store::schedules`].
+    /// [`Error::Corrupt`] when it cannot be read; those of any call.
     pub async fn schedule(&self, name: &ScheduleName) -> Result<Option<Schedule>> {
         let (_, mut read) = self.read_schedules(self.home_of_schedule(name), std::slice::from_ref(name)).await?;
-        Ok(read.remove(0).map(|stored| shown(name, stored)))
+        read.remove(0).map(|found| Ok(shown(name, found.stored?))).transpose()
     }
 
     /// Writes a schedule, and says whether it is a new one. It has its ticks from now on; with those that it had
     /// before, a tick that is just due is kept.
     ///
     /// # Errors
-    /// [`Error::Refused`]: a file declares it and this is a request, its plan has no tick to come, or there are too
-    /// many.
+    /// [`Error::Refused`]: a file declares it and this is a request, its plan has no tick to come, its kind has a limit
+    /// that would not hold, or there are too many.
     pub async fn put_schedule(
         &self,
         name: &ScheduleName,
         plan: &Plan,
         paused: bool,
         by: DeclaredIn,
+        kinds: &Kinds,
     ) -> Result<(Schedule, bool)> {
         let mut created = false;
         self.refuse_if_unfit()?;
+        self.refuse_limited(plan, kinds)?;
         let written = self.change_schedule(name, by, |before, now| {
             created |= before.is_none();
-            let same = before.filter(|before| before.plan.has_the_ticks_of(plan));
-            let anchor = same.map_or(now, |before| before.anchor);
-            let ticks = plan.ticks_after(anchor, now).map_err(Refusal::Timing)?;
-            let kept = same.filter(|before| !before.standing.paused && !paused);
-            let next = kept.map_or_else(|| ticks.next(now), |before| before.standing.next_run_at).filter(|_| !paused);
-            Ok(Some(Write { plan: plan.clone(), paused, anchor, next }))
+            let stored = before.and_then(|found| found.stored.as_ref().ok());
+            let same = stored.filter(|stored| stored.plan.has_the_ticks_of(plan));
+            let anchor = same.map_or(now, |stored| stored.anchor);
+            let ticks = plan.ticks_after(anchor, now).map_err(|fault| Error::Refused(Refusal::Timing(fault)))?;
+            let next = ticks.next(now);
+            // One that lies beyond the next was set by a clock that was ahead.
+            let due = same.and_then(|stored| stored.standing.next_run_at).filter(|due| Some(*due) < next);
+            Ok(Some(Write { plan: plan.clone(), paused, anchor, next: due.or(next).filter(|_| !paused) }))
         });
         written.await?;
         let schedule = self.schedule(name).await.map_err(Error::after_a_change)?;
         Ok((schedule.ok_or_else(|| Error::Refused(Refusal::NoSchedule(name.clone())))?, created))
     }
 
+    /// The jobs of a schedule are in its own partition, and those of a kind with `max_running` must all be in that of
+    /// the kind.
+    fn refuse_limited(&self, plan: &Plan, kinds: &Kinds) -> Result<()> {
+        if self.has_room_for(plan, kinds) {
+            return Ok(());
+        }
+        let reason = format!(
+            "{} has max_running, which is not counted over several partitions for jobs of schedules; name another kind",
+            plan.kind
+        );
+        Err(Error::Refused(Refusal::Timing(InvalidTiming { field: "kind", reason })))
+    }
+
+    /// Whether the limit of the plan's kind holds for the jobs of schedules.
+    pub(super) fn has_room_for(&self, plan: &Plan, kinds: &Kinds) -> bool {
+        self.partitions() == 1 || kinds.get(&plan.kind).max_running.is_none()
+    }
+
     /// Pauses or resumes a schedule. A tick that passes meanwhile has no job.
     ///
     /// # Errors
-    /// [`Error::Refused`]: there is none of that name, or a file declares it.
+    /// [`Error::Refused`]: there is none of that name, or a file declares it. [`Error::Corrupt`] when it cannot be
+    /// read.
     pub async fn pause_schedule(&self, name: &ScheduleName, paused: bool) -> Result<Schedule> {
         let written = self.change_schedule(name, DeclaredIn::Api, |before, now| {
-            let before = before.ok_or_else(|| Refusal::NoSchedule(name.clone()))?;
-            let ticks = before.plan.ticks(before.anchor).map_err(Refusal::Timing)?;
-            let next = match (paused, before.standing.paused) {
+            let before = before.ok_or_else(|| Error::Refused(Refusal::NoSchedule(name.clone())))?;
+            let stored = before.stored.as_ref().map_err(Clone::clone)?;
+            let ticks = stored.plan.ticks(stored.anchor).map_err(|fault| Error::Refused(Refusal::Timing(fault)))?;
+            let next = match (paused, stored.standing.paused) {
                 (true, _) => None,
                 (false, true) => ticks.next(now),
-                (false, false) => before.standing.next_run_at,
+                (false, false) => stored.standing.next_run_at,
             };
-            Ok(Some(Write { plan: before.plan.clone(), paused, anchor: before.anchor, next }))
+            Ok(Some(Write { plan: stored.plan.clone(), paused, anchor: stored.anchor, next }))
         });
         written.await?;
         let schedule = self.schedule(name).await.map_err(Error::after_a_change)?;
@@ -151,20 +194,20 @@ impl Store {
     /// # Errors
     /// As [`Store::pause_schedule`].
     pub async fn remove_schedule(&self, name: &ScheduleName, by: DeclaredIn) -> Result<()> {
-        let remove = |before: Option<&Stored>, _| match before {
-            None => Err(Refusal::NoSchedule(name.clone())),
+        let remove = |before: Option<&Found>, _| match before {
+            None => Err(Error::Refused(Refusal::NoSchedule(name.clone()))),
             Some(_) => Ok(None),
         };
         self.change_schedule(name, by, remove).await
     }
 
     /// Writes the schedules of a kinds file, and removes those that an earlier file declared and this one does not. A
-    /// schedule of a request that has the name of one in the file becomes the file's. Without kinds nothing changes.
+    /// schedule of a request that has the name of one in the file becomes the file's. Without a file nothing changes.
     ///
     /// # Errors
     /// Those of any call; a schedule that is refused is logged, and keeps no other from being written.
     pub async fn declare_schedules(&self, kinds: &Kinds) -> Result<()> {
-        if kinds.is_empty() && kinds.schedules().is_empty() {
+        if !kinds.has_file() {
             return Ok(());
         }
         let refused = |name: &ScheduleName, done: Result<()>| match done {
@@ -181,10 +224,17 @@ impl Store {
                 schedule.plan == declared.plan
                     && (standing.paused, standing.declared_in) == (declared.paused, DeclaredIn::File)
             };
-            if !there.iter().filter(|schedule| schedule.name == *name).any(|schedule| is_same(&schedule)) {
-                let written = self.put_schedule(name, &declared.plan, declared.paused, DeclaredIn::File).await;
-                refused(name, written.map(drop))?;
+            let before = there.iter().find(|schedule| schedule.name == *name);
+            if before.is_some_and(|schedule| is_same(&schedule)) {
+                continue;
             }
+            let by = DeclaredIn::File;
+            let written = self.put_schedule(name, &declared.plan, declared.paused, by, kinds).await.map(drop);
+            // What the file said before must not go on.
+            if matches!(written, Err(Error::Refused(_))) && before.is_some_and(|s| s.standing.declared_in == by) {
+                refused(name, self.remove_schedule(name, by).await)?;
+            }
+            refused(name, written)?;
         }
         let is_old = |schedule: &&Schedule| {
             schedule.standing.declared_in == DeclaredIn::File && !kinds.schedules().contains_key(&schedule.name)
@@ -200,19 +250,22 @@ impl Store {
         &self,
         partition: u16,
         names: &[ScheduleName],
-    ) -> Result<(Timestamp, Vec<Option<Stored>>)> {
+    ) -> Result<(Timestamp, Vec<Option<Found>>)> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("TIME");
         for name in names {
             pipeline.cmd("HGETALL").arg(keys::schedule(partition, name));
         }
-        let replies = self.inner.wire.pipe(Home::Partition(partition), &pipeline).await?;
+        let replies = self.inner.wire.pipe_leniently(Home::Partition(partition), &pipeline).await?;
         let now = self.time_of(&replies[0]);
-        let stored = names.iter().zip(&replies[1..]).map(|(name, fields)| {
-            let key = || keys::schedule(partition, name);
-            Stored::read(fields, now).map_err(|reason| Error::Corrupt { key: key(), reason })
-        });
-        Ok((now, stored.collect::<Result<_>>()?))
+        let found = names.iter().zip(&replies[1..]);
+        Ok((now, found.map(|(name, reply)| Found::read(&keys::schedule(partition, name), reply, now)).collect()))
+    }
+
+    /// Drops the entry of a schedule of which nothing else is left.
+    pub(super) async fn unlist_schedule(&self, partition: u16, name: &ScheduleName) -> Result<()> {
+        let args = Args::default().texts([name.as_str(), "", ""]).count(limits::SCHEDULES_MAX);
+        self.inner.wire.run(&scripts::SCHEDULE, partition, &args, Repeat::Safe).await.map(drop)
     }
 
     /// The time of Redis, or that of a test.
@@ -227,27 +280,28 @@ impl Store {
         &self,
         name: &ScheduleName,
         by: DeclaredIn,
-        mut change: impl FnMut(Option<&Stored>, Timestamp) -> Result<Option<Write>, Refusal>,
+        mut change: impl FnMut(Option<&Found>, Timestamp) -> Result<Option<Write>>,
     ) -> Result<()> {
         let partition = self.home_of_schedule(name);
         let mut sent = false;
         for _ in 0..TRIES {
             let (now, mut read) = self.read_schedules(partition, std::slice::from_ref(name)).await?;
             let before = read.remove(0);
-            let declared_in = before.as_ref().map(|before| before.standing.declared_in);
+            let declared_in = before.as_ref().map(|before| before.declared_in);
             if declared_in == Some(DeclaredIn::File) && by == DeclaredIn::Api {
                 return Err(Error::Refused(Refusal::DeclaredInFile(name.clone())));
             }
-            let revision = before.as_ref().map_or("", |before| before.revision.as_str());
-            let mut args = Args::default().texts([name.as_str(), revision]).count(limits::SCHEDULES_MAX);
+            let (revision, next) = before.as_ref().map_or(("", ""), |found| (&found.revision, &found.next));
+            let mut args = Args::default().texts([name.as_str(), revision, next]).count(limits::SCHEDULES_MAX);
             let write = match change(before.as_ref(), now) {
                 // This call may have removed it, and its reply was lost.
-                Err(Refusal::NoSchedule(_)) if sent => return Ok(()),
-                changed => changed.map_err(Error::Refused)?,
+                Err(Error::Refused(Refusal::NoSchedule(_))) if sent => return Ok(()),
+                changed => changed?,
             };
             if let Some(write) = write {
                 let plan = serde_json::to_string(&write.plan).expect("a plan is plain JSON");
-                let created_at = before.as_ref().map_or(now, |before| before.standing.created_at);
+                let stored = before.as_ref().and_then(|found| found.stored.as_ref().ok());
+                let created_at = stored.map_or(now, |stored| stored.standing.created_at);
                 args = args.text(write.next.map(|next| next.0.to_string()).unwrap_or_default());
                 args = args.texts(["plan", &plan, "by", by.as_str(), "paused", if write.paused { "1" } else { "0" }]);
                 for (field, time) in [("anchor", write.anchor), ("created_at", created_at), ("updated_at", now)] {

@@ -10,6 +10,8 @@ local name, revision, tick, next, overlap, n = ARGV[2], ARGV[3], ARGV[4], ARGV[5
 local key = schedule_key(name)
 local found = call('HMGET', key, 'revision', 'next', 'last_job')
 local last, asked = found[3], tick == 'trigger'
+-- The call that asked has been repeated, after a lost reply.
+if asked and redis.call('EXISTS', job_key(ARGV[9])) == 1 then return { 'done', 'exists' } end
 -- guard: revised
 if found[1] ~= revision then return { 'changed' } end
 -- guard: unmoved
@@ -42,8 +44,15 @@ for i = 1, n do
     create(id, job_key(id), form, first)
     -- What was collected is written now: the next of these jobs may find it.
     flush()
-    last = id
-    redis.call('HSET', key, 'last_job', id, 'last_run_at', own)
+    filled = {}
+    -- A job that was asked for must not hide the one of a tick.
+    if not asked then
+      redis.call('HSET', key, 'last_run_at', own)
+    end
+    if not asked or not is_busy() then
+      last = id
+      redis.call('HSET', key, 'last_job', id)
+    end
   end
   replies[i + 1] = word
 end

@@ -74,10 +74,10 @@ impl Guard {
                 }
                 match start_shell(&folder) {
                     Ok((other, pipe)) => (shell, watched.pipe) = (other, Some(pipe)),
+                    // Perhaps the machine lacks something that will be there again.
                     Err(e) => {
-                        return tracing::warn!(
-                            "the shell that guards commands has ended, and cannot be started again: {e}"
-                        );
+                        tracing::debug!("the shell that guards commands has ended, and cannot be started again: {e}");
+                        continue;
                     }
                 }
                 let groups: Vec<_> = watched.groups.iter().copied().collect();
