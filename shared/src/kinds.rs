@@ -270,16 +270,6 @@ impl Kinds {
         self.kinds.iter()
     }
 
-    /// Whether there is a kinds file, be it an empty one.
-    pub fn has_file(&self) -> bool {
-        !self.dir.as_os_str().is_empty()
-    }
-
-    /// The schedules that the file declares.
-    pub fn schedules(&self) -> &BTreeMap<ScheduleName, Declared> {
-        &self.schedules
-    }
-
     /// Whether there is no kinds file, or it is empty.
     pub fn is_empty(&self) -> bool {
         self.kinds.is_empty()

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::Kinds;
 use super::text::{Text, either};
 use crate::limits::{ATTEMPTS_MAX, Limits, TIMEOUT_MS_MAX};
 use crate::schedule::Plan;
@@ -34,6 +35,18 @@ pub struct Declared {
     pub plan: Plan,
     /// It has no ticks.
     pub paused: bool,
+}
+
+impl Kinds {
+    /// Whether there is a kinds file, be it an empty one.
+    pub fn has_file(&self) -> bool {
+        !self.dir.as_os_str().is_empty()
+    }
+
+    /// The schedules that the file declares.
+    pub fn schedules(&self) -> &BTreeMap<ScheduleName, Declared> {
+        &self.schedules
+    }
 }
 
 /// Reads `[schedules.NAME]`.
@@ -101,7 +114,6 @@ fn json_of(value: toml::Value) -> Result<Value, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Kinds;
 
     fn parse(text: &str) -> Result<Kinds, String> {
         Kinds::parse(text, "/x".into())
