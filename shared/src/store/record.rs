@@ -92,10 +92,8 @@ fn job(id: &JobId, partition: u16, reply: &Value) -> Result<Option<Job>, String>
     let record = text(&reply[0]);
     let record: Vec<&str> = record.split(' ').collect();
     let running = record.len() >= 3;
-    let stored = match field("state") {
-        Some(word) => Some(State::parse(word).ok_or_else(|| format!("state {word:?} is not valid"))?),
-        None => None,
-    };
+    let valid = |word| State::parse(word).ok_or_else(|| format!("state {word:?} is not valid"));
+    let stored = field("state").map(valid).transpose()?;
     let state = stored.unwrap_or(if running { State::Running } else { State::Queued });
     let max_attempts = small("max_attempts").unwrap_or(1);
     let (failures, error) = (small("attempts").unwrap_or(0), field("error").map(stored_error));
