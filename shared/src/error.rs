@@ -75,7 +75,7 @@ pub enum Refusal {
         max: usize,
     },
     /// No such schedule.
-    #[error("there is no schedule {0}")]
+    #[error("schedule {0} does not exist")]
     NoSchedule(ScheduleName),
     /// The schedule is declared in the kinds file, which alone can change it.
     #[error("schedule {0} is declared in the kinds file; change it there")]

@@ -13,7 +13,7 @@ pub use ticks::{CatchUp, InvalidTiming, ON_TIME_MS, Ticks, Timing};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Overlap {
-    /// There is no job for it.
+    /// It has no job.
     #[default]
     Skip,
     /// Its job runs beside the other.
@@ -93,7 +93,7 @@ impl Plan {
         let fault = |field, reason: &str| Err(InvalidTiming { field, reason: reason.to_owned() });
         match self.end_at {
             Some(end) if end <= now => fault("end_at", "it has passed, so there would be no job"),
-            Some(_) => fault("end_at", "there is no tick until then"),
+            Some(_) => fault("end_at", "no tick comes until then"),
             None => fault("cron", "such a date never comes"),
         }
     }
@@ -233,7 +233,7 @@ mod tests {
             (
                 r#"{"cron": "0 0 * * *", "kind": "a", "payload": null, "end_at": "2027-01-01T13:00:00Z"}"#,
                 "end_at",
-                "no tick until then",
+                "no tick comes until then",
             ),
         ] {
             let fault = plan(text).ticks_after(now, now).unwrap_err();

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use leasehold::schedule::{DeclaredIn, Plan};
-use leasehold::store::Ticked;
+use leasehold::store::{Ticked, script_sha};
 use leasehold::{Error, Job, JobId, Kinds, Refusal, Schedule, ScheduleName, State, Timestamp};
-use leasehold_tests::{System, eventually};
+use leasehold_tests::proxy::script;
+use leasehold_tests::{Proxy, System, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -94,7 +95,7 @@ on_ground! {
         g.schedule("hourly", json!({"every_ms": 60_000, "overlap": "allow"})).await;
         g.advance(60_000);
         let submitted = g.tick().await.submitted;
-        // As if the schedule had been put back by an older copy of Redis: its job is there already.
+        // The schedule as an older copy of Redis has it; its job exists already.
         let partition = g.store.partition_of(&submitted[0]);
         let tick = g.jobs(&submitted).await[0].scheduled_for.unwrap().0.to_string();
         for command in [
@@ -322,6 +323,25 @@ on_ground! {
         let first = ticks[0];
         assert_eq!(ticks, (0..50).map(|n| first + n * 1_000).collect::<Vec<_>>());
     }
+}
+
+/// A sweeper has read a schedule, and its call is held while the schedule is written again.
+#[tokio::test]
+async fn a_plan_that_is_replaced_before_its_tick_submits_nothing() {
+    let g = Ground::new(1).await;
+    let proxy = Proxy::start(g.redis.port()).await;
+    let sweeper = g.store_at(proxy.url()).await.unwrap();
+    g.schedule("s", json!({"every_ms": 60_000, "payload": "old"})).await;
+    g.advance(60_000);
+    let held = proxy.hold(script(script_sha("tick").unwrap()), 1);
+    let late = tokio::spawn(async move { sweeper.tick(0, &Kinds::default()).await.unwrap() });
+    held.fired().await;
+    g.schedule("s", json!({"every_ms": 60_000, "payload": "new"})).await;
+    held.release();
+    assert_eq!(late.await.unwrap().submitted, []);
+    let job = g.jobs(&g.tick().await.submitted).await.remove(0);
+    assert_eq!(job.payload.as_str(), "\"new\"");
+    g.end().await;
 }
 
 /// All jobs of a schedule that are there.

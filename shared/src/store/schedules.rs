@@ -2,6 +2,7 @@
 //! jobs are too; `tick` submits them.
 use std::collections::HashMap;
 
+use futures_util::future::try_join_all;
 use redis::Value;
 
 use super::Store;
@@ -90,19 +91,24 @@ impl Store {
     /// # Errors
     /// Those of any call.
     pub async fn schedules(&self) -> Result<Vec<Schedule>> {
-        let mut all = Vec::new();
-        for partition in 0..self.sizes().first() {
-            let mut pipeline = redis::pipe();
-            pipeline.cmd("ZRANGE").arg(keys::schedules(partition)).arg(0).arg(-1);
-            let names = self.inner.wire.pipe(Home::Partition(partition), &pipeline).await?;
-            let names: Vec<_> = array(&names[0]).iter().filter_map(|v| ScheduleName::parse(&text(v)).ok()).collect();
+        let list = |partition| {
+            let range = redis::cmd("ZRANGE").arg(keys::schedules(partition)).arg(0).arg(-1).to_owned();
+            (Home::Partition(partition), range)
+        };
+        let lists: Vec<_> = (0..self.sizes().first()).map(list).collect();
+        let lists = self.inner.wire.pipe_each(&lists).await?;
+        let of_partition = async |(partition, list): (u16, &Value)| {
+            let names: Vec<_> = array(list).iter().filter_map(|v| ScheduleName::parse(&text(v)).ok()).collect();
+            let mut all = Vec::new();
             for part in names.chunks(READ_MAX) {
                 let (_, read) = self.read_schedules(partition, part).await?;
                 let readable = |found: Found| found.stored.inspect_err(|e| tracing::error!("{e}")).ok();
                 let found = part.iter().zip(read).filter_map(|(name, found)| Some(shown(name, readable(found?)?)));
                 all.extend(found);
             }
-        }
+            Ok::<_, Error>(all)
+        };
+        let mut all = try_join_all((0..).zip(&lists).map(of_partition)).await?.concat();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(all)
     }
@@ -151,7 +157,7 @@ impl Store {
 
     /// The jobs of a schedule are in its own partition, and those of a kind with `max_running` must all be in that of
     /// the kind.
-    fn refuse_limited(&self, plan: &Plan, kinds: &Kinds) -> Result<()> {
+    pub(super) fn refuse_limited(&self, plan: &Plan, kinds: &Kinds) -> Result<()> {
         if self.has_room_for(plan, kinds) {
             return Ok(());
         }

@@ -13,7 +13,7 @@ use super::wire::{Args, Home, Repeat, keys, scripts};
 use crate::schedule::{Overlap, Plan};
 use crate::{Error, JobId, Kinds, Refusal, Result, ScheduleName, Timestamp, limits};
 
-/// Due schedules that are read at once, and how often a look goes on with further ones.
+/// Due schedules that are read at once, and how many times in a row.
 const DUE_MAX: usize = 50;
 const PARTS_MAX: usize = 40;
 /// About the bytes of the jobs that one call submits.
@@ -48,7 +48,7 @@ impl Store {
         let (mut ticked, mut failed, mut left) = (Ticked::default(), None, 0);
         let mut published: Option<Kinds> = None;
         for _ in 0..PARTS_MAX {
-            let (names, due) = self.due_schedules(partition, left, &mut ticked).await?;
+            let (is_last, due) = self.due_schedules(partition, &mut left, &mut ticked).await?;
             for due in due {
                 if published.is_none() {
                     let theirs = self.published().await?.kinds;
@@ -65,7 +65,7 @@ impl Store {
                     }
                 }
             }
-            if names < DUE_MAX {
+            if is_last {
                 break;
             }
         }
@@ -110,35 +110,37 @@ impl Store {
         Ok(true)
     }
 
-    /// The schedules of a partition that are due, beyond those of which so many are left, and how many names were
-    /// looked at; notes the first tick that is not due.
-    async fn due_schedules(&self, partition: u16, left: usize, ticked: &mut Ticked) -> Result<(usize, Vec<Due>)> {
-        let (key, last) = (keys::schedules(partition), left + DUE_MAX - 1);
+    /// The next schedules of a partition that are due, and whether they are the last ones. It begins after the `left`
+    /// first entries, which could not be done, and counts those that have no valid name; notes the first tick that is
+    /// not due.
+    async fn due_schedules(&self, partition: u16, left: &mut usize, ticked: &mut Ticked) -> Result<(bool, Vec<Due>)> {
+        let (key, begin) = (keys::schedules(partition), *left);
         let mut pipeline = redis::pipe();
         pipeline.cmd("TIME");
-        pipeline.cmd("ZRANGE").arg(key).arg(left).arg(last).arg("WITHSCORES");
+        pipeline.cmd("ZRANGE").arg(key).arg(begin).arg(begin + DUE_MAX - 1).arg("WITHSCORES");
         let replies = self.inner.wire.pipe(Home::Partition(partition), &pipeline).await?;
-        let now = self.time_of(&replies[0]);
-        let mut names = Vec::new();
-        for entry in array(&replies[1]).chunks_exact(2) {
-            let Ok(name) = ScheduleName::parse(&text(&entry[0])) else { continue };
+        let (now, entries) = (self.time_of(&replies[0]), array(&replies[1]));
+        let (mut names, mut is_last) = (Vec::new(), entries.len() < 2 * DUE_MAX);
+        for entry in entries.chunks_exact(2) {
             let at = text(&entry[1]).parse::<f64>().unwrap_or(f64::INFINITY);
-            if at <= now.0 as f64 {
-                names.push(name);
-                continue;
+            if at > now.0 as f64 {
+                is_last = true;
+                if at.is_finite() {
+                    let next_in = wait(now, Timestamp(at as i64));
+                    ticked.next_in = Some(ticked.next_in.map_or(next_in, |known| known.min(next_in)));
+                }
+                break;
             }
-            if at.is_finite() {
-                let next_in = wait(now, Timestamp(at as i64));
-                ticked.next_in = Some(ticked.next_in.map_or(next_in, |known| known.min(next_in)));
+            match ScheduleName::parse(&text(&entry[0])) {
+                Ok(name) => names.push(name),
+                Err(_) => *left += 1,
             }
-            break;
         }
         if names.is_empty() {
-            return Ok((0, Vec::new()));
+            return Ok((is_last, Vec::new()));
         }
         let (now, found) = self.read_schedules(partition, &names).await?;
         let mut due = Vec::new();
-        let count = names.len();
         for (name, found) in names.into_iter().zip(found) {
             match found {
                 Some(found) => due.push(Due { name, found, now }),
@@ -146,13 +148,13 @@ impl Store {
                 None => self.unlist_schedule(partition, &name).await?,
             }
         }
-        Ok((count, due))
+        Ok((is_last, due))
     }
 
     /// Submits a job of a schedule now, besides its ticks and whatever its last job does.
     ///
     /// # Errors
-    /// [`Error::Refused`]: there is none of that name, or its kind would be one name too many.
+    /// [`Error::Refused`]: none has that name, its kind would be one name too many, or the kind's limit would not hold.
     pub async fn trigger_schedule(&self, name: &ScheduleName, kinds: &Kinds) -> Result<JobId> {
         self.refuse_if_unfit()?;
         let (partition, first) = (self.home_of_schedule(name), self.sizes().first());
@@ -161,6 +163,7 @@ impl Store {
             let (now, mut read) = self.read_schedules(partition, std::slice::from_ref(name)).await?;
             let found = read.remove(0).ok_or_else(|| Error::Refused(Refusal::NoSchedule(name.clone())))?;
             let (revision, stored) = (found.revision, found.stored?);
+            self.refuse_limited(&stored.plan, kinds)?;
             let jobs = [(now, id.clone(), false)];
             let call = Call { tick: "trigger".to_owned(), next: None, overlap: Overlap::Allow, jobs: &jobs };
             let args = self.tick_args(name, &revision, &stored.plan, &call, partition, kinds);

@@ -44,7 +44,7 @@ pub(super) struct Guard {
 
 #[derive(Default)]
 struct Watched {
-    /// What the shell reads; `None`: there is no shell.
+    /// What the shell reads; `None`: no shell runs.
     pipe: Option<ChildStdin>,
     groups: BTreeSet<i32>,
     /// The worker ends: no other shell is needed.
@@ -55,12 +55,13 @@ impl Guard {
     /// Guards the commands whose scratch folders are in `folder`.
     ///
     /// # Errors
-    /// The system's error, for example that there is no shell.
+    /// The system's error, for example that `/bin/sh` is missing.
     pub fn start(folder: &Path) -> io::Result<Self> {
         let (mut shell, pipe) = start_shell(folder)?;
         let watched = Arc::new(Mutex::new(Watched { pipe: Some(pipe), ..Watched::default() }));
         let (folder, watching) = (folder.to_owned(), Arc::clone(&watched));
         let watch = move || {
+            let mut is_told = false;
             loop {
                 drop(shell.wait());
                 lock(&watching).pipe = None;
@@ -73,10 +74,12 @@ impl Guard {
                     return;
                 }
                 match start_shell(&folder) {
-                    Ok((other, pipe)) => (shell, watched.pipe) = (other, Some(pipe)),
-                    // Perhaps the machine lacks something that will be there again.
+                    Ok((other, pipe)) => (shell, watched.pipe, is_told) = (other, Some(pipe), false),
+                    // Perhaps the machine lacks something only for a while.
                     Err(e) => {
-                        tracing::debug!("the shell that guards commands has ended, and cannot be started again: {e}");
+                        if !std::mem::replace(&mut is_told, true) {
+                            tracing::warn!("the shell that guards commands has ended, and does not start again: {e}");
+                        }
                         continue;
                     }
                 }
