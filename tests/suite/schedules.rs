@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use leasehold::schedule::{DeclaredIn, Plan};
-use leasehold::store::{Ticked, script_sha};
-use leasehold::{Error, Job, JobId, Kinds, Refusal, Schedule, ScheduleName, State, Timestamp};
-use leasehold_tests::proxy::script;
-use leasehold_tests::{Proxy, System, eventually};
+use leasehold::store::{ListQuery, Ticked, script_sha};
+use leasehold::{Error, Job, JobId, Kinds, Refusal, Schedule, ScheduleName, State, Store, Timestamp};
+use leasehold_tests::proxy::Command;
+use leasehold_tests::{Proxy, System, Then, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -56,6 +56,10 @@ impl Ground {
     async fn ticked(&self) -> Vec<String> {
         let jobs = self.jobs(&self.tick().await.submitted).await;
         jobs.iter().map(|job| job.scheduled_for.unwrap().to_string()[..16].to_owned()).collect()
+    }
+
+    async fn next_of(&self, of: &str) -> Option<Timestamp> {
+        self.store.schedule(&name(of)).await.unwrap().unwrap().standing.next_run_at
     }
 
     async fn jobs(&self, ids: &[JobId]) -> Vec<Job> {
@@ -325,15 +329,25 @@ on_ground! {
     }
 }
 
-/// A sweeper has read a schedule, and its call is held while the schedule is written again.
-#[tokio::test]
-async fn a_plan_that_is_replaced_before_its_tick_submits_nothing() {
+/// A system with a second process, whose calls go through a proxy.
+async fn with_another() -> (Ground, Proxy, Store) {
     let g = Ground::new(1).await;
     let proxy = Proxy::start(g.redis.port()).await;
-    let sweeper = g.store_at(proxy.url()).await.unwrap();
+    let other = g.store_at(proxy.url()).await.unwrap();
+    (g, proxy, other)
+}
+
+fn runs(name: &str) -> impl Fn(&Command) -> bool + Send + Sync + 'static {
+    let sha = script_sha(name).unwrap();
+    move |command| command.runs(sha)
+}
+
+#[tokio::test]
+async fn a_plan_that_is_replaced_before_its_tick_submits_nothing() {
+    let (g, proxy, sweeper) = with_another().await;
     g.schedule("s", json!({"every_ms": 60_000, "payload": "old"})).await;
     g.advance(60_000);
-    let held = proxy.hold(script(script_sha("tick").unwrap()), 1);
+    let held = proxy.hold(runs("tick"), 1);
     let late = tokio::spawn(async move { sweeper.tick(0, &Kinds::default()).await.unwrap() });
     held.fired().await;
     g.schedule("s", json!({"every_ms": 60_000, "payload": "new"})).await;
@@ -341,6 +355,81 @@ async fn a_plan_that_is_replaced_before_its_tick_submits_nothing() {
     assert_eq!(late.await.unwrap().submitted, []);
     let job = g.jobs(&g.tick().await.submitted).await.remove(0);
     assert_eq!(job.payload.as_str(), "\"new\"");
+    g.end().await;
+}
+
+#[tokio::test]
+async fn a_sweeper_that_comes_late_moves_no_schedule_back() {
+    let (g, proxy, sweeper) = with_another().await;
+    g.schedule("s", json!({"every_ms": 60_000, "overlap": "allow"})).await;
+    g.advance(60_000);
+    let held = proxy.hold(runs("tick"), 1);
+    let late = tokio::spawn(async move { sweeper.tick(0, &Kinds::default()).await.unwrap() });
+    held.fired().await;
+    for _ in 0..2 {
+        assert_eq!(g.tick().await.submitted.len(), 1);
+        g.advance(60_000);
+    }
+    let next = g.next_of("s").await;
+    held.release();
+    assert_eq!(late.await.unwrap().submitted, []);
+    assert_eq!(g.next_of("s").await, next);
+    g.end().await;
+}
+
+#[tokio::test]
+async fn a_write_that_comes_late_undoes_no_tick_and_no_declaration() {
+    let (g, proxy, other) = with_another().await;
+    let fields = || json!({"every_ms": 60_000, "overlap": "allow"});
+    for declare in [false, true] {
+        g.schedule("s", fields()).await;
+        g.advance(60_000);
+        let (held, other) = (proxy.hold(runs("schedule"), 1), other.clone());
+        let late = tokio::spawn(async move {
+            other.put_schedule(&name("s"), &plan(fields()), false, DeclaredIn::Api, &Kinds::default()).await
+        });
+        held.fired().await;
+        assert_eq!(g.tick().await.submitted.len(), 1);
+        let next = g.next_of("s").await;
+        if declare {
+            let (own, kinds) = (plan(fields()), Kinds::default());
+            g.store.put_schedule(&name("s"), &own, false, DeclaredIn::File, &kinds).await.unwrap();
+        }
+        held.release();
+        match late.await.unwrap() {
+            Ok((schedule, _)) => assert!(!declare && schedule.standing.declared_in == DeclaredIn::Api),
+            Err(e) => assert!(declare && e == Error::Refused(Refusal::DeclaredInFile(name("s"))), "{e}"),
+        }
+        assert_eq!(g.next_of("s").await, next);
+    }
+    g.end().await;
+}
+
+#[tokio::test]
+async fn a_trigger_whose_reply_was_lost_is_one_job_though_the_schedule_goes() {
+    let (g, proxy, other) = with_another().await;
+    g.schedule("s", json!({"every_ms": 60_000})).await;
+    let held = proxy.hold(runs("tick"), 2);
+    let lost = proxy.drop_reply_to(runs("tick"), 1, Then::Cut);
+    let asked = tokio::spawn(async move { other.trigger_schedule(&name("s"), &Kinds::default()).await.unwrap() });
+    lost.fired().await;
+    held.fired().await;
+    g.store.remove_schedule(&name("s"), DeclaredIn::Api).await.unwrap();
+    held.release();
+    let id = asked.await.unwrap();
+    let jobs = g.store.list(&ListQuery { limit: 10, ..ListQuery::default() }).await.unwrap().jobs;
+    assert_eq!(jobs.into_iter().map(|job| job.id).collect::<Vec<_>>(), [id]);
+    g.end().await;
+}
+
+#[tokio::test]
+async fn the_last_of_several_that_replace_each_other_is_where_idle_workers_wait() {
+    let g = Ground::new(1).await;
+    let fields = json!({"every_ms": 1_000, "overlap": "replace", "catch_up": "all", "priority": "high"});
+    g.schedule("s", fields).await;
+    g.advance(3_000);
+    assert_eq!(g.tick().await.submitted.len(), 3);
+    assert_eq!([g.length(0, "queue:default").await, g.length(0, "queue:default:high").await], [1, 0]);
     g.end().await;
 }
 
